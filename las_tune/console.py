@@ -1,0 +1,179 @@
+"""What a person sees: progress, a live table of trials, and an end that says what was found."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from las_tune.tracking.record import TrialRecord
+
+SHOWN_TRIALS = 12
+
+
+class StudyConsole:
+    """A Listener that draws; without a terminal it prints one line a stage and one a trial."""
+
+    def __init__(self, title: str, total_epochs: int, epochs_per_trial: int) -> None:
+        self._console = Console(highlight=False)
+        self._title = title
+        self._epochs_per_trial = epochs_per_trial
+        self._trials: dict[int, TrialRecord] = {}
+        self._stage = ""
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self._console,
+        )
+        self._steps = self._bar.add_task("", total=1)
+        self._epochs = self._bar.add_task("epochs", total=total_epochs, visible=False)
+        self._live = Live(self._bar, console=self._console, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> StudyConsole:
+        self._console.print(f"[bold]{self._title}[/bold]")
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live.is_started:
+            self._live.stop()
+        if self._trials and self._console.is_terminal:
+            self._console.print(self._table(len(self._trials)))
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """A stage before or after the trials goes on."""
+        if what != self._stage:
+            self._stage = what
+            if not self._console.is_terminal:
+                self._console.print(f"{what} ...")
+        self._bar.update(self._steps, description=what, completed=done, total=total)
+
+    def trial_started(self, trial: TrialRecord) -> None:
+        """A new row."""
+        self._trials[trial.number] = trial
+        self._bar.update(self._epochs, visible=True)
+        self._draw()
+
+    def epoch_ended(self, trial: TrialRecord) -> None:
+        """The row moves on."""
+        self._bar.advance(self._epochs)
+        self._draw()
+
+    def trial_ended(self, trial: TrialRecord) -> None:
+        """The epochs that a stopped trial did not need are done, too."""
+        self._bar.advance(self._epochs, self._epochs_per_trial - len(trial.epochs))
+        self._draw()
+        if not self._console.is_terminal:
+            best = f"{trial.best['objective']:.4f} in epoch {int(trial.best['epoch'])}" if trial.best else trial.reason
+            self._console.print(f"trial {trial.number:3d}  {trial.status:9s}  {best}  {format_params(trial.params)}")
+
+    def _draw(self) -> None:
+        self._live.update(Group(self._table(SHOWN_TRIALS), self._bar))
+
+    def _table(self, most: int) -> Table:
+        table = Table("trial", "status", "epoch", "objective", "best", "seconds", "hyperparameters")
+        best = max((t.best_objective or 0 for t in self._trials.values()), default=0)
+        for trial in list(self._trials.values())[-most:]:
+            last = trial.epochs[-1]["objective"] if trial.epochs else None
+            style = "bold green" if trial.best_objective == best else "red" if trial.status == "failed" else None
+            table.add_row(
+                f"{trial.number}{' baseline' if trial.is_baseline else ''}",
+                trial.status,
+                f"{len(trial.epochs)}/{self._epochs_per_trial}",
+                "" if last is None else f"{last:.4f}",
+                "" if trial.best_objective is None else f"{trial.best_objective:.4f}",
+                f"{trial.seconds:.0f}",
+                format_params(trial.params),
+                style=style,
+            )
+        return table
+
+
+def format_params(params: dict[str, Any]) -> str:
+    """adaptor_lr 0.0001, alpha 0.333, ..."""
+    return ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in params.items())
+
+
+def print_summary(summary: dict[str, Any], folder: Any) -> None:
+    """Baseline, champion, gain, and where to look."""
+    console = Console(highlight=False, soft_wrap=True)
+    if summary["demo"]:
+        console.print("[bold yellow]DEMO[/bold yellow]: rendered pictures, a short search. These are demo results.")
+    champion, baseline = summary["champion"], summary["baseline"]
+    table = Table("", "baseline", "champion", "gain", title=f"{summary['category']}: study {summary['study']}")
+    table.add_row("trial", str(baseline["trial"]) if baseline else "failed", str(champion["trial"]), "")
+    _add_metric(table, f"validation {summary['objective']} (selected on)", "validation", "objective", summary)
+    for metric in champion["test"]:
+        _add_metric(table, f"sealed test {metric}", "test", metric, summary)
+    console.print(table)
+    counts = summary["trials"]
+    console.print(
+        f"{counts['total']} trials: {counts['completed']} completed, {counts['pruned']} pruned, "
+        f"{counts['failed']} failed, in {summary['seconds']:.0f} s"
+    )
+    console.print(f"champion: {format_params(champion['params'])}")
+    console.print(f"model:    {summary['model_uri']}")
+    console.print(f"files:    {folder}")
+    console.print("compare the trials:")
+    if summary["tracking_uri"].startswith("http"):
+        address = summary["tracking_uri"].rstrip("/")
+    else:
+        console.print(f"  mlflow ui --backend-store-uri {summary['tracking_uri']} --port 5000")
+        address = "http://127.0.0.1:5000"
+    console.print(f"  {address}/#/experiments/{summary['experiment_id']}/runs/{summary['parent_run_id']}")
+
+
+def _add_metric(table: Table, label: str, part: str, metric: str, summary: dict[str, Any]) -> None:
+    baseline, champion = summary["baseline"], summary["champion"]
+    ours = champion[part][metric]
+    theirs = baseline[part][metric] if baseline else None
+    table.add_row(
+        label,
+        "" if theirs is None else f"{theirs:.4f}",
+        f"{ours:.4f}",
+        "" if theirs is None else f"{ours - theirs:+.4f}",
+    )
+
+
+def print_training(result: Any) -> None:
+    """The end of a single training."""
+    console = Console(highlight=False, soft_wrap=True)
+    table = Table("", "value", title=f"best epoch {int(result.trial.best['epoch'])}")
+    table.add_row("validation objective", f"{result.trial.best['objective']:.4f}")
+    for name, value in result.evaluation.metrics.items():
+        table.add_row(f"sealed test {name}", f"{value:.4f}")
+    console.print(table)
+    print_lines(["files:", *(f"  {file}" for file in result.files)])
+
+
+def print_check(name: str, checked: Any) -> None:
+    """What a category holds, as a table, and its problems."""
+    console = Console(highlight=False, soft_wrap=True)
+    table = Table("part", "defect", "pictures", "masks", "sizes", "kinds", title=name)
+    for row in checked.rows:
+        sizes = ", ".join(map(str, row.sizes)) if not isinstance(row.sizes, str) else row.sizes
+        kinds = ", ".join(map(str, row.kinds)) if not isinstance(row.kinds, str) else row.kinds
+        table.add_row(row.part, row.defect, str(row.pictures), str(row.masks), sizes, kinds)
+    console.print(table)
+    print_lines([f"problem: {problem}" for problem in checked.problems] or ["no problems found"])
+
+
+def print_lines(lines: list[str]) -> None:
+    """Plain lines."""
+    for line in lines:
+        Console(highlight=False, soft_wrap=True, markup=False).print(line)

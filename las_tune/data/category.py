@@ -1,0 +1,158 @@
+"""One category on disk, in the MPDD/MVTec layout: its pictures, and which mask belongs to which."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from las_tune.errors import DataError, UserError
+
+GOOD = "good"
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+LAYOUT = "<data-root>/<category>/train/good, test/good, test/<defect>, ground_truth/<defect>"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture of a part."""
+
+    path: Path
+    defect: str
+    """Name of its folder; "good" for a part without a defect."""
+    mask: Path | None = None
+    """Picture of where the defect is; None for good parts, and where there is none."""
+
+    @property
+    def key(self) -> str:
+        """Its name inside the category, the same on every machine: "test/rust/000.png"."""
+        return "/".join(self.path.parts[-3:])
+
+
+@dataclass(frozen=True)
+class Category:
+    """All pictures of one category, each tuple sorted by key."""
+
+    name: str
+    folder: Path
+    train: tuple[Picture, ...]
+    """train/good."""
+    test: tuple[Picture, ...]
+    """test/good and test/<defect>; may be empty."""
+
+    @property
+    def defects(self) -> tuple[str, ...]:
+        """Names of the defects in test, sorted, without "good"."""
+        return tuple(sorted({picture.defect for picture in self.test} - {GOOD}))
+
+    @property
+    def masks_missing(self) -> int:
+        """Number of defective pictures without a mask."""
+        return sum(picture.defect != GOOD and picture.mask is None for picture in self.test)
+
+    @property
+    def has_masks(self) -> bool:
+        """True where every defective picture has a mask (and there is one): pixel metrics are possible."""
+        return bool(self.defects) and self.masks_missing == 0
+
+
+def list_categories(data_root: Path) -> list[str]:
+    """Sorted names of the folders that hold train/good; DataError where there are none."""
+    found = [folder.name for folder in subfolders(data_root) if (folder / "train" / GOOD).is_dir()]
+    if not found:
+        raise DataError(
+            "--data-root must hold at least one category, laid out as " + LAYOUT,
+            data_root.absolute() if data_root.is_dir() else f"{data_root.absolute()} (no such folder)",
+            f"Give its parent, --data-root {data_root.absolute().parent}"
+            if (data_root / "train" / GOOD).is_dir()
+            else "Run `python -m las_tune data fetch mpdd`, or try a made-up part with "
+            "`python -m las_tune --category bracket_black --demo`",
+        )
+    return found
+
+
+def index_category(data_root: Path, name: str) -> Category:
+    """Find the pictures and masks of one category; nothing is decoded.
+
+    Raises UserError for a name that is no plain folder name, DataError where the layout does not hold.
+    """
+    if name in ("", ".", "..") or "/" in name or "\\" in name:
+        raise UserError(
+            "--category must be a plain folder name inside --data-root",
+            repr(name),
+            f"Give one of {', '.join(list_categories(data_root))}",
+        )
+    known = list_categories(data_root)
+    if name not in known:
+        where = f"{name!r} in {data_root.absolute()}"
+        raise DataError("--category must be one of the folders found", where, f"Found: {', '.join(known)}")
+    folder = data_root / name
+    train = tuple(Picture(path, GOOD) for path in list_pictures(folder / "train" / GOOD))
+    if not train:
+        raise DataError(
+            "train/good must hold pictures of good parts",
+            f"none in {(folder / 'train' / GOOD).absolute()}",
+            f"Put some there; picture files end in {' '.join(sorted(SUFFIXES))}",
+        )
+    defects = [subfolder.name for subfolder in subfolders(folder / "test")]
+    return Category(name, folder, train, tuple(p for defect in defects for p in _test_pictures(folder, defect)))
+
+
+def _test_pictures(folder: Path, defect: str) -> list[Picture]:
+    """The pictures of test/<defect>, each with its mask from ground_truth/<defect>."""
+    paths = list_pictures(folder / "test" / defect)
+    masks = {} if defect == GOOD else _match_masks(paths, list_pictures(folder / "ground_truth" / defect))
+    return [Picture(path, defect, masks.get(path)) for path in paths]
+
+
+def _match_masks(paths: list[Path], masks: list[Path]) -> dict[Path, Path]:
+    """Mask of each picture: <stem>_mask.<ext> or <stem>.<ext>, in any letter case; DataError unless 1:1."""
+    pictures_of, masks_of = defaultdict(list), defaultdict(list)
+    for path in paths:
+        pictures_of[path.stem.casefold()].append(path)
+    for mask in masks:
+        masks_of[mask.stem.casefold().removesuffix("_mask")].append(mask)
+    for stem in pictures_of.keys() & masks_of.keys():
+        same = [*pictures_of[stem], *masks_of[stem]]
+        if len(same) > 2:
+            raise DataError(
+                "A picture and its mask must be matched by name, one to one",
+                f"{', '.join('/'.join(path.parts[-3:]) for path in same)} in {same[0].parents[2].absolute()}",
+                "Rename or remove what is there twice",
+            )
+    return {pictures_of[stem][0]: masks_of[stem][0] for stem in pictures_of.keys() & masks_of.keys()}
+
+
+def list_pictures(folder: Path) -> list[Path]:
+    """Picture files of one folder, sorted by name; without hidden files; none where it is absent."""
+    return sorted(path for path in _entries(folder) if is_picture(path))
+
+
+def is_picture(path: Path) -> bool:
+    """True for a visible file with the suffix of a picture."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """Visible folders inside a folder, sorted by name; none where the folder is absent."""
+    return sorted(path for path in _entries(folder) if path.is_dir() and not path.name.startswith("."))
+
+
+def _entries(folder: Path) -> Iterable[Path]:
+    return folder.iterdir() if folder.is_dir() else ()
+
+
+def find_duplicates(category: Category) -> list[tuple[str, ...]]:
+    """Keys of pictures that are the same file byte by byte, a tuple each; they leak across a split."""
+    keys_of = defaultdict(list)
+    for picture in (*category.train, *category.test):
+        keys_of[sha256_of(picture.path)].append(picture.key)
+    return sorted(tuple(keys) for keys in keys_of.values() if len(keys) > 1)
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

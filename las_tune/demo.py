@@ -1,0 +1,19 @@
+"""What --demo changes: where its pictures lie, and flags small enough for a laptop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from las_tune.errors import UserError
+
+CATEGORY = "bracket_black"
+DEMO: dict[str, Any] = {"trials": 8, "epochs": 6, "image_size": 224, "backbone": "efficientnet_lite0"}
+"""Values of flags that are not given with --demo."""
+
+
+def demo_folders(categories: list[str]) -> tuple[Path, Path]:
+    """Folders of the rendered parts and textures, apart from any real data."""
+    if categories != [CATEGORY]:
+        raise UserError(f"--demo renders {CATEGORY} only", ", ".join(categories), f"use --category {CATEGORY} --demo")
+    return Path("data/demo/anomaly_dataset"), Path("data/demo/textures")

@@ -1,0 +1,22 @@
+"""Errors that a user can cause: one clear line each (the rule, the value received, what to do), exit code 2."""
+
+
+class UserError(ValueError):
+    """A wrong input. Its text is one line: the rule, then the value, then what to do."""
+
+    def __init__(self, rule: str, received: object = None, do: str = "") -> None:
+        """Args:
+        rule: what must hold, as a sentence without its full stop.
+        received: the value that broke the rule; left out of the line when None.
+        do: what the user can do about it, as a sentence without its full stop.
+        """
+        text = rule if received is None else f"{rule}, got {received}"
+        super().__init__(f"{text}. {do}." if do else f"{text}.")
+
+
+class DataError(UserError):
+    """Pictures, masks or folders that are not as the layout demands."""
+
+
+class SpaceError(UserError):
+    """A search space that cannot be searched."""

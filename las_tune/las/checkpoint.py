@@ -1,0 +1,90 @@
+"""Files: the checkpoint of a training that can go on, and the detector that is handed over.
+
+Both load with weights_only=True: tensors, numbers and strings, no code.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from las_tune.errors import UserError
+from las_tune.las.backbone import Backbone, load_backbone
+from las_tune.las.head import Head
+from las_tune.las.scoring import Detector
+from las_tune.spec import TrainSpec
+
+FORMAT = 1
+CHECKPOINT_NAME = "checkpoint.pth"
+
+
+def save_checkpoint(path: Path, spec: TrainSpec, state: dict[str, Any]) -> None:
+    """Write everything that a resume needs; state is EpochResult.state."""
+    _write(path, {"format": FORMAT, "kind": "checkpoint", "spec": dataclasses.asdict(spec), "state": state})
+
+
+def load_checkpoint(path: Path) -> tuple[TrainSpec, dict[str, Any]]:
+    """What a training was asked for, and its state; raises UserError for a file of another kind."""
+    content = _read(path, "checkpoint")
+    return TrainSpec(**content["spec"]), content["state"]
+
+
+def save_detector(
+    path: Path, backbone: Backbone, head_state: dict[str, Any], spec: TrainSpec, about: dict[str, Any]
+) -> None:
+    """Write a whole detector, the frozen network's weights inside, so that it runs without any download.
+
+    Args:
+        path: the file.
+        backbone: the frozen network.
+        head_state: state dict of the trained head.
+        spec: what it was trained with.
+        about: numbers and strings to keep with it: category, threshold, metrics.
+    """
+    content = {
+        "format": FORMAT,
+        "kind": "detector",
+        "spec": dataclasses.asdict(spec),
+        "about": about,
+        "backbone": {k: v.cpu().contiguous() for k, v in backbone.state_dict().items()},
+        "head": {k: v.cpu() for k, v in head_state.items()},
+    }
+    _write(path, content)
+
+
+def load_detector(path: Path, device: str = "cpu") -> tuple[Detector, TrainSpec, dict[str, Any]]:
+    """The detector, what it was trained with, and what was kept about it."""
+    content = _read(path, "detector")
+    spec = TrainSpec(**content["spec"])
+    backbone = load_backbone(spec.backbone, "random")
+    backbone.load_state_dict(content["backbone"])
+    head = Head(backbone.channels, spec.hidden_width, torch.Generator())
+    head.load_state_dict(content["head"])
+    return Detector(backbone, head).eval().to(device), spec, content["about"]
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    """Whole or not at all: a temporary name, synced, renamed."""
+    temporary = path.with_name(path.name + ".part")
+    with temporary.open("wb") as file:
+        torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _read(path: Path, kind: str) -> dict[str, Any]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(
+            f"A {kind} must be a file that las_tune wrote", f"{path} ({reason})", "check the path"
+        ) from error
+    if not isinstance(content, dict) or content.get("kind") != kind or content.get("format") != FORMAT:
+        raise UserError(f"A {kind} must be a file of format {FORMAT} that las_tune wrote", path, "check the path")
+    return content

@@ -1,0 +1,75 @@
+"""From patch logits to heat maps and picture scores."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from las_tune.las.backbone import Backbone
+from las_tune.las.features import extract_features, take
+from las_tune.las.head import Head
+
+SMOOTHING_SIGMA_PX = 4.0
+"""Heat maps are smoothed by a Gaussian of this width, in pixels of the resized picture."""
+
+
+@lru_cache(maxsize=32)
+def smoothing_matrix(grid: int, size: int, sigma_px: float = SMOOTHING_SIGMA_PX) -> Tensor:
+    """Bilinear upsampling from grid to size, then a Gaussian (borders mirrored), as one (size, grid) matrix."""
+    upsampled = F.interpolate(torch.eye(grid).unsqueeze(0), size, mode="linear", align_corners=False)
+    radius = min(math.ceil(4 * sigma_px), size - 1)
+    kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma_px) ** 2)
+    padded = F.pad(upsampled, (radius, radius), mode="reflect").transpose(0, 1)
+    return F.conv1d(padded, (kernel / kernel.sum()).view(1, 1, -1)).squeeze(1).T.contiguous()
+
+
+def heat_maps(scores: Tensor, size: int) -> Tensor:
+    """Patch scores (B, rows, columns) to smoothed heat maps (B, size, size).
+
+    Both steps are linear and separable, so they are two small matrix products.
+    """
+    rows, columns = scores.shape[1:]
+    vertical = smoothing_matrix(rows, size).to(scores.device)
+    horizontal = smoothing_matrix(columns, size).to(scores.device)
+    return vertical @ scores @ horizontal.T
+
+
+def picture_scores(maps: Tensor) -> Tensor:
+    """A picture is as defective as the worst place of its heat map: (B, S, S) -> (B,)."""
+    return maps.amax((1, 2))
+
+
+@torch.no_grad()
+def score_features(head: Head, maps: Sequence[Tensor], size: int, batch_size: int = 16) -> Tensor:
+    """Heat maps of pictures whose features are stored: (N, size, size) float."""
+    head.eval()
+    parts = []
+    for start in range(0, len(maps[0]), batch_size):
+        logits = head(take(maps, slice(start, start + batch_size)))
+        parts.append(heat_maps(torch.sigmoid(logits), size))
+    return torch.cat(parts)
+
+
+class Detector(nn.Module):
+    """A whole detector: frozen network and trained head, from pictures to scores and heat maps."""
+
+    def __init__(self, backbone: Backbone, head: Head) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+
+    @torch.no_grad()
+    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        """Args:
+            pictures: (B, 3, S, S) float in [0, 1], RGB, resized as in training.
+
+        Returns: scores (B,) and heat maps (B, S, S), both in [0, 1], high = defective.
+        """
+        logits = self.head(extract_features(self.backbone, pictures))
+        maps = heat_maps(torch.sigmoid(logits), pictures.shape[-1])
+        return picture_scores(maps), maps

@@ -1,0 +1,198 @@
+"""TrainSpec: one training. StudySpec: one search. Both are made once, checked here, and passed down.
+
+The defaults are the seed program's values; DESIGN words (category, study, trial, baseline) are used throughout.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from las_tune.errors import UserError
+
+Foreground = Literal["otsu", "none"]
+Objective = Literal["auto", "image_auroc", "pixel_aupro", "combined"]
+Sampler = Literal["tpe", "random"]
+Scheduler = Literal["asha", "none"]
+
+MPDD_CATEGORIES = ("bracket_black", "bracket_brown", "bracket_white", "connector", "metal_plate", "tubes")
+
+
+def _require(holds: bool, rule: str, received: object, do: str = "") -> None:
+    """Raise the one line that a user reads when a value breaks a rule."""
+    if not holds:
+        raise UserError(rule, received, do)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSpec:
+    """Everything that decides the numbers of one training. Fields marked tunable may stand in a search space."""
+
+    adaptor_lr: float = field(default=1e-4, metadata={"tunable": True})
+    """Learning rate of the feature adaptor (Adam)."""
+    discriminator_lr: float = field(default=2e-4, metadata={"tunable": True})
+    """Learning rate of the discriminator (AdamW)."""
+    alpha: float = field(default=1 / 3, metadata={"tunable": True})
+    """α of GLASS eq. 3: share of intersections and of unions among the masks, in [0, 1/2]."""
+    beta_mean: float = field(default=0.5, metadata={"tunable": True})
+    """μ of β ~ N(μ, σ²), the share of the picture kept inside a mask (GLASS eq. 4), in [0, 1]."""
+    beta_std: float = field(default=0.1, metadata={"tunable": True})
+    """σ of β ~ N(μ, σ²), at least 0."""
+    beta_min: float = field(default=0.2, metadata={"tunable": True})
+    """β is clipped from below at this value (the authors' code: 0.2)."""
+    beta_max: float = field(default=0.8, metadata={"tunable": True})
+    """β is clipped from above at this value (the authors' code: 0.8)."""
+    perlin_max_exponent: int = field(default=5, metadata={"tunable": True})
+    """Perlin noise has 2^k cells along an axis, k drawn from 0..perlin_max_exponent."""
+    foreground: Foreground = field(default="otsu", metadata={"tunable": True})
+    """How the part is told from its background: defects are painted on the part only."""
+    focal_gamma: float = field(default=2.0, metadata={"tunable": True})
+    """γ of the focal loss on synthesised pictures, at least 0."""
+    hard_share: float = field(default=0.5, metadata={"tunable": True})
+    """Share of the patches, the hardest to tell, that the focal loss looks at, in (0, 1]."""
+    weight_decay: float = field(default=1e-5, metadata={"tunable": True})
+    """Weight decay of both optimisers, at least 0."""
+    hidden_width: int = field(default=768, metadata={"tunable": True})
+    """Width of the discriminator's hidden layer."""
+
+    image_size: int = 288
+    """Side of the square to which pictures are resized, in pixels."""
+    batch_size: int = 8
+    """Normal pictures a step; as many synthesised ones go with them."""
+    epochs: int = 50
+    seed: int = 0
+    backbone: str = "wide_resnet50_2"
+    backbone_weights: str = "imagenet"
+    """imagenet, random, or the path of a state dict."""
+    objective: Objective = "auto"
+    """What the best epoch is chosen by, on validation pictures; auto is combined with masks, image_auroc without."""
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("adaptor_lr", "discriminator_lr"):
+            value = getattr(self, name)
+            _require(0 < value < math.inf, f"{name} must be above 0", value, "the seed's values are 1e-4 and 2e-4")
+        _require(
+            0 <= self.alpha <= 0.5,
+            "alpha must lie in [0, 1/2] (GLASS eq. 3)",
+            self.alpha,
+            "the seed's value is 1/3",
+        )
+        _require(
+            0 <= self.beta_mean <= 1,
+            "beta_mean must lie in [0, 1]",
+            self.beta_mean,
+            "the seed's value is 0.5",
+        )
+        _require(0 <= self.beta_std <= 1, "beta_std must lie in [0, 1]", self.beta_std, "the seed's value is 0.1")
+        _require(
+            0 <= self.beta_min <= self.beta_max <= 1,
+            "beta_min and beta_max must satisfy 0 <= beta_min <= beta_max <= 1",
+            (self.beta_min, self.beta_max),
+        )
+        _require(
+            0 <= self.perlin_max_exponent <= 7,
+            "perlin_max_exponent must lie in 0..7",
+            self.perlin_max_exponent,
+        )
+        _require(self.foreground in get_args(Foreground), "foreground must be otsu or none", repr(self.foreground))
+        _require(0 <= self.focal_gamma <= 10, "focal_gamma must lie in [0, 10]", self.focal_gamma)
+        _require(0 < self.hard_share <= 1, "hard_share must lie in (0, 1]", self.hard_share)
+        _require(0 <= self.weight_decay <= 1, "weight_decay must lie in [0, 1]", self.weight_decay)
+        _require(self.hidden_width >= 1, "hidden_width must be at least 1", self.hidden_width)
+        _require(32 <= self.image_size <= 2048, "--image-size must lie in 32..2048 pixels", self.image_size)
+        _require(self.batch_size >= 1, "--batch-size must be at least 1", self.batch_size)
+        _require(self.epochs >= 1, "--epochs must be at least 1", self.epochs)
+        _require(0 <= self.seed < 2**31, "--seed must lie in 0..2147483647", self.seed)
+
+    def replace(self, **changes: Any) -> TrainSpec:
+        """A copy with other values, checked again; unknown names are errors that list the known ones."""
+        unknown = sorted(set(changes) - {f.name for f in dataclasses.fields(self)})
+        if unknown:
+            raise UserError(
+                "Every hyperparameter must be known",
+                ", ".join(unknown),
+                f"known: {', '.join(tunable_names())}",
+            )
+        return dataclasses.replace(self, **changes)
+
+    def hyperparameters(self) -> dict[str, Any]:
+        """The tunable fields and their values."""
+        return {name: getattr(self, name) for name in tunable_names()}
+
+
+def tunable_names() -> tuple[str, ...]:
+    """Names of the TrainSpec fields that a search space may hold."""
+    return tuple(f.name for f in dataclasses.fields(TrainSpec) if f.metadata.get("tunable"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudySpec:
+    """One search over one category. Paths are absolute: workers run in other folders."""
+
+    category: str
+    study: str
+    """Name of the Ray experiment, the Optuna study and the MLflow parent run."""
+    train: TrainSpec
+    """What every trial starts from; the baseline as it is."""
+    data_root: Path
+    textures: Path
+    results: Path
+    space: str = ""
+    """Name or path of a search space; empty: the category's own, else default."""
+    trials: int = 32
+    sampler: Sampler = "tpe"
+    scheduler: Scheduler = "asha"
+    gpus_per_trial: float | None = None
+    """None: one where the cluster has any."""
+    cpus_per_trial: float | None = None
+    """None: a quarter of the machine, at least one."""
+    max_concurrent: int | None = None
+    time_budget_s: float | None = None
+    address: str | None = None
+    """Ray cluster; None: this machine."""
+    storage: str = ""
+    """Where Ray keeps checkpoints; empty: in the study's folder."""
+    tracking_uri: str = ""
+    """MLflow store; empty: sqlite beside the results."""
+    experiment: str = "las_tune"
+    skip_broken: bool = False
+    demo: bool = False
+    command: str = ""
+    """The command line, for the record."""
+
+    def __post_init__(self) -> None:
+        _require(
+            re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", self.study) is not None,
+            "--study must be letters, digits, '_', '-' and '.', at most 100, the first a letter or digit",
+            repr(self.study),
+        )
+        _require(self.trials >= 1, "--trials must be at least 1", self.trials)
+        _require(self.sampler in get_args(Sampler), "--sampler must be one of tpe, random", repr(self.sampler))
+        _require(self.scheduler in get_args(Scheduler), "--scheduler must be asha or none", repr(self.scheduler))
+        for name in ("gpus_per_trial", "cpus_per_trial"):
+            value, flag = getattr(self, name), "--" + name.replace("_", "-")
+            least = "at least 0" if name == "gpus_per_trial" else "above 0"
+            holds = value is None or (value >= 0 if name == "gpus_per_trial" else value > 0)
+            _require(holds, f"{flag} must be {least}", value)
+        _require(
+            self.max_concurrent is None or self.max_concurrent >= 1,
+            "--max-concurrent must be at least 1",
+            self.max_concurrent,
+        )
+        _require(
+            self.time_budget_s is None or self.time_budget_s > 0,
+            "--time-budget must be above 0 seconds",
+            self.time_budget_s,
+        )
+        for name in ("data_root", "textures", "results"):
+            assert getattr(self, name).is_absolute(), f"{name} must be absolute"
+
+    @property
+    def folder(self) -> Path:
+        """Everything that the study leaves behind, but the MLflow store."""
+        return self.results / self.study

@@ -1,0 +1,54 @@
+"""Where results come from: versions, commit, seed; and what must not be recorded."""
+
+from __future__ import annotations
+
+import platform
+import re
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from las_tune import __version__
+from las_tune.spec import TrainSpec
+
+PACKAGES = ("torch", "torchvision", "ray", "optuna", "mlflow", "numpy", "scikit-learn")
+
+
+def provenance_tags(spec: TrainSpec, category: str, study: str, demo: bool) -> dict[str, str]:
+    """Tags that every run of a study carries."""
+    tags = {
+        "category": category,
+        "study": study,
+        "demo": str(demo).lower(),
+        "seed": str(spec.seed),
+        "backbone": spec.backbone,
+        "backbone_weights": spec.backbone_weights,
+        "objective": spec.objective,
+        "git_commit": git_commit(),
+        "version.las_tune": __version__,
+        "version.python": platform.python_version(),
+    }
+    for package in PACKAGES:
+        try:
+            tags[f"version.{package}"] = version(package)
+        except PackageNotFoundError:
+            continue
+    return tags
+
+
+def git_commit() -> str:
+    """The commit of this checkout, with -dirty where files differ; unknown outside a checkout."""
+    here = Path(__file__).parent
+    try:
+        commit = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude", "*"],
+            cwd=here, capture_output=True, text=True, timeout=10, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return commit.stdout.strip()
+
+
+def without_password(text: str) -> str:
+    """Hide what stands between :// and @ in addresses."""
+    return re.sub(r"://[^/@\s]+@", "://***@", text)

@@ -1,0 +1,71 @@
+"""What is known of a study while it runs: one TrialRecord a trial. The driver makes them, all others read them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+Status = Literal["running", "completed", "pruned", "failed"]
+BASELINE_NUMBER = 0
+
+METRICS = (
+    "loss",
+    "loss_normal",
+    "loss_las",
+    "image_auroc",
+    "image_ap",
+    "pixel_auroc",
+    "pixel_aupro",
+    "objective",
+)
+"""Numbers of an epoch, in the order in which they are shown."""
+ROW = ("epoch", *METRICS, "seconds")
+"""What a trial keeps of an epoch."""
+
+
+@dataclass
+class TrialRecord:
+    """One trial: its number in the Optuna study, its hyperparameters, one row of numbers an epoch."""
+
+    number: int
+    params: dict[str, Any]
+    status: Status = "running"
+    reason: str = ""
+    """Why it ended, where that was not its last epoch."""
+    epochs: list[dict[str, float]] = field(default_factory=list)
+    """Rows by epoch, from 1; metrics that cannot be had (no masks) are left out."""
+    seconds: float = 0.0
+    """Time in its epochs."""
+
+    @property
+    def is_baseline(self) -> bool:
+        """Trial 0 has the seed's own hyperparameters."""
+        return self.number == BASELINE_NUMBER
+
+    @property
+    def best(self) -> dict[str, float]:
+        """The row of the best epoch (the first, of equals); empty before the first epoch ends."""
+        return max(self.epochs, key=lambda row: row["objective"], default={})
+
+    @property
+    def best_objective(self) -> float | None:
+        """The greatest objective so far."""
+        return self.best.get("objective")
+
+    def add_epoch(self, row: dict[str, float]) -> None:
+        """Take the numbers of an epoch."""
+        self.epochs.append(row)
+        self.seconds += row["seconds"]
+
+
+class Listener(Protocol):
+    """Whoever follows a study: the ledger, the console, the training log."""
+
+    def trial_started(self, trial: TrialRecord) -> None:
+        """A trial is about to run."""
+
+    def epoch_ended(self, trial: TrialRecord) -> None:
+        """trial.epochs has a new row."""
+
+    def trial_ended(self, trial: TrialRecord) -> None:
+        """trial.status is no longer running."""

@@ -1,0 +1,34 @@
+"""summary.json: what a study found, for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from las_tune.tracking.record import TrialRecord
+
+
+def count_trials(trials: Sequence[TrialRecord]) -> dict[str, int]:
+    """Trials by how they ended."""
+    by_status = {status: sum(t.status == status for t in trials) for status in ("completed", "pruned", "failed")}
+    return {"total": len(trials), **by_status}
+
+
+def describe_trial(trial: TrialRecord, test: dict[str, float] | None) -> dict[str, Any]:
+    """A trial with its hyperparameters, its best epoch on validation pictures, and the sealed test."""
+    return {
+        "trial": trial.number,
+        "status": trial.status,
+        "params": trial.params,
+        "validation": trial.best,
+        "test": test,
+    }
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Whole or not at all."""
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    temporary.replace(path)

@@ -1,0 +1,1 @@
+"""The search: spaces, proposals, trials, finalists and promotion."""

@@ -1,0 +1,185 @@
+"""From a category on disk to what trials share: pictures decoded once, frozen features computed once."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from las_tune.data.category import GOOD, index_category
+from las_tune.data.pictures import Decoded, decode_masks, decode_pictures
+from las_tune.data.split import Split, split_category
+from las_tune.data.textures import Textures, load_textures
+from las_tune.errors import UserError
+from las_tune.las.backbone import Backbone
+from las_tune.las.features import store_features
+from las_tune.las.masks import otsu_foreground
+from las_tune.las.metrics import PixelTargets, pixel_targets
+from las_tune.las.train import Scored, TrainData
+from las_tune.spec import TrainSpec
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what, done, total)."""
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Decoded pictures with labels.
+
+    pictures  (N, 3, S, S) uint8 RGB
+    labels    (N,) bool, 1 = defective
+    masks     (N, S, S) bool, 1 = defective pixel; None where masks are missing
+    """
+
+    pictures: Array
+    labels: Array
+    masks: Array | None
+
+
+@dataclass(frozen=True)
+class StudyPictures:
+    """All pictures of a study, on the driver. Only fit, validation and textures ever leave it before promotion."""
+
+    split: Split
+    fit: Array
+    calibration: Array
+    validation: Labelled
+    sealed_test: Labelled
+    textures: Array
+    skipped: tuple[str, ...]
+    """One line for each broken file that was left out."""
+    masks_missing: int
+    """Defective pictures without a mask; above 0, pixel metrics are left out."""
+
+    @property
+    def threshold_pictures(self) -> Array:
+        """Good pictures that set the threshold: calibration, or fit where a category is too small to have any."""
+        return self.calibration if len(self.calibration) else self.fit
+
+
+@dataclass(frozen=True)
+class SharedData:
+    """What every trial of a study sees, as numpy arrays: Ray's object store shares them without a copy."""
+
+    pictures: Array
+    foreground: Array
+    textures: Array
+    fit_maps: list[Array]
+    validation_maps: list[Array]
+    validation_labels: Array
+    targets: tuple[Array, Array, Array] | None
+
+    def to_device(self, device: torch.device) -> TrainData:
+        """The same as tensors, on the device where a training runs."""
+
+        def tensor(array: Array) -> torch.Tensor:
+            with warnings.catch_warnings():  # the store is read-only, and nothing here writes to it
+                warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+                return torch.from_numpy(array).to(device)
+
+        targets = PixelTargets(*map(tensor, self.targets)) if self.targets else None
+        return TrainData(
+            pictures=tensor(self.pictures),
+            foreground=tensor(self.foreground),
+            maps=[tensor(m) for m in self.fit_maps],
+            textures=tensor(self.textures),
+            validation=Scored([tensor(m) for m in self.validation_maps], tensor(self.validation_labels), targets),
+        )
+
+
+def load_pictures(
+    data_root: Path,
+    category_name: str,
+    textures_folder: Path,
+    spec: TrainSpec,
+    skip_broken: bool = False,
+    progress: Progress | None = None,
+) -> StudyPictures:
+    """Index, split and decode a category and its textures. Raises DataError with one line for what is wrong."""
+
+    def report(what: str) -> Callable[[int, int], None] | None:
+        return (lambda done, total: progress(what, done, total)) if progress else None
+
+    category = index_category(data_root, category_name)
+    split = split_category(category, spec.seed)
+    size = spec.image_size
+
+    def decode(what: str, pictures: Any) -> Decoded:
+        return decode_pictures(pictures, size, skip_broken, report(f"reading {what} pictures"))
+
+    fit = decode("fit", split.fit)
+    calibration = decode("calibration", split.calibration) if split.calibration else None
+    validation, sealed = decode("validation", split.validation), decode("sealed test", split.sealed_test)
+    textures: Textures = load_textures(
+        textures_folder, size, spec.seed, skip_broken=skip_broken, progress=report("reading textures")
+    )
+    return StudyPictures(
+        split=split,
+        fit=fit.pictures,
+        calibration=calibration.pictures if calibration else fit.pictures[:0],
+        validation=_labelled(validation, size, category.has_masks),
+        sealed_test=_labelled(sealed, size, category.has_masks),
+        textures=textures.pictures,
+        skipped=sum((d.skipped for d in (fit, calibration, validation, sealed, textures) if d), ()),
+        masks_missing=category.masks_missing,
+    )
+
+
+def _labelled(decoded: Decoded, size: int, has_masks: bool) -> Labelled:
+    labels = np.array([picture.defect != GOOD for picture in decoded.kept])
+    if labels.all() or not labels.any():
+        raise UserError(
+            "Validation and sealed test each need a good and a defective picture",
+            f"{int((~labels).sum())} good and {int(labels.sum())} defective after broken files were left out",
+            "repair the broken files",
+        )
+    return Labelled(decoded.pictures, labels, decode_masks(decoded.kept, size) if has_masks else None)
+
+
+def resolve_objective(spec: TrainSpec, has_masks: bool) -> TrainSpec:
+    """Settle auto (combined with masks, image_auroc without); an objective that masks are missing for is an error."""
+    if spec.objective == "auto":
+        return spec.replace(objective="combined" if has_masks else "image_auroc")
+    if spec.objective != "image_auroc" and not has_masks:
+        raise UserError(
+            "--objective pixel_aupro and combined need a mask for every defective picture",
+            f"{spec.objective} with masks missing",
+            "use --objective image_auroc, or add the masks (python -m las_tune data check names them)",
+        )
+    return spec
+
+
+def share(backbone: Backbone, pictures: StudyPictures, progress: Progress | None = None) -> SharedData:
+    """Pass every picture that is not synthesised through the frozen network, once."""
+    validation = pictures.validation
+    targets = pixel_targets(validation.masks) if validation.masks is not None else None
+    return SharedData(
+        pictures=pictures.fit,
+        foreground=foreground_of(pictures.fit),
+        textures=pictures.textures,
+        fit_maps=features_of(backbone, pictures.fit, "features of fit pictures", progress),
+        validation_maps=features_of(backbone, validation.pictures, "features of validation pictures", progress),
+        validation_labels=validation.labels,
+        targets=(targets.positive.numpy(), targets.negative.numpy(), targets.region_weight.numpy())
+        if targets
+        else None,
+    )
+
+
+def foreground_of(pictures: Array, batch_size: int = 16) -> Array:
+    """Otsu foreground of (N, 3, S, S) uint8 pictures: (N, 1, S, S) bool."""
+    batches = torch.split(torch.from_numpy(pictures), batch_size)
+    return torch.cat([otsu_foreground(batch) for batch in batches]).numpy()
+
+
+def features_of(backbone: Backbone, pictures: Array, what: str = "", progress: Progress | None = None) -> list[Array]:
+    """Stored features of (N, 3, S, S) uint8 pictures, as numpy arrays."""
+    report = (lambda done, total: progress(what, done, total)) if progress else None
+    return [m.cpu().numpy() for m in store_features(backbone, torch.from_numpy(pictures), progress=report)]

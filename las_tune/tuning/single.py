@@ -1,0 +1,69 @@
+"""One training without Ray: the seed program's job, by the code that a trial runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from las_tune.las.backbone import load_backbone
+from las_tune.las.checkpoint import CHECKPOINT_NAME, save_checkpoint
+from las_tune.las.train import TrainingDivergedError, pick_device, train
+from las_tune.spec import StudySpec
+from las_tune.tracking.record import ROW, Listener, TrialRecord
+from las_tune.tracking.summary import write_json
+from las_tune.tracking.training_log import TrainingLog
+from las_tune.tuning.evaluate import Evaluation, Trained, evaluate
+from las_tune.tuning.outputs import new_folder, write_outputs
+from las_tune.tuning.prepare import Progress, load_pictures, resolve_objective, share
+
+
+@dataclass(frozen=True)
+class SingleResult:
+    """What a training gave."""
+
+    trial: TrialRecord
+    evaluation: Evaluation
+    files: list[Path]
+
+
+def run_single(spec: StudySpec, listeners: Sequence[Listener], progress: Progress) -> SingleResult:
+    """Train once, open the sealed test, write the four outputs and splits.json into the study's folder."""
+    pictures = load_pictures(spec.data_root, spec.category, spec.textures, spec.train, spec.skip_broken, progress)
+    train_spec = resolve_objective(spec.train, pictures.validation.masks is not None)
+    device = pick_device(train_spec.device)
+    backbone = load_backbone(train_spec.backbone, train_spec.backbone_weights).to(device)
+    new_folder(spec.folder)
+    write_json(spec.folder / "splits.json", pictures.split.as_dict())
+    log = TrainingLog(spec.folder, spec.category, datetime.now())
+    listeners = [*listeners, log]
+    data = share(backbone, pictures, progress).to_device(device)
+
+    trial = TrialRecord(0, train_spec.hyperparameters())
+    for listener in listeners:
+        listener.trial_started(trial)
+    try:
+        for result in train(train_spec, backbone, data):
+            row = result.row()
+            trial.add_epoch({name: row[name] for name in ROW if name in row})
+            if result.is_best:
+                best = {name: value.clone() for name, value in result.state["head"].items()}
+                save_checkpoint(spec.folder / CHECKPOINT_NAME, train_spec, result.state)
+            for listener in listeners:
+                listener.epoch_ended(trial)
+        trial.status = "completed"
+    except TrainingDivergedError as error:
+        trial.status, trial.reason = "failed", str(error)
+        raise
+    finally:
+        for listener in listeners:
+            listener.trial_ended(trial)
+
+    trained = {"champion": Trained(best, train_spec.hidden_width)}
+    evaluations = evaluate(backbone, trained, pictures.sealed_test, pictures.threshold_pictures)
+    files = write_outputs(
+        spec.folder, spec.category, train_spec, backbone, {"champion": trial}, trained, evaluations,
+        pictures.sealed_test.labels,
+    )  # fmt: skip
+    return SingleResult(trial, evaluations["champion"], [*files, log.path])

@@ -1,0 +1,235 @@
+"""Ray: where trials run. Starts or joins Ray, runs a study's trials, hands every event to the listeners."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+
+from las_tune.las.backbone import Backbone
+from las_tune.las.checkpoint import CHECKPOINT_NAME, load_checkpoint
+from las_tune.las.train import pick_device
+from las_tune.spec import StudySpec
+from las_tune.tracking.record import ROW, Listener, TrialRecord
+from las_tune.tuning.evaluate import Evaluation, Trained, evaluate
+from las_tune.tuning.prepare import Array, Labelled, SharedData, StudyPictures, share
+from las_tune.tuning.search import METRIC, StudySearch
+from las_tune.tuning.space import Space
+from las_tune.tuning.trainable import CHECKPOINT_SCORE, SharedStudy, run_trial
+
+REDUCTION_FACTOR = 3
+"""ASHA keeps the better third at each rung."""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one trial gets."""
+
+    cpus: float
+    gpus: float
+
+    @property
+    def num_threads(self) -> int:
+        """Threads of torch in a trial, so that parallel trials do not fight for cores."""
+        return max(1, int(self.cpus))
+
+
+@contextmanager
+def ray_cluster(address: str | None) -> Iterator[None]:
+    """Start Ray on this machine, or join the cluster at address; leave it at the end."""
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # listeners record what is to be recorded
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # verbose=0 is silent in the old output only
+    ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def resources_of(spec: StudySpec) -> Resources:
+    """What the flags say, else one GPU where the cluster has any, and a quarter of a machine's cores."""
+    cluster = ray.cluster_resources()
+    gpus = spec.gpus_per_trial if spec.gpus_per_trial is not None else min(1.0, cluster.get("GPU", 0.0))
+    cores = max(int(node["Resources"].get("CPU", 0)) for node in ray.nodes())
+    return Resources(spec.cpus_per_trial or max(1, cores // 4), gpus)
+
+
+def prepare_remotely(backbone: Backbone, pictures: StudyPictures, resources: Resources) -> tuple[Any, Any]:
+    """Compute the shared data where trials run. Returns references to the backbone and to the SharedData."""
+    backbone_ref = ray.put(backbone)
+    without_test = StudyPictures(
+        **{
+            **pictures.__dict__,
+            "sealed_test": None,
+            "calibration": None,
+            "split": None,
+        }  # never leave the driver
+    )
+    task = ray.remote(_share).options(num_cpus=resources.cpus, num_gpus=resources.gpus)
+    data_ref = task.remote(backbone_ref, without_test)
+    ray.wait([data_ref], fetch_local=False)
+    return backbone_ref, data_ref
+
+
+def _share(backbone: Backbone, pictures: StudyPictures) -> SharedData:
+    return share(backbone.to(pick_device("auto")), pictures)
+
+
+def evaluate_remotely(
+    backbone_ref: Any, trained: dict[str, Trained], test: Labelled, calibration: Array, resources: Resources
+) -> dict[str, Evaluation]:
+    """Open the sealed test where trials ran."""
+    task = ray.remote(_evaluate).options(num_cpus=resources.cpus, num_gpus=resources.gpus)
+    evaluations: dict[str, Evaluation] = ray.get(task.remote(backbone_ref, trained, test, calibration))
+    return evaluations
+
+
+def _evaluate(
+    backbone: Backbone, trained: dict[str, Trained], test: Labelled, calibration: Array
+) -> dict[str, Evaluation]:
+    return evaluate(backbone.to(pick_device("auto")), trained, test, calibration)
+
+
+class Observer(tune.Callback):  # type: ignore[misc]  # ray ships no types for it
+    """Turns Ray's events into TrialRecords and passes them on, on the driver."""
+
+    def __init__(self, search: StudySearch, num_epochs: int, listeners: Sequence[Listener]) -> None:
+        self._search = search
+        self._num_epochs = num_epochs
+        self._listeners = listeners
+        self.trials: dict[str, TrialRecord] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Ray pickles callbacks into its snapshot; what this one holds belongs to the living driver."""
+        return {}
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial starts, or starts again after a fault."""
+        if trial.trial_id not in self.trials:
+            record = TrialRecord(self._search.number_of(trial.trial_id), dict(trial.config))
+            self.trials[trial.trial_id] = record
+            for listener in self._listeners:
+                listener.trial_started(record)
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Any, **info: Any) -> None:
+        """An epoch ended. One that was repeated after a fault gave the same numbers and is not counted twice."""
+        record = self.trials[trial.trial_id]
+        if result["epoch"] > len(record.epochs):
+            record.add_epoch({name: result[name] for name in ROW if name in result})
+            for listener in self._listeners:
+                listener.epoch_ended(record)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial came to its last epoch, or was stopped before."""
+        record = self.trials[trial.trial_id]
+        if len(record.epochs) == self._num_epochs:
+            self._end(record, "completed", "")
+        else:
+            self._end(record, "pruned", f"stopped after epoch {len(record.epochs)}")
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial failed for good."""
+        cause = getattr(trial.get_error(), "cause", None) or trial.get_error()
+        self._end(self.trials[trial.trial_id], "failed", " ".join(str(cause).split())[-300:])
+
+    def _end(self, record: TrialRecord, status: Any, reason: str) -> None:
+        record.status, record.reason = status, reason
+        for listener in self._listeners:
+            listener.trial_ended(record)
+
+
+class BaselineKept:
+    """Mixed into a scheduler: the baseline runs to its end, so that the champion is compared with a whole training."""
+
+    search: StudySearch
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """The scheduler's decision, but for trial 0."""
+        decision: str = super().on_trial_result(tune_controller, trial, result)  # type: ignore[misc]
+        return TrialScheduler.CONTINUE if self.search.number_of(trial.trial_id) == 0 else decision
+
+
+class BaselineKeptASHA(BaselineKept, ASHAScheduler):  # type: ignore[misc]
+    """ASHA (Li et al., arXiv:1810.05934) that lets the baseline run."""
+
+
+def make_scheduler(spec: StudySpec, search: StudySearch) -> TrialScheduler:
+    """The scheduler that --scheduler names."""
+    if spec.scheduler == "none":
+        return FIFOScheduler()
+    epochs = spec.train.epochs
+    scheduler = BaselineKeptASHA(
+        time_attr="epoch",
+        max_t=epochs,
+        grace_period=max(1, epochs // REDUCTION_FACTOR**2),
+        reduction_factor=REDUCTION_FACTOR,
+    )
+    scheduler.search = search
+    return scheduler
+
+
+def run_trials(
+    spec: StudySpec, space: Space, shared: SharedStudy, resources: Resources, listeners: Sequence[Listener]
+) -> tuple[list[TrialRecord], dict[int, tune.Checkpoint]]:
+    """Run all trials of a study.
+
+    Returns: the records by number, and for each trial that has one the checkpoint of its best epoch.
+    """
+    search = StudySearch(
+        space,
+        study=spec.study,
+        num_epochs=spec.train.epochs,
+        sampler=spec.sampler,
+        seed=spec.train.seed,
+        storage=spec.folder / "optuna.journal",
+    )
+    observer = Observer(search, spec.train.epochs, listeners)
+    trainable = tune.with_resources(
+        tune.with_parameters(run_trial, shared=shared), {"cpu": resources.cpus, "gpu": resources.gpus}
+    )
+    results = tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            metric=METRIC,
+            mode="max",
+            num_samples=spec.trials,
+            search_alg=search,
+            scheduler=make_scheduler(spec, search),
+            max_concurrent_trials=spec.max_concurrent,
+            time_budget_s=spec.time_budget_s,
+            reuse_actors=True,
+            trial_dirname_creator=lambda trial: f"trial_{trial.trial_id}",
+        ),
+        run_config=tune.RunConfig(
+            name="ray",
+            storage_path=spec.storage or str(spec.folder),
+            callbacks=[observer],
+            verbose=0,
+            checkpoint_config=tune.CheckpointConfig(
+                num_to_keep=1, checkpoint_score_attribute=CHECKPOINT_SCORE, checkpoint_score_order="max"
+            ),
+        ),
+    ).fit()
+    checkpoints = {}
+    for result in results:
+        trial_id = result.metrics["trial_id"] if result.metrics else None
+        if trial_id in observer.trials and result.best_checkpoints:
+            best = max(result.best_checkpoints, key=lambda pair: pair[1][CHECKPOINT_SCORE])[0]
+            checkpoints[observer.trials[trial_id].number] = best
+    return sorted(observer.trials.values(), key=lambda record: record.number), checkpoints
+
+
+def load_trained(checkpoint: tune.Checkpoint) -> Trained:
+    """The head in a trial's checkpoint, wherever it is stored."""
+    with checkpoint.as_directory() as folder:
+        spec, state = load_checkpoint(Path(folder) / CHECKPOINT_NAME)
+    return Trained(state["head"], spec.hidden_width)

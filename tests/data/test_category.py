@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from las_tune.data.category import find_duplicates, index_category, list_categories
+from las_tune.errors import DataError, UserError
+
+from .conftest import MakeCategory, save_mask, save_picture
+
+METAL_PLATE = Path(__file__).parents[3] / "shared/data/mpdd/metal_plate"
+
+
+def test_index_finds_pictures_and_masks(make_category: MakeCategory) -> None:
+    root = make_category(train=3, good=2, rust=2, bent=1)
+    category = index_category(root, "part")
+    assert category.defects == ("bent", "rust")
+    assert [picture.key for picture in category.train] == [f"train/good/00{i}.png" for i in range(3)]
+    assert [picture.key for picture in category.test] == [
+        "test/bent/000.png",
+        "test/good/000.png",
+        "test/good/001.png",
+        "test/rust/000.png",
+        "test/rust/001.png",
+    ]
+    assert [picture.mask.name if picture.mask else None for picture in category.test] == [
+        "000_mask.png",
+        None,
+        None,
+        "000_mask.png",
+        "001_mask.png",
+    ]
+    assert category.has_masks and category.masks_missing == 0
+
+
+def test_masks_match_by_stem_in_any_case_and_extension(make_category: MakeCategory) -> None:
+    root = make_category(good=1)
+    save_picture(root / "part/test/rust/A1.JPG")
+    save_picture(root / "part/test/rust/b2.png")
+    save_mask(root / "part/ground_truth/rust/a1_MASK.Bmp")
+    save_mask(root / "part/ground_truth/rust/B2.tif")
+    category = index_category(root, "part")
+    assert {p.key: p.mask.name for p in category.test if p.mask} == {
+        "test/rust/A1.JPG": "a1_MASK.Bmp",
+        "test/rust/b2.png": "B2.tif",
+    }
+
+
+def test_some_or_all_masks_may_be_missing(make_category: MakeCategory) -> None:
+    root = make_category(rust=2)
+    (root / "part/ground_truth/rust/001_mask.png").unlink()
+    assert index_category(root, "part").masks_missing == 1
+    assert not index_category(root, "part").has_masks
+    shutil.rmtree(root / "part/ground_truth")
+    assert index_category(root, "part").masks_missing == 2
+
+
+def test_no_defects_means_no_masks(make_category: MakeCategory) -> None:
+    assert not index_category(make_category(), "part").has_masks
+
+
+def test_test_folder_may_be_absent(make_category: MakeCategory) -> None:
+    assert index_category(make_category(good=0), "part").test == ()
+
+
+def test_other_and_hidden_files_are_ignored(make_category: MakeCategory) -> None:
+    root = make_category(train=1, good=1)
+    for name in ("Thumbs.db", ".DS_Store", "notes.txt", "._000.png"):
+        (root / "part/train/good" / name).write_bytes(b"x")
+    (root / "part/train/good/folder.png").mkdir()
+    save_picture(root / "part/test/.ipynb_checkpoints/000.png")
+    save_picture(root / ".hidden/train/good/000.png")
+    assert [picture.key for picture in index_category(root, "part").train] == ["train/good/000.png"]
+    assert len(index_category(root, "part").test) == 1
+    assert list_categories(root) == ["part"]
+
+
+def test_pictures_sharing_a_mask_are_refused(make_category: MakeCategory) -> None:
+    root = make_category(rust=1)
+    save_picture(root / "part/test/rust/000.jpg")
+    with pytest.raises(DataError) as error:
+        index_category(root, "part")
+    assert str(error.value) == (
+        "A picture and its mask must be matched by name, one to one, got test/rust/000.jpg, "
+        f"test/rust/000.png, ground_truth/rust/000_mask.png in {root / 'part'}. "
+        "Rename or remove what is there twice."
+    )
+
+
+def test_two_masks_for_a_picture_are_refused(make_category: MakeCategory) -> None:
+    root = make_category(rust=1)
+    save_mask(root / "part/ground_truth/rust/000.png")
+    with pytest.raises(DataError, match="one to one, got test/rust/000.png, ground_truth/rust/000.png, ground"):
+        index_category(root, "part")
+
+
+def test_same_stem_without_masks_is_allowed(make_category: MakeCategory) -> None:
+    root = make_category(train=1)
+    save_picture(root / "part/train/good/000.jpg")
+    assert len(index_category(root, "part").train) == 2
+
+
+@pytest.mark.parametrize("made", [False, True])
+def test_no_data_root_or_no_categories(tmp_path: Path, made: bool) -> None:
+    root = tmp_path / "data"
+    if made:
+        (root / "part/train").mkdir(parents=True)
+    with pytest.raises(DataError) as error:
+        index_category(root, "part")
+    assert str(error.value) == (
+        "--data-root must hold at least one category, laid out as <data-root>/<category>/train/good, "
+        f"test/good, test/<defect>, ground_truth/<defect>, got {root}{'' if made else ' (no such folder)'}. "
+        "Run `python -m las_tune data fetch mpdd`, or try a made-up part with "
+        "`python -m las_tune --category bracket_black --demo`."
+    )
+
+
+def test_data_root_that_is_a_category(make_category: MakeCategory) -> None:
+    root = make_category()
+    with pytest.raises(DataError) as error:
+        list_categories(root / "part")
+    assert str(error.value).endswith(f"got {root / 'part'}. Give its parent, --data-root {root}.")
+
+
+def test_relative_data_root_is_shown_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=str(tmp_path / "absent")):
+        list_categories(Path("absent"))
+
+
+def test_unknown_category_lists_the_known(make_category: MakeCategory) -> None:
+    make_category("tubes")
+    root = make_category()
+    with pytest.raises(DataError) as error:
+        index_category(root, "prat")
+    assert str(error.value) == (
+        f"--category must be one of the folders found, got 'prat' in {root}. Found: part, tubes."
+    )
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../part", "a/b", "/tmp", "a\\b"])
+def test_category_must_be_a_plain_name(make_category: MakeCategory, name: str) -> None:
+    with pytest.raises(UserError) as error:
+        index_category(make_category(), name)
+    assert str(error.value) == (
+        f"--category must be a plain folder name inside --data-root, got {name!r}. Give one of part."
+    )
+
+
+def test_empty_train(make_category: MakeCategory) -> None:
+    root = make_category(train=0, good=2)
+    (root / "part/train/good").mkdir(parents=True)
+    with pytest.raises(DataError) as error:
+        index_category(root, "part")
+    assert str(error.value) == (
+        f"train/good must hold pictures of good parts, got none in {root / 'part/train/good'}. "
+        "Put some there; picture files end in .bmp .jpeg .jpg .png .tif .tiff .webp."
+    )
+
+
+def test_duplicates(make_category: MakeCategory) -> None:
+    root = make_category(train=2, good=2, rust=1)
+    shutil.copy(root / "part/train/good/001.png", root / "part/test/good/001.png")
+    assert find_duplicates(index_category(root, "part")) == [("train/good/001.png", "test/good/001.png")]
+
+
+@pytest.mark.skipif(not METAL_PLATE.is_dir(), reason=f"no real MPDD pictures at {METAL_PLATE}")
+def test_real_metal_plate() -> None:
+    category = index_category(METAL_PLATE.parent, "metal_plate")
+    assert len(category.train) == 54 and len(category.test) == 26 + 53 + 18
+    assert category.defects == ("rust", "scratches") and category.has_masks
