@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console, Group
@@ -122,6 +123,7 @@ def print_summary(summary: dict[str, Any], folder: Any) -> None:
         _add_metric(table, f"sealed test {metric}", "test", metric, summary)
     console.print(table)
     counts = summary["trials"]
+    print_left_out(summary["skipped"], summary["masks_missing"])
     console.print(
         f"{counts['total']} trials: {counts['completed']} completed, {counts['pruned']} pruned, "
         f"{counts['failed']} failed, in {summary['seconds']:.0f} s"
@@ -158,7 +160,16 @@ def print_training(result: Any) -> None:
     for name, value in result.evaluation.metrics.items():
         table.add_row(f"sealed test {name}", f"{value:.4f}")
     console.print(table)
+    print_left_out(result.skipped, result.masks_missing)
     print_lines(["files:", *(f"  {file}" for file in result.files)])
+
+
+def print_left_out(skipped: Sequence[str], masks_missing: int) -> None:
+    """What the numbers do not cover."""
+    if skipped:
+        print_lines([f"{len(skipped)} broken pictures were left out:", *(f"  {line}" for line in skipped)])
+    if masks_missing:
+        print_lines([f"{masks_missing} defective pictures have no mask: pixel metrics are left out"])
 
 
 def print_check(name: str, checked: Any) -> None:

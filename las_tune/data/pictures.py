@@ -121,9 +121,14 @@ def decode_picture(path: Path, size: int) -> npt.NDArray[np.uint8]:
 
 def _decode_picture(path: Path, size: int, crop: bool) -> npt.NDArray[np.uint8]:
     with _open(path) as image:
-        rgb = _to_rgb(image)
-        bilinear = Image.Resampling.BILINEAR
-        square = ImageOps.fit(rgb, (size, size), bilinear) if crop else rgb.resize((size, size), bilinear)
+        return square_picture(image, size, crop)
+
+
+def square_picture(image: Image.Image, size: int, crop: bool = False) -> npt.NDArray[np.uint8]:
+    """An open picture as (3, size, size) uint8 RGB: the one way in which all pictures come in."""
+    rgb = _to_rgb(image)
+    bilinear = Image.Resampling.BILINEAR
+    square = ImageOps.fit(rgb, (size, size), bilinear) if crop else rgb.resize((size, size), bilinear)
     return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1))
 
 

@@ -50,7 +50,7 @@ class Head(nn.Module):
         weight = self.hidden.weight @ self.adaptor.weight
         bias = torch.addmv(self.hidden.bias, self.hidden.weight, self.adaptor.bias)
         fine, *coarse = maps
-        weights = torch.split(weight, self.channels, dim=1)
+        weights = torch.split(weight, list(self.channels), dim=1)
         hidden = F.linear(fine, weights[0], bias)
         for features, part in zip(coarse, weights[1:], strict=True):
             hidden = hidden + upsample(F.linear(features, part), (fine.shape[1], fine.shape[2]))

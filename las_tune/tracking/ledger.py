@@ -15,6 +15,7 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
 from las_tune.errors import UserError
+from las_tune.tracking.provenance import without_password
 from las_tune.tracking.record import METRICS, TrialRecord
 
 
@@ -27,7 +28,7 @@ class Ledger:
         Args:
             tracking_uri: MLflow store, absolute.
             experiment: name of the MLflow experiment.
-            artifact_root: where a new experiment in a local store keeps its artifacts.
+            artifact_root: where a new experiment keeps its artifacts, unless a server keeps them.
             tags: tags that every run of the study carries.
         """
         self.tracking_uri = tracking_uri
@@ -43,7 +44,7 @@ class Ledger:
         except MlflowException as error:
             raise UserError(
                 "--tracking-uri must be an MLflow store that can be written to",
-                f"{tracking_uri} ({' '.join(str(error).split())[:160]})",
+                without_password(f"{tracking_uri} ({' '.join(str(error).split())[:160]})"),
                 "give a database (sqlite:///FILE) or a server (http://HOST:PORT)",
             ) from error
 
@@ -51,8 +52,8 @@ class Ledger:
         found = self._client.get_experiment_by_name(name)
         if found is not None:
             return str(found.experiment_id)
-        local = self.tracking_uri.startswith("sqlite:")
-        return str(self._client.create_experiment(name, str(artifact_root) if local else None))
+        server = self.tracking_uri.startswith(("http://", "https://"))  # a server has its own artifact store
+        return str(self._client.create_experiment(name, None if server else str(artifact_root)))
 
     def start_study(self, study: str, params: Mapping[str, Any]) -> None:
         """Make the parent run."""

@@ -17,6 +17,7 @@ import torch
 from mlflow.models import infer_signature, set_model
 from PIL import Image
 
+from las_tune.data.pictures import square_picture
 from las_tune.las.checkpoint import load_detector
 
 # MLflow would read type hints of predict as a schema; it has the signature.
@@ -51,10 +52,8 @@ class LasModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
 
     def score(self, picture: Any) -> float:
         """The score of one picture."""
-        size = self.spec.image_size
-        resized = _open(picture).convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
-        tensor = torch.from_numpy(np.array(resized)).permute(2, 0, 1).unsqueeze(0).float() / 255
-        scores, _ = self.detector(tensor)
+        square = square_picture(_open(picture), self.spec.image_size)
+        scores, _ = self.detector(torch.from_numpy(square).unsqueeze(0).float() / 255)
         return float(scores[0])
 
 

@@ -72,7 +72,7 @@ def evaluate(
         normal = picture_scores(score_features(head, calibration_maps, size)).cpu().numpy()
         threshold = float(np.quantile(normal, 1 - FALSE_POSITIVE_RATE, method="higher"))
         rejected = scores > threshold
-        metrics = {name: value for name, value in metrics_of(heat, scored).items() if value is not None}
+        metrics = {name: v for name, v in metrics_of(heat, scored).items() if isinstance(v, float)}
         metrics["recall"] = float(rejected[test.labels].mean())
         metrics["false_reject_rate"] = float(rejected[~test.labels].mean())
         evaluations[name] = Evaluation(metrics, scores, threshold)

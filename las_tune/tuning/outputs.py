@@ -15,15 +15,18 @@ from las_tune.tuning.evaluate import Evaluation, Trained
 from las_tune.tuning.prepare import Array
 
 
-def new_folder(folder: Path) -> Path:
-    """Make the folder of a study; a study of that name that is there already is not touched."""
+def require_new(folder: Path) -> None:
+    """A study of that name that is there already is not touched."""
     if folder.exists():
         raise UserError("--study must be a new name", f"{folder.name}, which is in {folder.parent}", "choose another")
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it."""
     try:
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError("--results must be a folder that can be written to", f"'{error}'", "choose another") from error
-    return folder
 
 
 def write_outputs(

@@ -15,7 +15,7 @@ from las_tune.tracking.record import ROW, Listener, TrialRecord
 from las_tune.tracking.summary import write_json
 from las_tune.tracking.training_log import TrainingLog
 from las_tune.tuning.evaluate import Evaluation, Trained, evaluate
-from las_tune.tuning.outputs import new_folder, write_outputs
+from las_tune.tuning.outputs import make_folder, require_new, write_outputs
 from las_tune.tuning.prepare import Progress, load_pictures, resolve_objective, share
 
 
@@ -26,15 +26,18 @@ class SingleResult:
     trial: TrialRecord
     evaluation: Evaluation
     files: list[Path]
+    skipped: tuple[str, ...]
+    masks_missing: int
 
 
 def run_single(spec: StudySpec, listeners: Sequence[Listener], progress: Progress) -> SingleResult:
     """Train once, open the sealed test, write the four outputs and splits.json into the study's folder."""
+    require_new(spec.folder)
     pictures = load_pictures(spec.data_root, spec.category, spec.textures, spec.train, spec.skip_broken, progress)
     train_spec = resolve_objective(spec.train, pictures.validation.masks is not None)
     device = pick_device(train_spec.device)
     backbone = load_backbone(train_spec.backbone, train_spec.backbone_weights).to(device)
-    new_folder(spec.folder)
+    make_folder(spec.folder)
     write_json(spec.folder / "splits.json", pictures.split.as_dict())
     log = TrainingLog(spec.folder, spec.category, datetime.now())
     listeners = [*listeners, log]
@@ -66,4 +69,4 @@ def run_single(spec: StudySpec, listeners: Sequence[Listener], progress: Progres
         spec.folder, spec.category, train_spec, backbone, {"champion": trial}, trained, evaluations,
         pictures.sealed_test.labels,
     )  # fmt: skip
-    return SingleResult(trial, evaluations["champion"], [*files, log.path])
+    return SingleResult(trial, evaluations["champion"], [*files, log.path], pictures.skipped, pictures.masks_missing)

@@ -20,7 +20,7 @@ from las_tune.tracking.record import Listener, TrialRecord
 from las_tune.tracking.summary import count_trials, describe_trial, write_json
 from las_tune.tracking.training_log import TrainingLog
 from las_tune.tuning.evaluate import Evaluation
-from las_tune.tuning.outputs import new_folder, write_outputs
+from las_tune.tuning.outputs import make_folder, require_new, write_outputs
 from las_tune.tuning.prepare import Progress, StudyPictures, load_pictures, resolve_objective
 from las_tune.tuning.select import select_champion
 from las_tune.tuning.space import Space, load_space, space_for
@@ -41,6 +41,7 @@ def run_study(spec: StudySpec, listeners: Sequence[Listener], progress: Progress
     Everything that a user can get wrong is checked before the study's folder is made.
     """
     started = time.monotonic()
+    require_new(spec.folder)
     space = load_space(spec.space) if spec.space else space_for(spec.category)
     pictures = load_pictures(spec.data_root, spec.category, spec.textures, spec.train, spec.skip_broken, progress)
     spec = replace(
@@ -49,9 +50,10 @@ def run_study(spec: StudySpec, listeners: Sequence[Listener], progress: Progress
         tracking_uri=spec.tracking_uri or default_tracking_uri(spec.results),
     )
     backbone = load_backbone(spec.train.backbone, spec.train.backbone_weights)
-    new_folder(spec.folder)
     tags = provenance_tags(spec.train, spec.category, spec.study, spec.demo)
+    make_folder(spec.results)
     ledger = Ledger(spec.tracking_uri, spec.experiment, spec.results / "mlartifacts", tags)
+    make_folder(spec.folder)
     log = TrainingLog(spec.folder, spec.category, datetime.now())
     write_json(spec.folder / "splits.json", pictures.split.as_dict())
     ledger.start_study(spec.study, _parameters(spec, space))

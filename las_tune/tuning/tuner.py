@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -178,7 +178,12 @@ def make_scheduler(spec: StudySpec, search: StudySearch) -> TrialScheduler:
 
 
 def run_trials(
-    spec: StudySpec, space: Space, shared: SharedStudy, resources: Resources, listeners: Sequence[Listener]
+    spec: StudySpec,
+    space: Space,
+    shared: SharedStudy,
+    resources: Resources,
+    listeners: Sequence[Listener],
+    trial_function: Callable[..., None] = run_trial,
 ) -> tuple[list[TrialRecord], dict[int, tune.Checkpoint]]:
     """Run all trials of a study.
 
@@ -194,7 +199,7 @@ def run_trials(
     )
     observer = Observer(search, spec.train.epochs, listeners)
     trainable = tune.with_resources(
-        tune.with_parameters(run_trial, shared=shared), {"cpu": resources.cpus, "gpu": resources.gpus}
+        tune.with_parameters(trial_function, shared=shared), {"cpu": resources.cpus, "gpu": resources.gpus}
     )
     results = tune.Tuner(
         trainable,

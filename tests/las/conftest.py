@@ -1,0 +1,89 @@
+"""Small networks and small data, made anew for each test from fixed seeds."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from las_tune.las.backbone import Backbone, Stages, load_backbone
+from las_tune.las.features import store_features
+from las_tune.las.metrics import pixel_targets
+from las_tune.las.train import EpochResult, Scored, TrainData, train
+from las_tune.spec import TrainSpec
+
+SIZE = 64
+SPEC = TrainSpec(image_size=64, batch_size=4, epochs=3, hidden_width=16, perlin_max_exponent=3, objective="combined")
+"""A training of seconds, on the pictures below."""
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def uint8_noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randint(0, 256, shape, generator=seeded(seed)).to(torch.uint8)
+
+
+def tiny_backbone() -> Backbone:
+    """Two strided convolutions: a real Backbone whose every pass is cheap."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        stages: list[nn.Module] = [nn.Conv2d(3, 6, 8, stride=8), nn.Conv2d(6, 5, 2, stride=2)]
+    return Backbone(Stages(stages, [0, 1]), "tiny")
+
+
+def tiny_data(backbone: Backbone, num_pictures: int = 6, masks: bool = True) -> TrainData:
+    """Grey parts on a dark background; validation has 3 good pictures and 3 with a bright square."""
+    pictures = part_pictures(num_pictures, seed=1)
+    validation = part_pictures(6, seed=2)
+    defective = np.zeros((6, SIZE, SIZE), bool)
+    defective[3:, 20:36, 24:44] = True
+    validation = torch.where(torch.from_numpy(defective).unsqueeze(1), uint8_noise(6, 3, SIZE, SIZE), validation)
+    foreground = torch.zeros(num_pictures, 1, SIZE, SIZE, dtype=torch.bool)
+    foreground[:, :, 8:56, 8:56] = True
+    scored = Scored(
+        store_features(backbone, validation),
+        torch.tensor([False] * 3 + [True] * 3),
+        pixel_targets(defective) if masks else None,
+    )
+    maps = store_features(backbone, pictures)
+    return TrainData(pictures, foreground, maps, uint8_noise(4, 3, SIZE, SIZE, seed=3), scored)
+
+
+def part_pictures(number: int, seed: int) -> Tensor:
+    """(N, 3, 64, 64) uint8: a grey square of 48 pixels, with a little noise."""
+    base = torch.full((number, 3, SIZE, SIZE), 20)
+    base[:, :, 8:56, 8:56] = 120
+    return (base + torch.randint(0, 20, base.shape, generator=seeded(seed))).to(torch.uint8)
+
+
+def numbers(results: list[EpochResult]) -> list[dict[str, Any]]:
+    """All that an epoch gave but its time and its state."""
+    names = [f.name for f in dataclasses.fields(EpochResult) if f.name not in ("seconds", "state")]
+    return [{name: getattr(result, name) for name in names} for result in results]
+
+
+def run(spec: TrainSpec, backbone: Backbone, data: TrainData) -> list[dict[str, Any]]:
+    return numbers(list(train(spec, backbone, data)))
+
+
+@pytest.fixture(scope="session")
+def backbone() -> Backbone:
+    """The tiny one; frozen, so tests can share it."""
+    return tiny_backbone()
+
+
+@pytest.fixture(scope="session")
+def data(backbone: Backbone) -> TrainData:
+    return tiny_data(backbone)
+
+
+@pytest.fixture(scope="session")
+def resnet() -> Backbone:
+    """resnet18 with random weights; frozen, so tests can share it."""
+    return load_backbone("resnet18", "random")

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from las_tune.las.backbone import Backbone
+from las_tune.las.features import _neighbourhood_average, extract_features, store_features, take
+from tests.las.conftest import seeded, uint8_noise
+
+
+def test_neighbourhood_average_equals_loops() -> None:
+    features = torch.rand(2, 4, 5, 3, generator=seeded())
+    averaged = _neighbourhood_average(features)
+    for b in range(2):
+        for row in range(4):
+            for column in range(5):
+                inside = [
+                    features[b, y, x].numpy()
+                    for y in range(max(row - 1, 0), min(row + 2, 4))
+                    for x in range(max(column - 1, 0), min(column + 2, 5))
+                ]
+                expected = np.mean(inside, axis=0)  # at the borders: of fewer than nine
+                np.testing.assert_allclose(averaged[b, row, column].numpy(), expected, rtol=1e-5)
+
+
+def test_a_corner_is_the_mean_of_its_four() -> None:
+    features = torch.zeros(1, 3, 3, 1)
+    features[0, 0, 0] = 4.0
+    averaged = _neighbourhood_average(features)[0, :, :, 0]
+    torch.testing.assert_close(averaged, torch.tensor([[1, 4 / 6, 0], [4 / 6, 4 / 9, 0], [0, 0, 0]]))
+
+
+@pytest.mark.parametrize("size", [64, 50])
+def test_features_are_the_averaged_maps(resnet: Backbone, size: int) -> None:
+    pictures = torch.rand(2, 3, size, size, generator=seeded())
+    maps = extract_features(resnet, pictures)
+    assert [m.shape for m in maps] == [(2, -(-size // 8), -(-size // 8), 128), (2, -(-size // 16), -(-size // 16), 256)]
+    for found, raw in zip(maps, resnet(pictures), strict=True):
+        assert found.dtype == torch.float32 and not found.requires_grad
+        torch.testing.assert_close(found, _neighbourhood_average(raw))
+
+
+def test_stored_features_are_the_recomputed_ones(resnet: Backbone) -> None:
+    pictures = uint8_noise(5, 3, 64, 64)
+    calls: list[tuple[int, int]] = []
+    stored = store_features(resnet, pictures, batch_size=2, progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(2, 5), (4, 5), (5, 5)]
+    for index in range(5):
+        recomputed = extract_features(resnet, pictures[index : index + 1].float() / 255)
+        for one, other in zip(stored, recomputed, strict=True):
+            assert one.dtype == torch.float32
+            torch.testing.assert_close(one[index], other[0], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("dtype", "relative"), [(torch.float16, 1e-3), (torch.bfloat16, 8e-3)])
+def test_a_half_precision_store_is_close(resnet: Backbone, dtype: torch.dtype, relative: float) -> None:
+    pictures = uint8_noise(2, 3, 64, 64)
+    exact, stored = store_features(resnet, pictures), store_features(resnet, pictures, dtype)
+    for one, other in zip(stored, exact, strict=True):
+        assert one.dtype == dtype
+        torch.testing.assert_close(one.float(), other, atol=1e-6, rtol=relative)
+
+
+def test_take_is_float32_in_the_order_asked_for() -> None:
+    maps = [torch.arange(5, dtype=torch.float16).view(5, 1, 1, 1), 10 * torch.arange(5.0).view(5, 1, 1, 1)]
+    picked = take(maps, torch.tensor([3, 0]))
+    assert [m.flatten().tolist() for m in picked] == [[3, 0], [30, 0]]
+    assert {m.dtype for m in picked} == {torch.float32}
+    assert [len(m) for m in take(maps, slice(3, 9))] == [2, 2]

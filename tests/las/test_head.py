@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from las_tune.las.head import Head, upsample
+from tests.las.conftest import seeded
+from tests.reference.head import PlainHead
+
+CHANNELS = (5, 7)
+HIDDEN_WIDTH = 11
+
+
+def heads(channels: tuple[int, ...] = CHANNELS) -> tuple[Head, PlainHead]:
+    """The fused head and the plain one with the same weights, float64; biases and norms that are not trivial."""
+    fused = Head(channels, HIDDEN_WIDTH, seeded()).double()
+    state = {
+        name: torch.rand(value.shape, generator=seeded(index), dtype=torch.float64) + 0.2
+        if value.ndim == 1
+        else value
+        for index, (name, value) in enumerate(fused.state_dict().items())
+    }
+    fused.load_state_dict(state)
+    plain = PlainHead(channels, HIDDEN_WIDTH).double()
+    plain.load_state_dict(state)
+    return fused, plain
+
+
+def maps(batch: int = 3, grids: tuple[int, ...] = (6, 3), channels: tuple[int, ...] = CHANNELS) -> list[Tensor]:
+    shapes = [(batch, grid, grid + 1, width) for grid, width in zip(grids, channels, strict=True)]
+    return [torch.randn(shape, generator=seeded(i), dtype=torch.float64) for i, shape in enumerate(shapes)]
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    ("grids", "channels"), [((6, 3), (5, 7)), ((7, 4), (5, 7)), ((5,), (6,)), ((9, 5, 3), (3, 4, 2))]
+)
+def test_is_two_plain_layers_forward_and_backward(
+    training: bool, grids: tuple[int, ...], channels: tuple[int, ...]
+) -> None:
+    fused, plain = (head.train(training) for head in heads(channels))
+    inputs = [[m.requires_grad_() for m in maps(3, grids, channels)] for _ in range(2)]
+    fast, slow = fused(inputs[0]), plain(inputs[1])
+    torch.testing.assert_close(fast, slow, atol=1e-10, rtol=1e-10)
+    weights = torch.randn(fast.shape, generator=seeded(9), dtype=torch.float64)
+    (fast * weights).sum().backward()
+    (slow * weights).sum().backward()
+    plain_parameters = dict(plain.named_parameters())
+    assert set(plain_parameters) == {name for name, _ in fused.named_parameters()}
+    for name, parameter in fused.named_parameters():
+        torch.testing.assert_close(parameter.grad, plain_parameters[name].grad, atol=1e-10, rtol=1e-9, msg=name)
+    for one, two in zip(*inputs, strict=True):
+        torch.testing.assert_close(one.grad, two.grad, atol=1e-10, rtol=1e-9)
+    for name, buffer in fused.norm.named_buffers():  # running statistics
+        torch.testing.assert_close(buffer, plain.norm.get_buffer(name), atol=1e-10, rtol=1e-10)
+
+
+def test_parameters_keep_their_own_names() -> None:
+    head = Head(CHANNELS, HIDDEN_WIDTH, seeded())
+    shapes = {name: tuple(value.shape) for name, value in head.state_dict().items()}
+    assert shapes == {
+        "adaptor.weight": (12, 12), "adaptor.bias": (12,), "hidden.weight": (11, 12), "hidden.bias": (11,),
+        "norm.weight": (11,), "norm.bias": (11,), "norm.running_mean": (11,), "norm.running_var": (11,),
+        "norm.num_batches_tracked": (), "output.weight": (1, 11), "output.bias": (1,),
+    }  # fmt: skip
+
+
+def test_discriminator_is_everything_but_the_adaptor() -> None:
+    head = Head(CHANNELS, HIDDEN_WIDTH, seeded())
+    ids = {id(p) for p in head.discriminator_parameters()}
+    assert ids == {id(p) for name, p in head.named_parameters() if not name.startswith("adaptor")}
+
+
+def test_initial_weights_are_xavier_and_the_seeds() -> None:
+    first, again, other = (Head((60, 40), 50, seeded(s)).state_dict() for s in (0, 0, 1))
+    for name in ("adaptor.weight", "hidden.weight", "output.weight"):
+        assert torch.equal(first[name], again[name]) and not torch.equal(first[name], other[name])
+    assert first["adaptor.weight"].std().item() == pytest.approx((2 / 200) ** 0.5, rel=0.03)
+    assert first["hidden.weight"].std().item() == pytest.approx((2 / 150) ** 0.5, rel=0.03)
+    assert not any(first[f"{layer}.bias"].any() for layer in ("adaptor", "hidden", "output"))
+
+
+def test_the_global_generator_does_not_matter() -> None:
+    first = Head(CHANNELS, HIDDEN_WIDTH, seeded())
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        again = Head(CHANNELS, HIDDEN_WIDTH, seeded())
+    for name, value in first.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name])
+
+
+def test_upsample_by_hand() -> None:
+    """Two cells to four: their centres lie at 0.5 and 2.5 of four, outside them the edge is repeated."""
+    values = torch.tensor([0.0, 4.0]).view(1, 1, 2, 1)
+    assert upsample(values, (1, 4)).flatten().tolist() == [0.0, 1.0, 3.0, 4.0]
+
+
+def test_batch_1_in_evaluation_is_the_same_as_in_a_batch() -> None:
+    head = heads()[0].eval()
+    inputs = maps(4)
+    together = head(inputs)
+    assert together.shape == (4, 6, 7)
+    for index in range(4):
+        torch.testing.assert_close(head([m[index : index + 1] for m in inputs])[0], together[index])

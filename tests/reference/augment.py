@@ -1,0 +1,99 @@
+"""Augmentations of one picture (3, H, W), pixel by pixel."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+def mirrored(position: float, length: int) -> float:
+    """A pixel position, mirrored at the outer edges of the first and the last pixel."""
+    while not -0.5 <= position <= length - 0.5:
+        position = -1 - position if position < -0.5 else 2 * length - 1 - position
+    return position
+
+
+def bilinear(picture: Floats, y: float, x: float) -> Floats:
+    """The colour between pixels; outside the outermost centres it is that of the edge."""
+    height, width = picture.shape[1:]
+    y, x = min(max(y, 0), height - 1), min(max(x, 0), width - 1)
+    top, left = min(int(y), height - 2), min(int(x), width - 2)
+    dy, dx = y - top, x - left
+    upper = picture[:, top, left] * (1 - dx) + picture[:, top, left + 1] * dx
+    lower = picture[:, top + 1, left] * (1 - dx) + picture[:, top + 1, left + 1] * dx
+    colour: Floats = upper * (1 - dy) + lower * dy
+    return colour
+
+
+def affine(
+    picture: Floats, angle: float, scale: float, shift: tuple[float, float], flip: tuple[bool, bool]
+) -> Floats:
+    """Square pictures: where each pixel comes from, rotated, scaled, flipped, shifted (shares of a side; y first)."""
+    size = picture.shape[1]
+    result = np.zeros_like(picture)
+    for row in range(size):
+        for column in range(size):
+            y, x = (row + 0.5) / size - 0.5, (column + 0.5) / size - 0.5
+            source_y = (math.sin(angle) * x + math.cos(angle) * y) / scale
+            source_x = (math.cos(angle) * x - math.sin(angle) * y) / scale
+            source_y = (-source_y if flip[0] else source_y) + shift[0]
+            source_x = (-source_x if flip[1] else source_x) + shift[1]
+            from_y = mirrored((source_y + 0.5) * size - 0.5, size)
+            from_x = mirrored((source_x + 0.5) * size - 0.5, size)
+            result[:, row, column] = bilinear(picture, from_y, from_x)
+    return result
+
+
+def hue_matrix(turns: float) -> Floats:
+    """Rotation about the grey axis (1, 1, 1) / √3, by Rodrigues' formula."""
+    theta = 2 * math.pi * turns
+    cross = np.array([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
+    return math.cos(theta) * np.eye(3) + math.sin(theta) * cross + (1 - math.cos(theta)) / 3 * np.ones((3, 3))
+
+
+def grey(colour: Floats) -> float:
+    return float(0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2])
+
+
+def color_jitter(picture: Floats, brightness: float, contrast: float, saturation: float, hue: float) -> Floats:
+    """Brightness, then contrast about the mean grey, then saturation and hue about the pixel's own grey."""
+    _, height, width = picture.shape
+    picture = np.clip(picture * brightness, 0, 1)
+    mean = np.mean([grey(picture[:, y, x]) for y in range(height) for x in range(width)])
+    picture = np.clip(mean + contrast * (picture - mean), 0, 1)
+    result = np.zeros_like(picture)
+    for y in range(height):
+        for x in range(width):
+            colour = picture[:, y, x]
+            chroma = saturation * (colour - grey(colour))
+            result[:, y, x] = grey(colour) + hue_matrix(hue) @ chroma
+    return np.clip(result, 0, 1)
+
+
+def auto_contrast(picture: Floats) -> Floats:
+    """Every channel over the whole of [0, 1]; flat ones as they are."""
+    result = picture.copy()
+    for channel in result:
+        low, high = channel.min(), channel.max()
+        if high > low:
+            channel[...] = (channel - low) / (high - low)
+    return result
+
+
+def sharpen(picture: Floats, factor: float) -> Floats:
+    """Away from the 3×3 smoothing with a centre of 5 (edges repeated): smooth + factor · (picture - smooth)."""
+    _, height, width = picture.shape
+    result = np.zeros_like(picture)
+    for row in range(height):
+        for column in range(width):
+            smooth = np.zeros(3)
+            for dy in (-1, 0, 1):
+                for dx in (-1, 0, 1):
+                    y, x = min(max(row + dy, 0), height - 1), min(max(column + dx, 0), width - 1)
+                    smooth += picture[:, y, x] * (5 if dy == dx == 0 else 1) / 13
+            result[:, row, column] = smooth + factor * (picture[:, row, column] - smooth)
+    return np.clip(result, 0, 1)

@@ -1,0 +1,61 @@
+"""Foreground and labels, pixel by pixel."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+Bools = NDArray[np.bool_]
+
+
+def luma(picture: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """(3, H, W) uint8 -> (H, W), rounded."""
+    weights = np.array([0.299, 0.587, 0.114], np.float32)[:, None, None]
+    return np.rint((picture * weights).sum(0)).astype(np.int64)
+
+
+def otsu(grey: NDArray[np.int64]) -> tuple[int, float]:
+    """Every threshold tried: the one of greatest variance between the classes, and its share of the whole variance."""
+    values = grey.ravel().astype(np.float64)
+    best, best_between = 0, 0.0
+    for threshold in range(256):
+        low, high = values[values <= threshold], values[values > threshold]
+        if len(low) and len(high):
+            between = len(low) * len(high) / len(values) ** 2 * (low.mean() - high.mean()) ** 2
+            if between > best_between:
+                best, best_between = threshold, float(between)
+    variance = float(values.var())
+    return best, best_between / variance if variance else 0.0
+
+
+def foreground(picture: NDArray[np.uint8]) -> Bools:
+    """The class that does not hold most of the border; all of the picture if there are no two classes: (H, W)."""
+    grey = luma(picture)
+    threshold, separability = otsu(grey)
+    if separability < 0.7:
+        return np.ones(grey.shape, bool)
+    height, width = grey.shape
+    margin = max(1, width // 32)
+    bright_on_border = pixels_on_border = 0
+    for row in range(height):
+        for column in range(width):
+            if min(row, height - 1 - row, column, width - 1 - column) < margin:
+                pixels_on_border += 1
+                bright_on_border += int(grey[row, column] > threshold)
+    bright = grey > threshold
+    return ~bright if bright_on_border > pixels_on_border / 2 else bright
+
+
+def grid_labels(mask: Bools, rows: int, columns: int) -> NDArray[np.float64]:
+    """1 where any pixel that touches the patch's cell is defective: (rows, columns)."""
+    height, width = mask.shape
+    labels = np.zeros((rows, columns))
+    for row in range(rows):
+        for column in range(columns):
+            for y in range(math.floor(row * height / rows), math.ceil((row + 1) * height / rows)):
+                for x in range(math.floor(column * width / columns), math.ceil((column + 1) * width / columns)):
+                    if mask[y, x]:
+                        labels[row, column] = 1
+    return labels

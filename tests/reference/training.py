@@ -1,0 +1,60 @@
+"""One training, step by step: no stored features, no fused head, losses from library functions."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from las_tune.las.backbone import Backbone
+from las_tune.las.features import extract_features
+from las_tune.las.head import Head
+from las_tune.las.synthesis import synthesise
+from las_tune.las.train import TrainData
+from las_tune.spec import TrainSpec
+from tests.reference.head import PlainHead
+from tests.reference.masks import grid_labels
+
+
+def train_losses(spec: TrainSpec, backbone: Backbone, data: TrainData) -> list[tuple[float, float]]:
+    """Mean loss of normal pictures and of synthesised ones, for each epoch."""
+    head = PlainHead(backbone.channels, spec.hidden_width)
+    drawn = Head(backbone.channels, spec.hidden_width, torch.Generator().manual_seed(spec.seed))
+    head.load_state_dict(drawn.state_dict())
+    discriminator = [p for name, p in head.named_parameters() if not name.startswith("adaptor")]
+    adam = torch.optim.Adam(head.adaptor.parameters(), spec.adaptor_lr, weight_decay=spec.weight_decay)
+    adamw = torch.optim.AdamW(discriminator, spec.discriminator_lr, weight_decay=spec.weight_decay)
+    generator = torch.Generator().manual_seed(spec.seed)
+    epochs = []
+    for _ in range(spec.epochs):
+        order = torch.randperm(len(data.pictures), generator=generator).tolist()
+        sums = [0.0, 0.0]
+        while order:
+            batch, order = order[: spec.batch_size], order[spec.batch_size :]
+            good = data.pictures[batch]
+            painted = synthesise(good, data.foreground[batch], data.textures, spec, generator)
+            pictures = torch.cat([good.float() / 255, painted.pictures])
+            logits = head(extract_features(backbone, pictures))
+            on_good, on_painted = logits[: len(batch)], logits[len(batch) :]
+            rows, columns = logits.shape[1:]
+            labels = np.stack([grid_labels(mask[0].numpy(), rows, columns) for mask in painted.masks])
+            normal = F.binary_cross_entropy_with_logits(on_good, torch.zeros_like(on_good))
+            las = focal(on_painted.flatten(), torch.from_numpy(labels).flatten(), spec)
+            adam.zero_grad()
+            adamw.zero_grad()
+            (normal + las).backward()
+            adam.step()
+            adamw.step()
+            sums[0] += normal.item() * len(batch)
+            sums[1] += las.item() * len(batch)
+        epochs.append((sums[0] / len(data.pictures), sums[1] / len(data.pictures)))
+    return epochs
+
+
+def focal(logits: Tensor, labels: Tensor, spec: TrainSpec) -> Tensor:
+    """-(1 - p)^γ log p for each patch, p the probability of its label; mean of the patches of lowest p."""
+    probability = torch.sigmoid(logits)
+    p = torch.stack([q if label else 1 - q for q, label in zip(probability, labels.tolist(), strict=True)])
+    hardest = p.sort().values[: max(1, round(spec.hard_share * len(p)))]
+    return (-((1 - hardest) ** spec.focal_gamma) * hardest.log()).mean()

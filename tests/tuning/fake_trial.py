@@ -1,0 +1,40 @@
+"""A trial with an analytic learning curve: the orchestration is tested without training."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray import tune
+
+from las_tune.las.checkpoint import CHECKPOINT_NAME, save_checkpoint
+from las_tune.tuning.trainable import CHECKPOINT_SCORE, SharedStudy
+
+
+def ceiling(alpha: float) -> float:
+    """What a trial can reach: best at α = 0.2."""
+    return 1 - (alpha - 0.2) ** 2
+
+
+def fake_trial(config: dict[str, Any], shared: SharedStudy) -> None:
+    """Learns fast towards ceiling(α); fails for α above 0.45 (NaN) and for beta_std above 0.25 (an error)."""
+    spec = shared.train.replace(**config)
+    if spec.beta_std > 0.25:
+        raise RuntimeError("the disk is full")
+    best = -math.inf
+    for epoch in range(1, spec.epochs + 1):
+        objective = ceiling(spec.alpha) * (1 - 0.5**epoch)
+        if spec.alpha > 0.45:
+            objective = math.nan
+        is_best, best = objective > best, max(objective, best)
+        row = {
+            "epoch": epoch, "loss": 1 / epoch, "loss_normal": 0.5 / epoch, "loss_las": 0.5 / epoch,
+            "image_auroc": objective, "image_ap": objective, "objective": objective, "best_objective": best,
+            "seconds": 0.01, CHECKPOINT_SCORE: objective if is_best else -1.0,
+        }  # fmt: skip
+        with tempfile.TemporaryDirectory() as folder:
+            save_checkpoint(Path(folder) / CHECKPOINT_NAME, spec, {"head": {"epoch": torch.tensor(epoch)}})
+            tune.report(row, checkpoint=tune.Checkpoint.from_directory(folder))
