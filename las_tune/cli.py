@@ -98,7 +98,7 @@ def tune(
     scheduler: Annotated[Scheduler, _flag(SEARCH, "How weak trials are stopped.")] = "asha",
     time_budget: Annotated[
         timedelta | None,
-        _flag(SEARCH, "No trial runs longer than this after the first began, like 30m or 8h."),
+        _flag(SEARCH, "The trials end after this long, like 30m or 8h."),
     ] = None,
     gpus_per_trial: Annotated[float | None, _flag(RESOURCES, "May be a fraction.", "1 where there is any")] = None,
     cpus_per_trial: Annotated[float | None, _flag(RESOURCES, "Also torch's threads.", "a quarter of the cores")] = None,

@@ -8,7 +8,7 @@ from typing import Any
 from las_tune.errors import UserError
 
 CATEGORY = "bracket_black"
-DEMO: dict[str, Any] = {"trials": 8, "epochs": 6, "image_size": 224, "backbone": "efficientnet_lite0"}
+DEMO: dict[str, Any] = {"trials": 6, "epochs": 6, "image_size": 224, "backbone": "efficientnet_lite0"}
 """Values of flags that are not given with --demo."""
 
 

@@ -1,18 +1,25 @@
-"""Small things that several tests share: parts on disk, the command line in this process, an empty MLflow store."""
+"""What several tests share: parts on disk, the command line in this process, an empty MLflow store, trials."""
 
 from __future__ import annotations
 
 import functools
+import itertools
+import shlex
 import sys
 import tempfile
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from las_tune.cli import main
+from las_tune.tracking.record import TrialRecord
 from tests.data.conftest import save_mask, save_picture
 
-SMALL = {"--backbone": "resnet18", "--backbone-weights": "random", "--image-size": "32", "--epochs": "1"}
+SMALL = "--backbone resnet18 --backbone-weights random --image-size 32 --epochs 1"
 """Flags of a training that takes seconds."""
 
 
@@ -48,26 +55,35 @@ class Ended:
     code: object
     out: str
     err: str
+    warned: tuple[str, ...]
+    """What Python would have warned of on stderr; pytest keeps it from there."""
 
 
-def run_command(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], env_columns: int = 200
-) -> Ended:
+def run_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: Sequence[str]) -> Ended:
     """Run `python -m las_tune` with arguments, in this process."""
-    from las_tune.cli import main
-
-    monkeypatch.setenv("COLUMNS", str(env_columns))
+    monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr(sys, "argv", ["las_tune", *arguments])
     capsys.readouterr()
-    with pytest.raises(SystemExit) as exit_info:
+    with warnings.catch_warnings(record=True) as caught, pytest.raises(SystemExit) as ended:
         main()
     printed = capsys.readouterr()
-    return Ended(exit_info.value.code, printed.out, printed.err)
+    return Ended(ended.value.code, printed.out, printed.err, tuple(str(w.message) for w in caught if _is_shown(w)))
 
 
-def as_arguments(flags: dict[str, str]) -> list[str]:
-    """Flags and their values, one after the other; a flag without a value has an empty one."""
-    return [f"{flag}={value}" if value else flag for flag, value in flags.items()]
+def _is_shown(warning: warnings.WarningMessage) -> bool:
+    """Whether a warning is shown outside pytest. Cyclopts warns of sys.argv under pytest only."""
+    hidden = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)
+    return not issubclass(warning.category, hidden) and 'under unit-test framework "pytest"' not in str(warning.message)
+
+
+def merge_flags(usual: str, given: str) -> list[str]:
+    """Arguments of a command: the flags that are given stand in for the usual ones."""
+    flags: dict[str, list[str]] = {}
+    for text in (usual, given):
+        words = shlex.split(text)
+        starts = [index for index, word in enumerate(words) if word.startswith("--")]
+        flags |= {words[a]: words[a:b] for a, b in itertools.pairwise([*starts, len(words)])}
+    return [word for words in flags.values() for word in words]
 
 
 @functools.cache
@@ -79,3 +95,15 @@ def empty_store() -> bytes:
         file = Path(folder) / "mlflow.db"
         MlflowClient(f"sqlite:///{file}").search_experiments()
         return file.read_bytes()
+
+
+def make_trial(number: int, objectives: Sequence[float], *, masks: bool = True, **fields: Any) -> TrialRecord:
+    """A trial with an epoch for each objective; its other numbers follow from it, epochs take 1.5 s."""
+    params = {"adaptor_lr": 1e-4 * (number + 1), "foreground": "otsu", "hidden_width": 768}
+    trial = TrialRecord(number, params, **fields)
+    for epoch, objective in enumerate(objectives, start=1):
+        numbers = {"loss": 1.25 / epoch, "loss_normal": 1 / epoch, "loss_las": 0.25 / epoch}
+        numbers |= {"image_auroc": objective, "image_ap": objective / 2}
+        numbers |= {"pixel_auroc": objective / 4, "pixel_aupro": objective / 8} if masks else {}
+        trial.add_epoch({"epoch": epoch, **numbers, "objective": objective, "seconds": 1.5})
+    return trial

@@ -17,7 +17,7 @@ from las_tune.spec import MPDD_CATEGORIES, StudySpec, TrainSpec
 from tests.parts import Ended, cut_off, make_part, run_command
 
 ROOT = Path(__file__).parents[1]
-HEAVY = {"torch", "torchvision", "ray", "mlflow", "optuna", "matplotlib", "numpy", "rich.live"}
+HEAVY = {"torch", "torchvision", "ray", "mlflow", "optuna", "matplotlib", "numpy"}
 Captured = Callable[..., list[StudySpec]]
 Run = Callable[..., Ended]
 
@@ -73,7 +73,9 @@ def test_help_tells_groups_and_categories() -> None:
     assert "python -m las_tune --category bracket_black --demo" in text
 
 
-@pytest.mark.parametrize("program", ["import las_tune.cli", "import las_tune.cli as c; c.app(['--help'], result_action='return_value')"])
+@pytest.mark.parametrize(
+    "program", ["import las_tune.cli", "import las_tune.cli as c; c.app(['--help'], result_action='return_value')"]
+)
 def test_help_loads_nothing_heavy(program: str) -> None:
     done = in_new_process("-c", f"import sys; {program}; print('loaded:', *sys.modules)")
     assert done.returncode == 0, done.stderr
@@ -339,7 +341,10 @@ def test_check_of_a_broken_category(run: Run, tmp_path: Path) -> None:
     broken = cut_off(make_part(tmp_path / "d", "part") / "test/good/002.png")
     ended = run("data", "check", "--category", "all", "--data-root", "d")
     assert (ended.code, ended.err) == (2, "")
-    assert ended.out.count("problem: ") == 1 and f"problem: A picture must be readable by Pillow, got {broken}" in ended.out
+    assert (
+        ended.out.count("problem: ") == 1
+        and f"problem: A picture must be readable by Pillow, got {broken}" in ended.out
+    )
 
 
 # --- how a command ends ---
@@ -348,7 +353,11 @@ def test_check_of_a_broken_category(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("error", "code", "line"),
     [
-        (UserError("A rule", "a value\nof two lines", "Do this"), 2, "error: A rule, got a value of two lines. Do this.\n"),
+        (
+            UserError("A rule", "a value\nof two lines", "Do this"),
+            2,
+            "error: A rule, got a value of two lines. Do this.\n",
+        ),
         (KeyboardInterrupt(), 130, "stopped\n"),
     ],
 )

@@ -5,8 +5,6 @@ MLflow stores this file itself (models from code), so no pickle is loaded with t
 
 from __future__ import annotations
 
-import io
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +12,12 @@ import mlflow
 import numpy as np
 import pandas as pd
 import torch
-from mlflow.models import infer_signature, set_model
+from mlflow.models import ModelSignature, infer_signature, set_model
+from mlflow.types import Schema, TensorSpec
 from PIL import Image
 
 from las_tune.data.pictures import square_picture
 from las_tune.las.checkpoint import load_detector
-
-# MLflow would read type hints of predict as a schema; it has the signature.
-warnings.filterwarnings("ignore", message=".*Add type hints to the `predict` method")
 
 
 class LasModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
@@ -31,19 +27,21 @@ class LasModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         """Load the detector that was logged with the model."""
         self.detector, self.spec, self.about = load_detector(Path(context.artifacts["detector"]))
 
-    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # MLflow reads hints as a schema
+    def predict(
+        self,
+        context: Any,
+        model_input: np.ndarray,
+        params: dict[str, Any] | None = None,  # type: ignore[type-arg]
+    ) -> pd.DataFrame:
         """Score pictures.
 
         Args:
             context: MLflow's.
-            model_input: pictures as an array (N, H, W, 3) uint8 RGB of any size, a list of arrays (H, W, 3) uint8,
-                of paths or of encoded bytes, or a table with one of these in its first column.
+            model_input: pictures as an array (N, H, W, 3) uint8 RGB, of any size.
             params: none.
 
         Returns: a row a picture: score in [0, 1], threshold, is_defective.
         """
-        if isinstance(model_input, pd.DataFrame):
-            model_input = model_input.iloc[:, 0].tolist()
         rows = [self.score(picture) for picture in model_input]
         threshold = self.about["threshold"]
         return pd.DataFrame(
@@ -52,17 +50,9 @@ class LasModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
 
     def score(self, picture: Any) -> float:
         """The score of one picture."""
-        square = square_picture(_open(picture), self.spec.image_size)
+        square = square_picture(Image.fromarray(np.asarray(picture, dtype=np.uint8)), self.spec.image_size)
         scores, _ = self.detector(torch.from_numpy(square).unsqueeze(0).float() / 255)
         return float(scores[0])
-
-
-def _open(picture: Any) -> Image.Image:
-    if isinstance(picture, bytes):
-        return Image.open(io.BytesIO(picture))
-    if isinstance(picture, (str, Path)):
-        return Image.open(picture)
-    return Image.fromarray(np.asarray(picture, dtype=np.uint8))
 
 
 def log_model(run_id: str, detector_file: Path, picture: np.ndarray[Any, Any]) -> str:
@@ -74,14 +64,16 @@ def log_model(run_id: str, detector_file: Path, picture: np.ndarray[Any, Any]) -
         picture: (H, W, 3) uint8 RGB, the input example.
     """
     example = np.stack([picture, picture])
+    any_size = Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))])
     output = pd.DataFrame({"score": [0.5], "threshold": [0.5], "is_defective": [False]})
+    signature = ModelSignature(any_size, infer_signature(model_output=output).outputs)
     with mlflow.start_run(run_id=run_id):
         info = mlflow.pyfunc.log_model(
             name="detector",
             python_model=__file__,
             artifacts={"detector": str(detector_file)},
             code_paths=[str(Path(__file__).parents[1])],
-            signature=infer_signature(example, output),
+            signature=signature,
             input_example=example,
             pip_requirements=["torch", "torchvision", "numpy", "pandas", "pillow", "scikit-learn", "mlflow"],
         )

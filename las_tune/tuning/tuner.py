@@ -114,15 +114,11 @@ class Observer(tune.Callback):  # type: ignore[misc]  # ray ships no types for i
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial starts, or starts again after a fault."""
-        if trial.trial_id not in self.trials:
-            record = TrialRecord(self._search.number_of(trial.trial_id), dict(trial.config))
-            self.trials[trial.trial_id] = record
-            for listener in self._listeners:
-                listener.trial_started(record)
+        self._record_of(trial)
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Any, **info: Any) -> None:
         """An epoch ended. One that was repeated after a fault gave the same numbers and is not counted twice."""
-        record = self.trials[trial.trial_id]
+        record = self._record_of(trial)
         if result["epoch"] > len(record.epochs):
             record.add_epoch({name: result[name] for name in ROW if name in result})
             for listener in self._listeners:
@@ -130,7 +126,7 @@ class Observer(tune.Callback):  # type: ignore[misc]  # ray ships no types for i
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial came to its last epoch, or was stopped before."""
-        record = self.trials[trial.trial_id]
+        record = self._record_of(trial)
         if len(record.epochs) == self._num_epochs:
             self._end(record, "completed", "")
         else:
@@ -138,13 +134,27 @@ class Observer(tune.Callback):  # type: ignore[misc]  # ray ships no types for i
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial failed for good."""
-        cause = getattr(trial.get_error(), "cause", None) or trial.get_error()
-        self._end(self.trials[trial.trial_id], "failed", " ".join(str(cause).split())[-300:])
+        self._end(self._record_of(trial), "failed", _last_line(Path(trial.error_file)))
+
+    def _record_of(self, trial: Any) -> TrialRecord:
+        """The record of a trial, made when it is first heard of: one whose worker cannot start only ever fails."""
+        if trial.trial_id not in self.trials:
+            record = TrialRecord(self._search.number_of(trial.trial_id), dict(trial.config))
+            self.trials[trial.trial_id] = record
+            for listener in self._listeners:
+                listener.trial_started(record)
+        return self.trials[trial.trial_id]
 
     def _end(self, record: TrialRecord, status: Any, reason: str) -> None:
         record.status, record.reason = status, reason
         for listener in self._listeners:
             listener.trial_ended(record)
+
+
+def _last_line(error_file: Path) -> str:
+    """What a traceback ends with: the kind of error and its text."""
+    lines = error_file.read_text(encoding="utf-8").split("\n") if error_file.is_file() else []
+    return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "unknown")
 
 
 class BaselineKept:

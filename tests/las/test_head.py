@@ -13,7 +13,7 @@ HIDDEN_WIDTH = 11
 
 
 def heads(channels: tuple[int, ...] = CHANNELS) -> tuple[Head, PlainHead]:
-    """The fused head and the plain one with the same weights, float64; biases and norms that are not trivial."""
+    """The fused head and the plain one with the same weights, float64, no bias or norm of them trivial."""
     fused = Head(channels, HIDDEN_WIDTH, seeded()).double()
     state = {
         name: torch.rand(value.shape, generator=seeded(index), dtype=torch.float64) + 0.2
@@ -27,7 +27,9 @@ def heads(channels: tuple[int, ...] = CHANNELS) -> tuple[Head, PlainHead]:
     return fused, plain
 
 
-def maps(batch: int = 3, grids: tuple[int, ...] = (6, 3), channels: tuple[int, ...] = CHANNELS) -> list[Tensor]:
+def maps(
+    batch: int = 3, grids: tuple[int, ...] = (6, 3), channels: tuple[int, ...] = CHANNELS
+) -> list[Tensor]:
     shapes = [(batch, grid, grid + 1, width) for grid, width in zip(grids, channels, strict=True)]
     return [torch.randn(shape, generator=seeded(i), dtype=torch.float64) for i, shape in enumerate(shapes)]
 
@@ -49,7 +51,9 @@ def test_is_two_plain_layers_forward_and_backward(
     plain_parameters = dict(plain.named_parameters())
     assert set(plain_parameters) == {name for name, _ in fused.named_parameters()}
     for name, parameter in fused.named_parameters():
-        torch.testing.assert_close(parameter.grad, plain_parameters[name].grad, atol=1e-10, rtol=1e-9, msg=name)
+        torch.testing.assert_close(
+            parameter.grad, plain_parameters[name].grad, atol=1e-10, rtol=1e-9, msg=name
+        )
     for one, two in zip(*inputs, strict=True):
         torch.testing.assert_close(one.grad, two.grad, atol=1e-10, rtol=1e-9)
     for name, buffer in fused.norm.named_buffers():  # running statistics

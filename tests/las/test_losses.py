@@ -61,7 +61,7 @@ def test_gamma_turns_away_from_what_is_easy() -> None:
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0, 5.0])
 def test_extreme_logits_stay_finite(gamma: float) -> None:
-    """The hardest and the easiest patches there can be: loss and gradients are numbers, and right where it is hard."""
+    """The hardest and the easiest patches there can be: loss and gradients are numbers."""
     logits = torch.tensor([-1e4, 1e4, 120.0, -120.0, 1e4, -1e4], requires_grad=True)
     labels = torch.tensor([1.0, 1.0, 1.0, 1.0, 0.0, 0.0])
     loss = focal_loss(logits, labels, gamma, 1.0) + normal_loss(logits)

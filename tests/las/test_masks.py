@@ -8,7 +8,7 @@ from torch import Tensor
 
 from las_tune.las import masks
 from las_tune.las.masks import combine_masks, draw_masks, grid_labels
-from las_tune.las.perlin import PerlinFields
+from las_tune.las.perlin import PerlinFields, draw_perlin, perlin_noise
 from tests.las.conftest import seeded
 from tests.reference.masks import grid_labels as slow_grid_labels
 
@@ -124,7 +124,7 @@ def test_noise_is_drawn_again_while_a_mask_is_empty() -> None:
     small = torch.zeros(300, 1, 64, 64, dtype=torch.bool)
     small[:, :, 24:40, 24:40] = True
     empty = ~draw_masks(small, 0.0, 4, seeded()).flatten(1).any(1)
-    single = masks.perlin_noise(masks.draw_perlin(300, 4, seeded()), 64) > masks.NOISE_THRESHOLD
+    single = perlin_noise(draw_perlin(300, 4, seeded()), 64) > masks.NOISE_THRESHOLD
     empty_at_once = ~(single.unsqueeze(1) & small).flatten(1).any(1)
     assert empty_at_once.double().mean() > 0.3
     assert empty.double().mean() < 0.1

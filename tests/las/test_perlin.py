@@ -14,7 +14,14 @@ from tests.reference.perlin import perlin_field
 
 @pytest.mark.parametrize(
     ("cells", "angle"),
-    [((1, 1), 0.0), ((1, 1), 0.9), ((4, 4), -0.6), ((1, 8), 1.3), ((8, 2), -math.pi / 2), ((8, 8), math.pi / 4)],
+    [
+        ((1, 1), 0.0),
+        ((1, 1), 0.9),
+        ((4, 4), -0.6),
+        ((1, 8), 1.3),
+        ((8, 2), -math.pi / 2),
+        ((8, 8), math.pi / 4),
+    ],
 )
 def test_equals_per_pixel_loops(cells: tuple[int, int], angle: float) -> None:
     drawn = draw_perlin(1, 3, seeded())
@@ -42,13 +49,13 @@ def test_step_takes_a_subset_of_the_full_noise(size: int, step: int) -> None:
 def test_zero_at_lattice_points() -> None:
     drawn = draw_perlin(4, 3, seeded())
     fields = PerlinFields(drawn.gradients, torch.full((4, 2), 8.0), torch.zeros(4))
-    noise = perlin_noise(fields, 12)  # 8 cells over 12 pixels: the centres of pixels 1, 4, 7, 10 are lattice points
+    noise = perlin_noise(fields, 12)  # 8 cells over 12 pixels: lattice points at the centres of 1, 4, 7, 10
     assert noise[:, 1::3, 1::3].abs().max() < 1e-5
     assert noise[:, ::3, ::3].abs().min(0).values.max() > 0.01
 
 
 def test_rotation_keeps_the_centre() -> None:
-    """The middle pixel of an odd picture is a lattice point of an even number of cells, whatever the angle."""
+    """The middle pixel of an odd picture is a lattice point of evenly many cells, whatever the angle."""
     fields = draw_perlin(64, 3, seeded())
     noise = perlin_noise(PerlinFields(fields.gradients, fields.cells.clamp_min(2), fields.angle), 21)
     assert noise[:, 10, 10].abs().max() < 1e-5
@@ -100,7 +107,7 @@ def test_gradients_are_unit_vectors_in_every_direction() -> None:
 
 
 def test_no_repeat_within_the_picture() -> None:
-    """The lattice has twice the cells of the picture: turned by 45 degrees, its corners are still different noise."""
+    """The lattice has twice the picture's cells: turned by 45 degrees, the corners still differ."""
     drawn = draw_perlin(1, 2, seeded())
     fields = PerlinFields(drawn.gradients, torch.full((1, 2), 4.0), torch.full((1,), math.pi / 4))
     noise = perlin_noise(fields, 64)[0]

@@ -38,14 +38,14 @@ def head(resnet: Backbone) -> Head:
 @pytest.mark.parametrize("batch_size", [1, 2, 16])
 def test_scores_of_stored_features_are_the_detectors(resnet: Backbone, head: Head, batch_size: int) -> None:
     pictures = uint8_noise(5, 3, 64, 64)
-    before = head.norm.running_mean.clone() if head.norm.running_mean is not None else None
+    before = head.norm.get_buffer("running_mean").clone()
     maps = score_features(head, store_features(resnet, pictures), 64, batch_size)
     scores, detected = Detector(resnet, head).eval()(pictures.float() / 255)
     assert maps.shape == (5, 64, 64) and scores.shape == (5,)
     torch.testing.assert_close(maps, detected, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(scores, detected.amax((1, 2)))
     assert detected.min() >= 0 and detected.max() <= 1 and detected.std() > 0
-    assert before is not None and torch.equal(before, head.norm.get_buffer("running_mean")), "scoring trains nothing"
+    assert torch.equal(before, head.norm.get_buffer("running_mean")), "scoring trains nothing"
 
 
 def test_half_precision_store_scores_nearly_the_same(resnet: Backbone, head: Head) -> None:

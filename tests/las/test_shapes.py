@@ -20,11 +20,12 @@ from tests.las.conftest import seeded, uint8_noise
 sizes = st.integers(33, 70)
 batches = st.integers(1, 5)
 seeds = st.integers(0, 2**31 - 1)
+kinds = st.sampled_from(["full", "empty", "pixel", "half"])
 relaxed = settings(deadline=None, max_examples=25)
 
 
 @relaxed
-@given(sizes, batches, seeds, st.floats(0, 0.5), st.integers(0, 7), st.sampled_from(["full", "empty", "pixel", "half"]))
+@given(sizes, batches, seeds, st.floats(0, 0.5), st.integers(0, 7), kinds)
 def test_synthesise(size: int, batch: int, seed: int, alpha: float, exponent: int, kind: str) -> None:
     foreground = torch.full((batch, 1, size, size), kind == "full")
     if kind == "pixel":
@@ -32,7 +33,10 @@ def test_synthesise(size: int, batch: int, seed: int, alpha: float, exponent: in
     if kind == "half":
         foreground[..., : size // 2] = True
     spec = TrainSpec(alpha=alpha, perlin_max_exponent=exponent, beta_std=0.4, beta_min=0, beta_max=1)
-    pictures, textures = uint8_noise(batch, 3, size, size, seed=seed), uint8_noise(2, 3, size, size, seed=seed)
+    pictures, textures = (
+        uint8_noise(batch, 3, size, size, seed=seed),
+        uint8_noise(2, 3, size, size, seed=seed),
+    )
     done = synthesise(pictures, foreground, textures, spec, seeded(seed))
     assert done.pictures.shape == (batch, 3, size, size) and done.pictures.dtype == torch.float32
     assert done.masks.shape == (batch, 1, size, size) and done.masks.dtype == torch.bool

@@ -31,7 +31,7 @@ def test_beta_without_deviation_is_its_mean() -> None:
 
 
 def test_overlay_by_hand() -> None:
-    """GLASS eq. 4 on 2×2: outside the mask the picture; inside 0.75 of the texture and 0.25 of the picture."""
+    """GLASS eq. 4 on 2×2: outside the mask the picture; inside 0.75 of the texture and 0.25 of it."""
     image = torch.tensor([[0.0, 0.2], [0.4, 0.8]]).expand(1, 3, 2, 2)
     texture = torch.tensor([[1.0, 1.0], [0.0, 0.4]]).expand(1, 3, 2, 2)
     mask = torch.tensor([[1.0, 0.0], [1.0, 1.0]]).view(1, 1, 2, 2)
@@ -56,7 +56,7 @@ def test_outside_the_mask_nothing_changes_at_all() -> None:
 
 
 def test_inside_the_mask_a_share_beta_is_kept() -> None:
-    """Over two pictures of different brightness the same seed paints the same: the difference that is left is β."""
+    """The same seed paints the same over a dark and a bright picture: the difference left is β."""
     spec, whole = TrainSpec(beta_std=0.2), torch.ones(6, 1, 32, 32, dtype=torch.bool)
     dark, bright = (torch.full((6, 3, 32, 32), v, dtype=torch.uint8) for v in (51, 204))
     one, two = (synthesise(p, whole, uint8_noise(2, 3, 32, 32), spec, seeded(4)) for p in (dark, bright))
@@ -71,7 +71,9 @@ def test_stays_in_range_and_leaves_its_inputs() -> None:
     pictures, textures = uint8_noise(6, 3, 48, 48), uint8_noise(3, 3, 48, 48, seed=1)
     extremes = torch.where(pictures > 127, 255, 0).to(torch.uint8)
     before = extremes.clone()
-    done = synthesise(extremes, torch.ones(6, 1, 48, 48, dtype=torch.bool), textures, TrainSpec(beta_std=1), seeded())
+    done = synthesise(
+        extremes, torch.ones(6, 1, 48, 48, dtype=torch.bool), textures, TrainSpec(beta_std=1), seeded()
+    )
     assert done.pictures.min() >= 0 and done.pictures.max() <= 1 + 1e-6
     assert done.masks.shape == (6, 1, 48, 48) and done.beta.shape == (6,)
     assert torch.equal(extremes, before)
@@ -95,7 +97,10 @@ def test_every_texture_of_the_pool_is_drawn_equally_often(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(synthesis, "augment", unchanged)
     textures = torch.tensor([51, 102, 153], dtype=torch.uint8).view(3, 1, 1, 1).expand(3, 3, 16, 16)
-    black, whole = torch.zeros(300, 3, 16, 16, dtype=torch.uint8), torch.ones(300, 1, 16, 16, dtype=torch.bool)
+    black, whole = (
+        torch.zeros(300, 3, 16, 16, dtype=torch.uint8),
+        torch.ones(300, 1, 16, 16, dtype=torch.bool),
+    )
     spec = TrainSpec(beta_mean=0, beta_std=0, beta_min=0, beta_max=0, perlin_max_exponent=2)
     painted = synthesise(black, whole, textures, spec, seeded()).pictures.amax((1, 2, 3))
     values, counts = painted[painted > 0].unique(return_counts=True)
@@ -106,6 +111,7 @@ def test_every_texture_of_the_pool_is_drawn_equally_often(monkeypatch: pytest.Mo
 def test_same_seed_same_pictures() -> None:
     pictures, whole = part_pictures(3, seed=0), torch.ones(3, 1, 64, 64, dtype=torch.bool)
     first, again, other = (
-        synthesise(pictures, whole, uint8_noise(4, 3, 64, 64), TrainSpec(), seeded(s)).pictures for s in (0, 0, 1)
+        synthesise(pictures, whole, uint8_noise(4, 3, 64, 64), TrainSpec(), seeded(s)).pictures
+        for s in (0, 0, 1)
     )
     assert torch.equal(first, again) and not torch.equal(first, other)

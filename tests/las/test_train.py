@@ -134,7 +134,7 @@ def test_pick_device_auto_is_the_gpu_where_there_is_one(there: bool, monkeypatch
 def test_divergence_is_an_error_of_its_own(
     rate: str, batch_size: int, backbone: Backbone, data: TrainData
 ) -> None:
-    """Three steps an epoch: the loss is seen to break. One step: it broke the weights after the last loss was seen."""
+    """Three steps an epoch: the loss shows it. One step: the weights broke after the last loss."""
     with pytest.raises(TrainingDivergedError):
         list(train(SPEC.replace(**{rate: 1e30}, batch_size=batch_size), backbone, data))
 
@@ -156,7 +156,11 @@ def test_without_masks_there_are_no_pixel_metrics(backbone: Backbone, data: Trai
 
 
 def test_training_writes_nothing(
-    backbone: Backbone, data: TrainData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    backbone: Backbone,
+    data: TrainData,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     run(SPEC, backbone, data)

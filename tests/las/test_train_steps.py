@@ -40,9 +40,9 @@ def test_equals_the_slow_training_on_a_resnet(resnet: Backbone) -> None:
 
 
 CHANGES = {
-    "adaptor_lr": 1e-3, "discriminator_lr": 1e-3, "alpha": 0.0, "beta_mean": 0.7, "beta_std": 0.3, "beta_min": 0.5,
-    "beta_max": 0.45, "perlin_max_exponent": 1, "foreground": "none", "focal_gamma": 1.0, "hard_share": 0.9,
-    "weight_decay": 0.5, "hidden_width": 12,
+    "adaptor_lr": 1e-3, "discriminator_lr": 1e-3, "alpha": 0.0, "beta_mean": 0.7, "beta_std": 0.3,
+    "beta_min": 0.5, "beta_max": 0.45, "perlin_max_exponent": 1, "foreground": "none",
+    "focal_gamma": 1.0, "hard_share": 0.9, "weight_decay": 0.5, "hidden_width": 12,
 }  # fmt: skip
 
 
@@ -69,7 +69,10 @@ def test_optimisers_are_adam_and_adamw_with_the_specs_rates() -> None:
     spec = SPEC.replace(adaptor_lr=3e-4, discriminator_lr=5e-4, weight_decay=0.25)
     adam, adamw = Training(spec, (3, 2), torch.device("cpu")).optimisers
     assert type(adam) is torch.optim.Adam and type(adamw) is torch.optim.AdamW
-    assert [(o.defaults["lr"], o.defaults["weight_decay"]) for o in (adam, adamw)] == [(3e-4, 0.25), (5e-4, 0.25)]
+    assert [(o.defaults["lr"], o.defaults["weight_decay"]) for o in (adam, adamw)] == [
+        (3e-4, 0.25),
+        (5e-4, 0.25),
+    ]
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 8])

@@ -32,7 +32,7 @@ def bilinear(picture: Floats, y: float, x: float) -> Floats:
 def affine(
     picture: Floats, angle: float, scale: float, shift: tuple[float, float], flip: tuple[bool, bool]
 ) -> Floats:
-    """Square pictures: where each pixel comes from, rotated, scaled, flipped, shifted (shares of a side; y first)."""
+    """Square pictures: each pixel comes from elsewhere: rotated, scaled, flipped, shifted (y first)."""
     size = picture.shape[1]
     result = np.zeros_like(picture)
     for row in range(size):
@@ -59,7 +59,9 @@ def grey(colour: Floats) -> float:
     return float(0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2])
 
 
-def color_jitter(picture: Floats, brightness: float, contrast: float, saturation: float, hue: float) -> Floats:
+def color_jitter(
+    picture: Floats, brightness: float, contrast: float, saturation: float, hue: float
+) -> Floats:
     """Brightness, then contrast about the mean grey, then saturation and hue about the pixel's own grey."""
     _, height, width = picture.shape
     picture = np.clip(picture * brightness, 0, 1)
@@ -85,7 +87,7 @@ def auto_contrast(picture: Floats) -> Floats:
 
 
 def sharpen(picture: Floats, factor: float) -> Floats:
-    """Away from the 3×3 smoothing with a centre of 5 (edges repeated): smooth + factor · (picture - smooth)."""
+    """Away from the 3×3 smoothing with a centre of 5 (edges repeated), factor times the way."""
     _, height, width = picture.shape
     result = np.zeros_like(picture)
     for row in range(height):

@@ -13,11 +13,12 @@ Bools = NDArray[np.bool_]
 def luma(picture: NDArray[np.uint8]) -> NDArray[np.int64]:
     """(3, H, W) uint8 -> (H, W), rounded."""
     weights = np.array([0.299, 0.587, 0.114], np.float32)[:, None, None]
-    return np.rint((picture * weights).sum(0)).astype(np.int64)
+    rounded: NDArray[np.int64] = np.rint((picture * weights).sum(0)).astype(np.int64)
+    return rounded
 
 
 def otsu(grey: NDArray[np.int64]) -> tuple[int, float]:
-    """Every threshold tried: the one of greatest variance between the classes, and its share of the whole variance."""
+    """Every threshold tried: that of greatest variance between the classes, and its share of the whole."""
     values = grey.ravel().astype(np.float64)
     best, best_between = 0, 0.0
     for threshold in range(256):
@@ -31,7 +32,7 @@ def otsu(grey: NDArray[np.int64]) -> tuple[int, float]:
 
 
 def foreground(picture: NDArray[np.uint8]) -> Bools:
-    """The class that does not hold most of the border; all of the picture if there are no two classes: (H, W)."""
+    """The class that does not hold most of the border; everything if there are no two classes: (H, W)."""
     grey = luma(picture)
     threshold, separability = otsu(grey)
     if separability < 0.7:
@@ -55,7 +56,9 @@ def grid_labels(mask: Bools, rows: int, columns: int) -> NDArray[np.float64]:
     for row in range(rows):
         for column in range(columns):
             for y in range(math.floor(row * height / rows), math.ceil((row + 1) * height / rows)):
-                for x in range(math.floor(column * width / columns), math.ceil((column + 1) * width / columns)):
+                for x in range(
+                    math.floor(column * width / columns), math.ceil((column + 1) * width / columns)
+                ):
                     if mask[y, x]:
                         labels[row, column] = 1
     return labels

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -37,7 +39,7 @@ def pro_curve(heat: NDArray[np.float64], masks: NDArray[np.bool_]) -> list[tuple
 def area_up_to(points: list[tuple[float, float]], limit: float) -> float:
     """Trapezoids under a curve, cut at limit by interpolation, over limit."""
     area = 0.0
-    for (x0, y0), (x1, y1) in zip(points[:-1], points[1:], strict=True):
+    for (x0, y0), (x1, y1) in itertools.pairwise(points):
         if x0 >= limit:
             break
         if x1 > limit:

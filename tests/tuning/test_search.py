@@ -16,9 +16,7 @@ from las_tune.tuning.space import load_space
 
 def make_search(folder: Path, study: str = "study", sampler: str = "tpe", seed: int = 0) -> StudySearch:
     space = load_space("default")
-    return StudySearch(
-        space, study=study, num_epochs=4, sampler=sampler, seed=seed, storage=folder / "optuna.journal"
-    )
+    return StudySearch(space, study=study, num_epochs=4, sampler=sampler, seed=seed, storage=folder / "optuna.journal")
 
 
 def result(epoch: int, value: float) -> dict[str, float]:
@@ -89,9 +87,7 @@ def test_same_seed_same_proposals(tmp_path: Path, sampler: str) -> None:
 
 def test_proposals_lie_in_the_space(tmp_path: Path) -> None:
     space = load_space("metal_plate")
-    search = StudySearch(
-        space, study="s", num_epochs=4, sampler="random", seed=0, storage=tmp_path / "optuna.journal"
-    )
+    search = StudySearch(space, study="s", num_epochs=4, sampler="random", seed=0, storage=tmp_path / "optuna.journal")
     for index in range(50):
         params = search.suggest(str(index))
         assert all(space.knobs[name].contains(value) for name, value in params.items())

@@ -1,0 +1,567 @@
+"""What a user can get wrong: one line on stderr, exit code 2, and nothing half-written."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.models import squeezenet1_1
+
+import las_tune.tuning.study  # noqa: F401  # imported here, so that no test counts what its libraries warn of
+from las_tune.las.checkpoint import load_detector
+from las_tune.spec import TrainSpec
+from las_tune.tuning.prepare import load_pictures
+from tests.data.conftest import save_mask
+from tests.parts import SMALL, Ended, cut_off, empty_store, make_part, make_textures, merge_flags, run_command
+
+Run = Callable[..., Ended]
+KNOB = "low = 1e-5\nhigh = 1e-3\nseed = 1e-4\nreason = 'r'\n"
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with d/part and t (textures); nothing in it, or after it, may start Ray."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        pytest.fail("Ray was started")
+
+    monkeypatch.setattr("ray.init", refuse)
+    monkeypatch.chdir(tmp_path)
+    make_part(tmp_path / "d")
+    make_textures(tmp_path / "t")
+    return tmp_path
+
+
+@pytest.fixture
+def run(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """A function that runs a command on the part; flags that are given stand in for the usual ones."""
+
+    def command(name: str, flags: str = "") -> Ended:
+        usual = "--category part --data-root d"
+        if not name.startswith("data"):
+            usual += f" --textures t --results r --study s {SMALL}"
+        return run_command(monkeypatch, capsys, [*name.split(), *merge_flags(usual, flags)])
+
+    return command
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, and every folder but an empty one of results."""
+    found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*")}
+    if found.get("r") and found["r"].is_dir() and not any(found["r"].iterdir()):
+        del found["r"]
+    return {name: path.read_bytes() if path.is_file() else b"" for name, path in found.items()}
+
+
+@dataclass(frozen=True)
+class Bad:
+    """One thing that is wrong."""
+
+    name: str
+    commands: tuple[str, ...]
+    flags: str
+    """What is given besides, or instead of, the usual flags."""
+    line: str
+    """What the line holds, in this order, between the dots; {here} is the working directory."""
+    spoil: Callable[[Path], object] = lambda here: None
+    """Called with the working directory before the command runs."""
+
+
+def write(here: Path, name: str, content: str | bytes) -> None:
+    """Write a file."""
+    (here / name).write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def remove(here: Path, pattern: str) -> None:
+    """Remove files, at least one."""
+    found = list(here.glob(pattern))
+    assert found
+    for path in found:
+        path.unlink()
+
+
+TUNE, TRAIN, BOTH = ("tune",), ("train",), ("tune", "train")
+ALL = ("tune", "train", "data check")
+
+CATEGORIES = [
+    Bad(
+        "unknown category", ALL, "--category prat", "--category must be one of ... 'prat' in {here}/d ... Found: part."
+    ),
+    Bad("category above", ALL, "--category ../x", "plain folder name ... got '../x' ... Give one of part."),
+    Bad("category below", ALL, "--category part/train", "plain folder name ... got 'part/train' ... Give one of part."),
+    Bad("empty category", ALL, "--category ''", "plain folder name ... got '' ... Give one of part."),
+    Bad("category is here", ALL, "--category .", "plain folder name ... got '.'"),
+    Bad(
+        "demo of another category",
+        BOTH,
+        "--demo",
+        "--demo renders bracket_black only ... got part ... --category bracket_black --demo",
+    ),
+    Bad(
+        "empty data root",
+        ALL,
+        "",
+        "--data-root must hold at least one category ... /train/good ... ground_truth ... got {here}/d. ... data fetch mpdd ... --demo",
+        lambda here: shutil.rmtree(here / "d/part"),
+    ),
+    Bad(
+        "missing data root",
+        ALL,
+        "--data-root nowhere",
+        "--data-root must hold ... /train/good ... got {here}/nowhere (no such folder) ... data fetch mpdd ... --category bracket_black --demo",
+    ),
+    Bad(
+        "data root is a category",
+        ALL,
+        "--data-root d/part",
+        "got {here}/d/part ... Give its parent, --data-root {here}/d.",
+    ),
+    Bad(
+        "no good pictures",
+        ALL,
+        "",
+        "train/good must hold pictures of good parts ... got none in {here}/d/part/train/good ... .png",
+        lambda here: remove(here, "d/part/train/good/*"),
+    ),
+    Bad(
+        "one good picture",
+        BOTH,
+        "",
+        "train/good must hold at least 2 pictures ... got 1 in {here}/d/part ... Add pictures",
+        lambda here: remove(here, "d/part/train/good/00[1-9].png"),
+    ),
+    Bad(
+        "too few test pictures",
+        BOTH,
+        "",
+        "test needs 2 of each ... got 1 good and 4 defective in {here}/d/part ... Add labelled pictures",
+        lambda here: remove(here, "d/part/test/good/00[012].png"),
+    ),
+    Bad(
+        "no test pictures",
+        BOTH,
+        "",
+        "test needs 2 of each ... got 0 good and 0 defective in {here}/d/part",
+        lambda here: shutil.rmtree(here / "d/part/test"),
+    ),
+]
+
+PICTURES = [
+    Bad(
+        "truncated picture",
+        BOTH,
+        "",
+        "must be readable by Pillow ... got {here}/d/part/train/good/001.png ( ... --skip-broken",
+        lambda here: cut_off(here / "d/part/train/good/001.png"),
+    ),
+    Bad(
+        "text called png",
+        BOTH,
+        "",
+        "must be readable by Pillow ... got {here}/d/part/test/rust/002.png (cannot identify ... --skip-broken",
+        lambda here: write(here, "d/part/test/rust/002.png", "not a picture"),
+    ),
+    Bad(
+        "empty file called jpg",
+        BOTH,
+        "",
+        "must be readable by Pillow ... got {here}/d/part/test/good/x.jpg ( ... --skip-broken",
+        lambda here: write(here, "d/part/test/good/x.jpg", ""),
+    ),
+    Bad(
+        "nothing but broken pictures",
+        BOTH,
+        "--skip-broken",
+        "At least one picture must be readable ... got 5 broken ones ... {here}/d/part/train/good/",
+        lambda here: [cut_off(path) for path in (here / "d/part/train/good").iterdir()],
+    ),
+    Bad(
+        "no good test picture is whole",
+        BOTH,
+        "--skip-broken",
+        "each need a good and a defective picture ... got 0 good and 2 defective after broken files were left out ... repair",
+        lambda here: [cut_off(path) for path in (here / "d/part/test/good").iterdir()],
+    ),
+    Bad(
+        "mask of another size",
+        BOTH,
+        "",
+        "as large as its picture ... 6x4 ({here}/d/part/ground_truth/rust/000_mask.png) for 12x8 ({here}/d/part/test/rust/000.png)",
+        lambda here: save_mask(here / "d/part/ground_truth/rust/000_mask.png", (6, 4)),
+    ),
+    Bad(
+        "broken mask",
+        BOTH,
+        "",
+        "A mask must be readable ... got {here}/d/part/ground_truth/rust/001_mask.png ( ... go without pixel metrics",
+        lambda here: write(here, "d/part/ground_truth/rust/001_mask.png", "no mask"),
+    ),
+    Bad(
+        "two masks of a picture",
+        ALL,
+        "",
+        "matched by name, one to one ... ground_truth/rust/000.png ... ground_truth/rust/000_mask.png ... Rename or remove",
+        lambda here: save_mask(here / "d/part/ground_truth/rust/000.png"),
+    ),
+    Bad(
+        "masks missing",
+        BOTH,
+        "--objective pixel_aupro",
+        "--objective pixel_aupro and combined need a mask ... got pixel_aupro with masks missing ... --objective image_auroc",
+        lambda here: shutil.rmtree(here / "d/part/ground_truth"),
+    ),
+    Bad(
+        "a mask missing",
+        BOTH,
+        "--objective combined",
+        "--objective pixel_aupro and combined need a mask ... got combined with masks missing",
+        lambda here: remove(here, "d/part/ground_truth/rust/000_mask.png"),
+    ),
+    Bad(
+        "missing textures",
+        BOTH,
+        "--textures no",
+        "--textures must be ... got {here}/no (no such folder) ... data fetch dtd",
+    ),
+    Bad(
+        "textures without pictures",
+        BOTH,
+        "--textures empty",
+        "--textures must be a folder with pictures in it ... got {here}/empty. ... data fetch dtd",
+        lambda here: (here / "empty").mkdir(),
+    ),
+    Bad(
+        "broken texture",
+        BOTH,
+        "",
+        "must be readable by Pillow ... got {here}/t/woven/1.png ( ... --skip-broken",
+        lambda here: cut_off(here / "t/woven/1.png"),
+    ),
+]
+
+VALUES = [
+    Bad("alpha above", TRAIN, "--alpha 0.7", "alpha must lie in [0, 1/2] ... GLASS eq. 3 ... got 0.7 ... 1/3"),
+    Bad("alpha below", TRAIN, "--alpha -0.1", "alpha must lie in [0, 1/2] ... got -0.1"),
+    Bad("alpha is no number", TRAIN, "--alpha high", '--alpha ... "high" ... float'),
+    Bad("beta mean", TRAIN, "--beta-mean 1.5", "beta_mean must lie in [0, 1] ... got 1.5 ... 0.5"),
+    Bad("beta std", TRAIN, "--beta-std -1", "beta_std must lie in [0, 1] ... got -1.0 ... 0.1"),
+    Bad("learning rate", TRAIN, "--adaptor-lr 0", "adaptor_lr must be above 0 ... got 0.0 ... 1e-4"),
+    Bad("learning rate inf", TRAIN, "--discriminator-lr inf", "discriminator_lr must be above 0 ... got inf"),
+    Bad("no epochs", BOTH, "--epochs 0", "--epochs must be at least 1, got 0"),
+    Bad("epochs are no number", BOTH, "--epochs x", '--epochs ... "x" ... int'),
+    Bad("batch size", BOTH, "--batch-size 0", "--batch-size must be at least 1, got 0"),
+    Bad("image size below", BOTH, "--image-size 8", "--image-size must lie in 32..2048 pixels, got 8"),
+    Bad("image size above", BOTH, "--image-size 5000", "--image-size must lie in 32..2048 pixels, got 5000"),
+    Bad("seed below", BOTH, "--seed -1", "--seed must lie in 0..2147483647, got -1"),
+    Bad("seed above", BOTH, "--seed 2147483648", "--seed must lie in 0..2147483647, got 2147483648"),
+    Bad("objective", BOTH, "--objective auc", '--objective ... "auc" ... "image_auroc" ... "combined"'),
+    Bad("no trials", TUNE, "--trials 0", "--trials must be at least 1, got 0"),
+    Bad("max concurrent", TUNE, "--max-concurrent 0", "--max-concurrent must be at least 1, got 0"),
+    Bad("gpus", TUNE, "--gpus-per-trial -1", "--gpus-per-trial must be at least 0, got -1.0"),
+    Bad("cpus", TUNE, "--cpus-per-trial 0", "--cpus-per-trial must be above 0, got 0.0"),
+    Bad("time budget", TUNE, "--time-budget soon", '--time-budget ... "soon"'),
+    Bad("no time", TUNE, "--time-budget 0s", "--time-budget must be above 0 seconds, got 0.0"),
+    Bad("sampler", TUNE, "--sampler grid", '--sampler ... "grid" ... "tpe" ... "random"'),
+    Bad("scheduler", TUNE, "--scheduler pbt", '--scheduler ... "pbt" ... "asha" ... "none"'),
+    Bad("unknown flag", TUNE, "--trails 3", "--trails ... --trials"),
+    Bad("flag of tune", TRAIN, "--trials 3", "--trials"),
+    Bad("study with a slash", BOTH, "--study a/b", "--study must be letters, digits ... got 'a/b'"),
+    Bad("study above", BOTH, "--study ..", "--study must be letters, digits ... got '..'"),
+    Bad("data set", ("data fetch nothing",), "", '"nothing" ... "dtd" ... "mpdd"'),
+    Bad(
+        "hyperparameter of the demo",
+        TUNE,
+        "--category bracket_black --demo --trials 0",
+        "--trials must be at least 1, got 0",
+    ),
+]
+
+SPACES = [
+    Bad(
+        "low above high",
+        TUNE,
+        "--space my.toml",
+        "{here}/my.toml: [adaptor_lr] low must be below high ... (0.01, 0.001)",
+        lambda here: write(here, "my.toml", "[adaptor_lr]\n" + KNOB.replace("1e-5", "1e-2")),
+    ),
+    Bad(
+        "unknown knob",
+        TUNE,
+        "--space my.toml",
+        "{here}/my.toml: every knob must be a tunable field ... 'adaptor_rate' ... Did you mean adaptor_lr? ... hidden_width",
+        lambda here: write(here, "my.toml", "[adaptor_rate]\n" + KNOB),
+    ),
+    Bad(
+        "alpha of a space",
+        TUNE,
+        "--space my.toml",
+        "{here}/my.toml: [alpha] alpha must lie in [0, 1/2] ... got 0.6",
+        lambda here: write(
+            here, "my.toml", "[alpha]\nlow = 0.1\nhigh = 0.6\nseed = 0.3333333333333333\nreason = 'r'\n"
+        ),
+    ),
+    Bad(
+        "no TOML",
+        TUNE,
+        "--space my.toml",
+        "{here}/my.toml: must be TOML ... line 1 ... https://toml.io",
+        lambda here: write(here, "my.toml", "adaptor_lr: 1e-5\n"),
+    ),
+    Bad("missing space", TUNE, "--space no.toml", "--space must be ... '{here}/no.toml' ... connector, default"),
+    Bad("unknown space", TUNE, "--space conector", "--space must be ... 'conector' ... Did you mean connector?"),
+]
+
+NETWORKS = [
+    Bad("unknown backbone", BOTH, "--backbone resnet19", "--backbone must be ... got 'resnet19' ... resnet18"),
+    Bad(
+        "transformer",
+        TRAIN,
+        "--backbone vit_b_16",
+        "--backbone must be a convolutional network ... got 'vit_b_16' ... resnet18",
+    ),
+    Bad(
+        "missing weights",
+        BOTH,
+        "--backbone-weights no.pth",
+        "--backbone-weights must be ... got {here}/no.pth ... check the path",
+    ),
+    Bad(
+        "weights are text",
+        BOTH,
+        "--backbone-weights w.pth",
+        "must be a state dict that fits ResNet ... got {here}/w.pth ( ... --backbone",
+        lambda here: write(here, "w.pth", "weights"),
+    ),
+    Bad(
+        "weights of another network",
+        BOTH,
+        "--backbone-weights w.pth",
+        "must be a state dict that fits ResNet ... got {here}/w.pth ( ... Missing key ... --backbone",
+        lambda here: torch.save(squeezenet1_1().state_dict(), here / "w.pth"),
+    ),
+    Bad(
+        "weights are a tensor",
+        BOTH,
+        "--backbone-weights w.pth",
+        "must be a state dict that fits ResNet ... got {here}/w.pth (",
+        lambda here: torch.save(torch.zeros(3), here / "w.pth"),
+    ),
+    Bad(
+        "weights are a pickle",
+        BOTH,
+        "--backbone-weights w.pth",
+        "must be a state dict that fits ResNet ... got {here}/w.pth (",
+        lambda here: write(here, "w.pth", pickle.dumps(print)),
+    ),
+]
+
+RECORDS = [
+    Bad(
+        "results are a file",
+        BOTH,
+        "",
+        "--results must be a folder that can be written to ... {here}/r ... choose another",
+        lambda here: write(here, "r", "a file"),
+    ),
+    Bad(
+        "results in a file",
+        BOTH,
+        "--results f/r",
+        "--results must be a folder that can be written to ... {here}/f ... choose another",
+        lambda here: write(here, "f", "a file"),
+    ),
+    Bad(
+        "a folder as store",
+        TUNE,
+        "--tracking-uri runs",
+        "--tracking-uri must be an MLflow store ... got {here}/runs ( ... sqlite:///FILE ... http://HOST:PORT",
+        lambda here: (here / "runs").mkdir(),
+    ),
+    Bad(
+        "unknown scheme",
+        TUNE,
+        "--tracking-uri foo://host",
+        "--tracking-uri must be ... got foo://host ( ... sqlite:///FILE",
+    ),
+    Bad(
+        "store is no database",
+        TUNE,
+        "--tracking-uri sqlite:///notes.txt",
+        "--tracking-uri must be ... got sqlite:///{here}/notes.txt ( ... sqlite:///FILE",
+        lambda here: write(here, "notes.txt", "no database " * 100),
+    ),
+    Bad(
+        "store in a file",
+        TUNE,
+        "--tracking-uri sqlite:///notes.txt/x.db",
+        "--tracking-uri must be ... got sqlite:///{here}/notes.txt/x.db ( ... sqlite:///FILE",
+        lambda here: write(here, "notes.txt", "no folder"),
+    ),
+    Bad(
+        "store without its driver",
+        TUNE,
+        "--tracking-uri mssql+pymssql://host/firebird",
+        "--tracking-uri must be ... firebird",
+    ),
+]
+
+TABLE = (*CATEGORIES, *PICTURES, *VALUES, *SPACES, *NETWORKS, *RECORDS)
+CASES = [(bad, command) for bad in TABLE for command in bad.commands]
+
+
+@pytest.mark.parametrize(("bad", "command"), CASES, ids=[f"{bad.name}-{command}" for bad, command in CASES])
+def test_bad_input_is_one_line(place: Path, run: Run, bad: Bad, command: str) -> None:
+    bad.spoil(place)
+    before = contents(place)
+    ended = run(command, bad.flags)
+    assert ended.code == 2
+    assert ended.err.startswith("error: ") and ended.err.endswith("\n") and ended.err.count("\n") == 1
+    assert ended.warned == ()
+    pattern = ".*".join(map(re.escape, bad.line.format(here=place).split(" ... ")))
+    assert re.search(pattern, ended.err)
+    assert contents(place) == before
+
+
+@pytest.mark.parametrize("command", ["tune", "train"])
+def test_a_study_that_is_there_stays(place: Path, run: Run, command: str) -> None:
+    (place / "r/s").mkdir(parents=True)
+    write(place, "r/s/summary.json", "{}")
+    before = contents(place)
+    ended = run(command)
+    assert ended.code == 2
+    assert ended.err == f"error: --study must be a new name, got s, which is in {place / 'r'}. choose another.\n"
+    assert contents(place) == before
+
+
+def test_a_password_is_not_shown(run: Run) -> None:
+    ended = run("tune", "--tracking-uri foo://me:hush@host")
+    assert ended.code == 2 and "--tracking-uri must be" in ended.err
+    assert "hush" not in ended.err + ended.out
+
+
+@pytest.mark.parametrize(
+    "error", [URLError("no route to host"), RuntimeError('invalid hash value (expected "f37072fd", got "0a1b")')]
+)
+def test_weights_that_cannot_be_downloaded(
+    place: Path, run: Run, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fail)
+    ended = run("train", "--backbone-weights imagenet")
+    assert ended.code == 2 and ended.err.count("\n") == 1
+    assert "The ImageNet weights of resnet18 must be downloaded once" in ended.err
+    assert "--backbone-weights FILE" in ended.err and str(error.args[0])[:20] in ended.err
+    assert not (place / "r").exists()
+
+
+def test_an_address_without_a_cluster(place: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(address: str, **_: Any) -> None:
+        raise ConnectionError(f"Could not find any running Ray instance at {address}.")
+
+    monkeypatch.setattr("ray.init", fail)
+    write(place, "store.db", empty_store())
+    ended = run("tune", "--address 10.0.0.1:6379 --tracking-uri sqlite:///store.db")
+    assert ended.code == 2
+    assert ended.err.startswith("error: --address") and ended.err.count("\n") == 1
+    assert "10.0.0.1:6379" in ended.err
+    assert not (place / "r/s").exists(), "the same command could not be run again"
+
+
+# --- what goes on ---
+
+
+def names_of(folder: Path) -> set[str]:
+    """Names of the files in a folder, the time stamp of the log as *."""
+    return {re.sub(r"\d{8}_\d{6}\.txt$", "*", path.name) for path in folder.iterdir()}
+
+
+def outputs(category: str = "part") -> set[str]:
+    """The seed program's four files, by its names."""
+    return {
+        f"training_curves_{category}.png",
+        f"roc_curve_{category}.png",
+        f"best_model_{category}.pth",
+        f"training_log_{category}_LAS_*",
+    }
+
+
+def test_skip_broken_goes_on_and_says_so(place: Path, run: Run) -> None:
+    broken = cut_off(place / "d/part/train/good/001.png")
+    ended = run("train", "--skip-broken --image-size 64")
+    assert (ended.code, ended.err) == (0, "")
+    assert "1 broken pictures were left out:" in ended.out and str(broken) in ended.out
+    assert outputs() <= names_of(place / "r/s")
+    model = place / "r/s/best_model_part.pth"
+    assert torch.load(model, weights_only=True)["kind"] == "detector"
+    detector, spec, about = load_detector(model)
+    assert (spec.image_size, spec.backbone, about["category"]) == (64, "resnet18", "part")
+    scores, heat = detector(torch.rand(2, 3, 64, 64))
+    assert scores.shape == (2,) and heat.shape[0] == 2 and 0 <= scores.min() <= scores.max() <= 1
+
+    before = contents(place)
+    again = run("train", "--skip-broken --image-size 64")
+    assert again.code == 2 and "--study must be a new name, got s" in again.err
+    assert contents(place) == before
+
+
+@pytest.mark.parametrize("name", [*(f"d/part/train/good/{i:03}.png" for i in range(6)), "t/woven/0.png"])
+def test_any_one_broken_picture_of_a_good_part_can_be_left_out(place: Path, name: str) -> None:
+    broken = cut_off(place / name)
+    pictures = load_pictures(place / "d", "part", place / "t", TrainSpec(image_size=32), skip_broken=True)
+    (line,) = pictures.skipped
+    assert str(broken) in line
+    assert len(pictures.fit) + len(pictures.calibration) + len(pictures.textures) == 8
+    assert len(pictures.threshold_pictures)
+
+
+def test_pictures_of_all_kinds_are_trained_on(place: Path, run: Run) -> None:
+    folder = place / "d/mixed"
+    rng = np.random.default_rng(0)
+
+    def save(name: str, mode: str, size: tuple[int, int] = (40, 24)) -> None:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if mode == "I;16":
+            Image.fromarray(rng.integers(0, 2**16, size[::-1], np.uint16)).save(path)
+        else:
+            Image.fromarray(rng.integers(0, 256, (size[1], size[0], 4), np.uint8)).convert(mode).save(path)
+
+    save("train/good/a.jpg", "RGB")
+    save("train/good/B.JPG", "L", (17, 90))
+    save("train/good/c.bmp", "RGB")
+    save("train/good/d.tif", "I;16")
+    save("train/good/e.png", "RGBA")
+    save("train/good/f.PNG", "P")
+    save("test/good/a.jpeg", "CMYK")
+    save("test/good/b.tiff", "RGB", (64, 64))
+    for index, (suffix, mode) in enumerate([("jpg", "L"), ("bmp", "P"), ("tif", "I;16"), ("png", "LA")]):
+        save(f"test/deep scratch/{index}.{suffix}", mode)
+        save_mask(folder / "ground_truth/deep scratch" / f"{index}_mask.png", (40, 24))
+    ended = run("train", "--category mixed")
+    assert (ended.code, ended.err) == (0, "")
+    assert outputs("mixed") <= names_of(place / "r/s")
+    assert "sealed test pixel_aupro" in ended.out and "left out" not in ended.out
+
+
+def test_a_missing_mask_leaves_pixel_metrics_out_and_says_so(place: Path, run: Run) -> None:
+    (place / "d/part/ground_truth/rust/002_mask.png").unlink()
+    ended = run("train")
+    assert (ended.code, ended.err) == (0, "")
+    assert "1 defective pictures have no mask: pixel metrics are left out" in ended.out
+    assert "image_auroc" in ended.out and "pixel_au" not in ended.out
+    about = torch.load(place / "r/s/best_model_part.pth", weights_only=True)["about"]
+    assert about["validation"]["objective"] == about["validation"]["image_auroc"]
+    assert not [name for name in about["test"] if name.startswith("pixel")]
+    assert outputs() <= names_of(place / "r/s")

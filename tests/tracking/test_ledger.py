@@ -1,0 +1,222 @@
+"""The ledger, in MLflow's own words: what its client finds after a study."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from las_tune.errors import UserError
+from las_tune.tracking.ledger import Ledger, default_tracking_uri
+from las_tune.tracking.record import METRICS, TrialRecord
+from tests.parts import empty_store, make_trial
+
+TAGS = {"category": "part", "seed": "0"}
+Open = Callable[..., Ledger]
+
+
+def fill(ledger: Ledger, trial: TrialRecord, *, end: bool = True) -> TrialRecord:
+    """Tell a ledger of a trial as a study does: row by row."""
+    rows, trial.epochs, trial.seconds = trial.epochs, [], 0.0
+    status, trial.status = trial.status, "running"
+    ledger.trial_started(trial)
+    for row in rows:
+        trial.add_epoch(row)
+        ledger.epoch_ended(trial)
+    if end:
+        trial.status = status
+        ledger.trial_ended(trial)
+    return trial
+
+
+@dataclass
+class Filled:
+    """A store with two studies in it."""
+
+    client: MlflowClient
+    ledger: Ledger
+    second: Ledger
+    trials: list[TrialRecord]
+
+    def runs(self, ledger: Ledger) -> list[Run]:
+        """All runs of a study, its parent aside."""
+        wanted = f"tags.`mlflow.parentRunId` = '{ledger.parent_run_id}'"
+        return list(self.client.search_runs([ledger.experiment_id], wanted))
+
+    def run(self, number: int) -> Run:
+        """The run of a trial of the first study, found by its tags alone."""
+        (run,) = [run for run in self.runs(self.ledger) if run.data.tags["trial"] == str(number)]
+        return run
+
+    def history(self, number: int, metric: str) -> list[tuple[int, float]]:
+        """(step, value) of a metric of a trial."""
+        return [(m.step, m.value) for m in self.client.get_metric_history(self.run(number).info.run_id, metric)]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with an MLflow database; the store that was in use is in use again afterwards."""
+    folder = tmp_path_factory.mktemp("store")
+    (folder / "mlflow.db").write_bytes(empty_store())
+    yield folder
+    mlflow.set_tracking_uri("")
+
+
+@pytest.fixture(scope="module")
+def filled(store: Path) -> Filled:
+    """A study with a trial of each kind, and a second one with the baseline alone."""
+    uri = f"sqlite:///{store / 'mlflow.db'}"
+    ledger = Ledger(uri, "las_tune", store / "mlartifacts", TAGS)
+    ledger.start_study("first", {"trials": 5, "sampler": "tpe"})
+    trials = [
+        fill(ledger, make_trial(0, [0.5, 0.75, 0.75], status="completed")),
+        fill(ledger, make_trial(1, [0.25], status="pruned", reason="stopped after epoch 1", masks=False)),
+        fill(ledger, make_trial(2, [0.5], status="failed", reason="x" * 9000)),
+        fill(ledger, make_trial(3, [], status="failed", reason="lost its GPU")),
+        fill(ledger, make_trial(4, [0.5]), end=False),
+    ]
+    (store / "summary.json").write_text("{}")
+    ledger.log_artifacts(ledger.parent_run_id, [store / "summary.json"])
+    ledger.end_study("FINISHED")
+    second = Ledger(uri, "las_tune", store / "elsewhere", TAGS)
+    second.start_study("second", {"trials": 1})
+    fill(second, make_trial(0, [0.5], status="completed"))
+    second.end_study("KILLED")
+    return Filled(MlflowClient(uri), ledger, second, trials)
+
+
+def test_one_parent_and_one_run_a_trial(filled: Filled) -> None:
+    parent = filled.client.get_run(filled.ledger.parent_run_id)
+    assert (parent.info.run_name, parent.info.status) == ("first", "FINISHED")
+    assert parent.data.params == {"trials": "5", "sampler": "tpe"}
+    assert parent.data.tags.items() >= {**TAGS, "kind": "study"}.items()
+    assert "mlflow.parentRunId" not in parent.data.tags
+    children = filled.runs(filled.ledger)
+    assert sorted(run.data.tags["trial"] for run in children) == ["0", "1", "2", "3", "4"]
+    assert all(run.data.tags.items() >= {**TAGS, "kind": "trial"}.items() for run in children)
+    assert all(filled.ledger.run_of(int(run.data.tags["trial"])) == run.info.run_id for run in children)
+
+
+def test_hyperparameters_are_params(filled: Filled) -> None:
+    for trial in filled.trials:
+        assert filled.run(trial.number).data.params == {name: str(value) for name, value in trial.params.items()}
+
+
+def test_the_baseline_is_told_apart(filled: Filled) -> None:
+    assert filled.run(0).info.run_name == "trial 0 (baseline)"
+    assert [filled.run(number).data.tags["baseline"] for number in range(5)] == ["true", *["false"] * 4]
+    assert filled.run(1).info.run_name == "trial 1"
+
+
+def test_the_epoch_is_the_step(filled: Filled) -> None:
+    rows = filled.trials[0].epochs
+    for name in (*METRICS, "seconds"):
+        assert filled.history(0, name) == [(1, rows[0][name]), (2, rows[1][name]), (3, rows[2][name])]
+    assert "epoch" not in filled.run(0).data.metrics
+
+
+def test_the_best_epoch_has_names_of_its_own(filled: Filled) -> None:
+    """The runs table shows the last value of a metric; of equals, the first epoch counts."""
+    metrics = filled.run(0).data.metrics
+    best = {name.removeprefix("best/"): value for name, value in metrics.items() if name.startswith("best/")}
+    row = filled.trials[0].epochs[1]
+    assert best == {"epoch": 2, **{name: row[name] for name in METRICS}}
+    assert metrics["loss"] == filled.trials[0].epochs[2]["loss"] != best["loss"]
+    assert metrics["total_seconds"] == 4.5
+
+
+def test_metrics_that_masks_are_missing_for_are_left_out(filled: Filled) -> None:
+    metrics = filled.run(1).data.metrics
+    assert {"image_auroc", "best/image_auroc"} <= metrics.keys()
+    assert not [name for name in metrics if "pixel" in name]
+
+
+def test_statuses(filled: Filled) -> None:
+    found = [(run.info.status, run.data.tags["status"]) for run in map(filled.run, range(5))]
+    assert found == [
+        ("FINISHED", "completed"),
+        ("FINISHED", "pruned"),
+        ("FAILED", "failed"),
+        ("FAILED", "failed"),
+        ("KILLED", "failed"),
+    ]
+    reasons = [filled.run(number).data.tags.get("reason") for number in range(5)]
+    assert reasons == [None, "stopped after epoch 1", "x" * 5000, "lost its GPU", "the study ended first"]
+
+
+def test_a_trial_that_failed_first_has_no_best(filled: Filled) -> None:
+    assert filled.run(3).data.metrics == {}
+    assert filled.run(2).data.metrics["best/objective"] == 0.5
+
+
+def test_nothing_is_open_at_the_end(filled: Filled) -> None:
+    runs = filled.client.search_runs([filled.ledger.experiment_id])
+    assert len(runs) == 1 + 5 + 1 + 1
+    assert not [run for run in runs if run.info.status == "RUNNING"]
+    assert all(run.info.end_time for run in runs)
+
+
+def test_a_second_study_is_separate(filled: Filled) -> None:
+    assert filled.second.experiment_id == filled.ledger.experiment_id
+    assert filled.second.parent_run_id != filled.ledger.parent_run_id
+    (child,) = filled.runs(filled.second)
+    assert child.info.run_id == filled.second.run_of(0) != filled.ledger.run_of(0)
+    parent = filled.client.get_run(filled.second.parent_run_id)
+    assert (parent.info.run_name, parent.info.status) == ("second", "KILLED")
+    assert len(filled.client.search_experiments(filter_string="name = 'las_tune'")) == 1
+
+
+def test_artifacts_lie_in_an_absolute_folder(
+    filled: Filled, store: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    location = filled.client.get_experiment(filled.ledger.experiment_id).artifact_location
+    assert Path(location.removeprefix("file://")) == store / "mlartifacts"
+    assert len(list((store / "mlartifacts").rglob("summary.json"))) == 1
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "late.txt").write_text("late")
+    filled.ledger.log_artifacts(filled.ledger.parent_run_id, [Path("late.txt")])
+    names = [file.path for file in filled.client.list_artifacts(filled.ledger.parent_run_id)]
+    assert names == ["late.txt", "summary.json"]
+    assert len(list((store / "mlartifacts").rglob("late.txt"))) == 1
+
+
+def test_final_numbers_and_tags(filled: Filled) -> None:
+    filled.ledger.log_metrics(filled.ledger.run_of(1), {"test/image_auroc": 0.875})
+    filled.ledger.tag_run(filled.ledger.run_of(1), {"champion": "true"})
+    run = filled.run(1)
+    assert (run.data.metrics["test/image_auroc"], run.data.tags["champion"]) == (0.875, "true")
+
+
+def test_promotion_moves_the_alias_and_keeps_the_old_version(filled: Filled) -> None:
+    versions = []
+    for number in (0, 1):
+        run_id = filled.ledger.run_of(number)
+        logged = filled.client.create_logged_model(filled.ledger.experiment_id, "detector", source_run_id=run_id)
+        filled.client.finalize_logged_model(logged.model_id, "READY")
+        uri = filled.ledger.promote("las-part", logged.model_id, run_id, {"trial": str(number)})
+        assert uri == "models:/las-part@champion"
+        version = filled.client.get_model_version_by_alias("las-part", "champion")
+        assert (version.run_id, version.tags) == (run_id, {"trial": str(number)})
+        assert logged.model_id in version.source
+        versions.append(version.version)
+    assert [int(version) for version in versions] == [1, 2]
+    old = filled.client.get_model_version("las-part", "1")
+    assert (old.tags, old.aliases) == ({"trial": "0"}, [])
+
+
+def test_an_experiment_that_was_deleted_is_one_line(filled: Filled, store: Path) -> None:
+    """MLflow keeps its name until it is purged, and refuses runs in it."""
+    uri = f"sqlite:///{store / 'mlflow.db'}"
+    filled.client.delete_experiment(Ledger(uri, "gone", store / "mlartifacts", TAGS).experiment_id)
+    with pytest.raises(UserError) as error:
+        Ledger(uri, "gone", store / "mlartifacts", TAGS).start_study("s", {})
+    assert "--experiment" in str(error.value) and "gone" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_the_default_store_lies_beside_the_results() -> None:
+    assert default_tracking_uri(Path("/my results/las")) == "sqlite:////my results/las/mlflow.db"

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import platform
+import re
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+import las_tune
+from las_tune.spec import TrainSpec
+from las_tune.tracking import provenance
+from las_tune.tracking.provenance import git_commit, provenance_tags, without_password
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("postgresql://me:hush@host:5432/db", "postgresql://***@host:5432/db"),
+        ("postgresql+psycopg2://me:hush@host/db", "postgresql+psycopg2://***@host/db"),
+        ("http://token@host", "http://***@host"),
+        ("http://me:hu@sh@host/x", "http://***@host/x"),
+        ("http://me:hush@a then http://you:hush@b", "http://***@a then http://***@b"),
+        ("--tracking-uri 'http://me:hush@host' --seed 1", "--tracking-uri 'http://***@host' --seed 1"),
+        ("http://host/a@b", "http://host/a@b"),
+        ("http://host:5000", "http://host:5000"),
+        ("sqlite:////home/me@work/mlflow.db", "sqlite:////home/me@work/mlflow.db"),
+        ("me@host", "me@host"),
+        ("", ""),
+    ],
+)
+def test_passwords_are_hidden(text: str, shown: str) -> None:
+    assert without_password(text) == shown
+
+
+def test_tags_say_what_ran() -> None:
+    spec = TrainSpec(seed=7, backbone="resnet18", backbone_weights="random", objective="image_auroc")
+    tags = provenance_tags(spec, "part", "first", demo=True)
+    assert all(isinstance(value, str) and value for value in tags.values())
+    expected = {
+        "category": "part",
+        "study": "first",
+        "demo": "true",
+        "seed": "7",
+        "backbone": "resnet18",
+        "backbone_weights": "random",
+        "objective": "image_auroc",
+        "git_commit": git_commit(),
+        "version.las_tune": las_tune.__version__,
+        "version.python": platform.python_version(),
+        "version.torch": version("torch"),
+        "version.mlflow": version("mlflow"),
+        "version.ray": version("ray"),
+        "version.scikit-learn": version("scikit-learn"),
+    }
+    assert tags.items() >= expected.items()
+    assert provenance_tags(spec, "part", "first", demo=False)["demo"] == "false"
+
+
+def test_a_package_that_is_missing_has_no_tag(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provenance, "PACKAGES", ("torch", "no-such-package"))
+    tags = provenance_tags(TrainSpec(), "part", "first", demo=False)
+    assert "version.torch" in tags and "version.no-such-package" not in tags
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository with one commit, in which the package seems to lie."""
+    package = tmp_path / "repo/las_tune/tracking"
+    package.mkdir(parents=True)
+    monkeypatch.setattr(provenance, "__file__", str(package / "provenance.py"))
+    (package / "provenance.py").write_text("")
+    identity = ("-c", "user.name=t", "-c", "user.email=t@t", "-c", "commit.gpgsign=false")
+    for command in (("init", "--quiet"), ("add", "."), (*identity, "commit", "--quiet", "--message", "one")):
+        subprocess.run(["git", *command], cwd=tmp_path / "repo", check=True)
+    return package
+
+
+def test_the_commit_of_a_checkout(checkout: Path) -> None:
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=checkout, capture_output=True, text=True, check=True)
+    assert git_commit() == head.stdout.strip()
+    assert re.fullmatch(r"[0-9a-f]{40}", git_commit())
+    subprocess.run(["git", "tag", "v1"], cwd=checkout, check=True)
+    assert git_commit() == head.stdout.strip(), "a tag hides the commit"
+    (checkout / "provenance.py").write_text("changed")
+    assert git_commit() == head.stdout.strip() + "-dirty"
+
+
+def test_outside_a_checkout_the_commit_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "provenance.py"))
+    assert git_commit() == "unknown"
+
+
+def test_without_git_the_commit_is_unknown(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(checkout))
+    assert git_commit() == "unknown"
+
+
+def test_the_commit_of_somebody_elses_repository_is_not_ours(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An environment that was made inside a user's own repository, as .venv often is, and is ignored there."""
+    installed = checkout.parents[1] / ".venv/lib/las_tune/tracking"
+    installed.mkdir(parents=True)
+    (checkout.parents[1] / ".git/info/exclude").write_text(".venv\n")
+    monkeypatch.setattr(provenance, "__file__", str(installed / "provenance.py"))
+    assert git_commit() == "unknown"

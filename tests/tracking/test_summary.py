@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from las_tune.tracking.record import BASELINE_NUMBER, TrialRecord
+from las_tune.tracking.summary import count_trials, describe_trial, write_json
+from tests.parts import make_trial
+
+
+def test_counts_by_how_trials_ended() -> None:
+    statuses = ("completed", "pruned", "pruned", "failed", "completed", "completed")
+    trials = [make_trial(number, [], status=status) for number, status in enumerate(statuses)]
+    assert count_trials(trials) == {"total": 6, "completed": 3, "pruned": 2, "failed": 1}
+    assert count_trials([]) == {"total": 0, "completed": 0, "pruned": 0, "failed": 0}
+
+
+def test_a_trial_is_described_by_its_best_epoch() -> None:
+    trial = make_trial(4, [0.25, 0.75, 0.5], status="completed")
+    described = describe_trial(trial, {"image_auroc": 0.9})
+    assert described == {
+        "trial": 4,
+        "status": "completed",
+        "params": trial.params,
+        "validation": trial.epochs[1],
+        "test": {"image_auroc": 0.9},
+    }
+    assert describe_trial(trial, None)["test"] is None
+
+
+def test_json_is_written_and_read(tmp_path: Path) -> None:
+    content = {"a": 1.5, "b": [None, True], "name": "Träger"}
+    write_json(tmp_path / "summary.json", content)
+    assert json.loads((tmp_path / "summary.json").read_text(encoding="utf-8")) == content
+    assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]
+
+
+def test_json_is_whole_or_as_it_was(tmp_path: Path) -> None:
+    write_json(tmp_path / "summary.json", {"old": 1})
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "summary.json", {"new": object()})
+    assert json.loads((tmp_path / "summary.json").read_text()) == {"old": 1}
+    write_json(tmp_path / "summary.json", {"new": 2})
+    assert json.loads((tmp_path / "summary.json").read_text()) == {"new": 2}
+
+
+# --- records, from which summaries are made ---
+
+
+def test_the_best_epoch_is_the_first_of_equals() -> None:
+    assert make_trial(1, [0.5, 0.75, 0.75]).best["epoch"] == 2
+    assert make_trial(1, [0.75, 0.5, 0.25]).best["epoch"] == 1
+    assert make_trial(1, [0.5, 0.75]).best_objective == 0.75
+
+
+def test_before_the_first_epoch_nothing_is_best() -> None:
+    trial = TrialRecord(1, {})
+    assert (trial.best, trial.best_objective, trial.seconds, trial.status) == ({}, None, 0.0, "running")
+
+
+def test_seconds_add_up_and_records_share_nothing() -> None:
+    assert make_trial(1, [0.5, 0.5]).seconds == 3.0
+    first, second = TrialRecord(0, {}), TrialRecord(1, {})
+    first.add_epoch({"epoch": 1, "objective": 0.5, "seconds": 1.0})
+    assert second.epochs == []
+
+
+def test_the_baseline_is_trial_0() -> None:
+    assert BASELINE_NUMBER == 0
+    assert make_trial(0, []).is_baseline and not make_trial(1, []).is_baseline

@@ -1,0 +1,156 @@
+"""A whole study through the command line, on rendered parts: what it leaves agrees everywhere."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from PIL import Image
+
+from las_tune.cli import main
+from las_tune.las.checkpoint import load_detector
+
+TRIALS = 3
+CATEGORY = "bracket_black"
+
+
+@dataclass
+class Finished:
+    """A finished study."""
+
+    folder: Path
+    summary: dict[str, Any]
+    client: MlflowClient
+    parent: Run
+    children: list[Run]
+    printed: str
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    place = tmp_path_factory.mktemp("place")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        patch.setattr(sys, "argv", [
+            "las_tune", "--category", CATEGORY, "--demo", "--trials", str(TRIALS), "--epochs", "2",
+            "--image-size", "64", "--study", "small", "--space", "default",
+        ])  # fmt: skip
+        with (place / "printed.txt").open("w") as printed:
+            patch.setattr(sys, "stdout", printed)
+            with pytest.raises(SystemExit) as ended:
+                main()
+    assert ended.value.code == 0
+    folder = place / "results" / "las" / "small"
+    summary = json.loads((folder / "summary.json").read_text())
+    client = MlflowClient(summary["tracking_uri"])
+    runs = client.search_runs([summary["experiment_id"]])
+    parent = next(run for run in runs if run.info.run_id == summary["parent_run_id"])
+    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    return Finished(folder, summary, client, parent, children, (place / "printed.txt").read_text())
+
+
+def child(finished: Finished, number: int) -> Run:
+    return next(run for run in finished.children if run.data.tags["trial"] == str(number))
+
+
+def test_one_parent_and_one_child_a_trial(finished: Finished) -> None:
+    assert sorted(int(run.data.tags["trial"]) for run in finished.children) == list(range(TRIALS))
+    assert finished.parent.info.status == "FINISHED"
+    assert all(run.info.status == "FINISHED" for run in finished.children)
+
+
+def test_trial_0_is_the_baseline(finished: Finished) -> None:
+    assert finished.summary["baseline"]["trial"] == 0
+    assert finished.summary["baseline"]["params"]["adaptor_lr"] == pytest.approx(1e-4)
+    assert float(child(finished, 0).data.params["discriminator_lr"]) == pytest.approx(2e-4)
+
+
+@pytest.mark.parametrize("role", ["baseline", "champion"])
+def test_summary_agrees_with_mlflow(finished: Finished, role: str) -> None:
+    described = finished.summary[role]
+    run = child(finished, described["trial"])
+    assert run.data.tags[role] == "true"
+    assert run.data.params == {name: str(value) for name, value in described["params"].items()}
+    for name, value in described["test"].items():
+        assert run.data.metrics[f"test/{name}"] == pytest.approx(value)
+        assert finished.parent.data.metrics[f"{role}/test_{name}"] == pytest.approx(value)
+    for name in ("objective", "image_auroc", "pixel_aupro"):
+        assert run.data.metrics[f"best/{name}"] == pytest.approx(described["validation"][name])
+
+
+def test_every_epoch_is_in_the_ledger(finished: Finished) -> None:
+    for run in finished.children:
+        history = finished.client.get_metric_history(run.info.run_id, "image_auroc")
+        assert [point.step for point in history] == list(range(1, len(history) + 1))
+    completed = [run for run in finished.children if run.data.tags["status"] == "completed"]
+    assert len(completed) == finished.summary["trials"]["completed"] >= 1
+
+
+def test_the_champion_is_the_best_on_validation(finished: Finished) -> None:
+    best = max(run.data.metrics["best/objective"] for run in finished.children)
+    assert finished.summary["champion"]["validation"]["objective"] == pytest.approx(best)
+
+
+def test_the_four_outputs_and_the_records_are_there(finished: Finished) -> None:
+    names = {path.name for path in finished.folder.iterdir() if path.is_file()}
+    artifacts = {file.path for file in finished.client.list_artifacts(finished.parent.info.run_id)}
+    log = next(name for name in names if name.startswith(f"training_log_{CATEGORY}_LAS_"))
+    for name in (
+        f"training_curves_{CATEGORY}.png", f"roc_curve_{CATEGORY}.png", f"best_model_{CATEGORY}.pth", log,
+        "summary.json", "splits.json",
+    ):  # fmt: skip
+        assert name in names
+        assert name in artifacts
+    assert "default.toml" in artifacts
+    assert not [name for name in names if name.endswith(".part")]
+
+
+def test_the_splits_do_not_meet(finished: Finished) -> None:
+    splits = json.loads((finished.folder / "splits.json").read_text())
+    parts = [splits[part] for part in ("fit", "calibration", "validation", "sealed_test")]
+    keys = [key for part in parts for key in part]
+    assert len(keys) == len(set(keys)) == 48 + 20 + 10 + 14
+    assert {part: finished.summary["splits"][part] for part in finished.summary["splits"]} == {
+        name: len(splits[name]) for name in ("fit", "calibration", "validation", "sealed_test")
+    }
+
+
+def test_the_champion_loads_from_its_alias_and_scores_as_the_study_did(finished: Finished) -> None:
+    mlflow.set_tracking_uri(finished.summary["tracking_uri"])
+    model = mlflow.pyfunc.load_model(finished.summary["model_uri"])
+    splits = json.loads((finished.folder / "splits.json").read_text())
+    part = finished.folder.parents[2] / "data/demo/anomaly_dataset" / CATEGORY
+    paths = [part / key for key in splits["sealed_test"]]
+    table = model.predict(np.stack([np.asarray(Image.open(path).convert("RGB")) for path in paths]))
+    assert table["score"].between(0, 1).all()
+    defective = np.array(["/good/" not in key for key in splits["sealed_test"]])
+    recall = table["is_defective"][defective].mean()
+    assert recall == pytest.approx(finished.summary["champion"]["test"]["recall"])
+    version = finished.client.get_model_version_by_alias(f"las-{CATEGORY}", "champion")
+    assert version.tags["study"] == "small"
+
+
+def test_the_detector_file_loads_without_mlflow(finished: Finished) -> None:
+    _, spec, about = load_detector(finished.folder / f"best_model_{CATEGORY}.pth")
+    assert about["category"] == CATEGORY
+    assert spec.alpha == pytest.approx(finished.summary["champion"]["params"]["alpha"])
+    assert about["test"] == finished.summary["champion"]["test"]
+
+
+def test_demo_results_say_so(finished: Finished) -> None:
+    assert finished.summary["demo"] is True
+    assert "demo results" in finished.printed
+    assert all(run.data.tags["demo"] == "true" for run in [finished.parent, *finished.children])
+
+
+def test_the_end_names_the_command_that_opens_mlflow(finished: Finished) -> None:
+    assert f"mlflow ui --backend-store-uri {finished.summary['tracking_uri']}" in finished.printed
+    assert finished.summary["parent_run_id"] in finished.printed
