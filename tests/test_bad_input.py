@@ -25,6 +25,7 @@ from tests.data.conftest import save_mask
 from tests.parts import SMALL, Ended, cut_off, empty_store, make_part, make_textures, merge_flags, run_command
 
 Run = Callable[..., Ended]
+HELP = "`python -m las_tune data fetch mpdd` ... `python -m las_tune --category bracket_black --demo`"
 KNOB = "low = 1e-5\nhigh = 1e-3\nseed = 1e-4\nreason = 'r'\n"
 
 
@@ -72,7 +73,7 @@ class Bad:
     flags: str
     """What is given besides, or instead of, the usual flags."""
     line: str
-    """What the line holds, in this order, between the dots; {here} is the working directory."""
+    """What the line holds, in this order, between the dots; {here} is the working directory, {help} is HELP."""
     spoil: Callable[[Path], object] = lambda here: None
     """Called with the working directory before the command runs."""
 
@@ -111,14 +112,14 @@ CATEGORIES = [
         "empty data root",
         ALL,
         "",
-        "--data-root must hold at least one category ... /train/good ... ground_truth ... got {here}/d. ... data fetch mpdd ... --demo",
+        "--data-root must hold at least one category ... /train/good ... ground_truth ... got {here}/d. Run {help}",
         lambda here: shutil.rmtree(here / "d/part"),
     ),
     Bad(
         "missing data root",
         ALL,
         "--data-root nowhere",
-        "--data-root must hold ... /train/good ... got {here}/nowhere (no such folder) ... data fetch mpdd ... --category bracket_black --demo",
+        "--data-root must hold ... /train/good ... got {here}/nowhere (no such folder). Run {help}",
     ),
     Bad(
         "data root is a category",
@@ -189,14 +190,14 @@ PICTURES = [
         "no good test picture is whole",
         BOTH,
         "--skip-broken",
-        "each need a good and a defective picture ... got 0 good and 2 defective after broken files were left out ... repair",
+        "each need a good and a defective picture, got 0 good and 2 defective after broken files ... repair",
         lambda here: [cut_off(path) for path in (here / "d/part/test/good").iterdir()],
     ),
     Bad(
         "mask of another size",
         BOTH,
         "",
-        "as large as its picture ... 6x4 ({here}/d/part/ground_truth/rust/000_mask.png) for 12x8 ({here}/d/part/test/rust/000.png)",
+        "as large as its picture, got 6x4 ({here}/d/part/ground_truth/rust/000_mask.png) for 12x8 ({here}",
         lambda here: save_mask(here / "d/part/ground_truth/rust/000_mask.png", (6, 4)),
     ),
     Bad(
@@ -210,21 +211,21 @@ PICTURES = [
         "two masks of a picture",
         ALL,
         "",
-        "matched by name, one to one ... ground_truth/rust/000.png ... ground_truth/rust/000_mask.png ... Rename or remove",
+        "one to one ... ground_truth/rust/000.png ... ground_truth/rust/000_mask.png ... Rename or remove",
         lambda here: save_mask(here / "d/part/ground_truth/rust/000.png"),
     ),
     Bad(
         "masks missing",
         BOTH,
         "--objective pixel_aupro",
-        "--objective pixel_aupro and combined need a mask ... got pixel_aupro with masks missing ... --objective image_auroc",
+        "need a mask for every defective picture, got pixel_aupro with masks missing ... --objective image_auroc",
         lambda here: shutil.rmtree(here / "d/part/ground_truth"),
     ),
     Bad(
         "a mask missing",
         BOTH,
         "--objective combined",
-        "--objective pixel_aupro and combined need a mask ... got combined with masks missing",
+        "--objective pixel_aupro and combined need a mask ... got combined with masks missing ... data check",
         lambda here: remove(here, "d/part/ground_truth/rust/000_mask.png"),
     ),
     Bad(
@@ -264,15 +265,15 @@ VALUES = [
     Bad("image size above", BOTH, "--image-size 5000", "--image-size must lie in 32..2048 pixels, got 5000"),
     Bad("seed below", BOTH, "--seed -1", "--seed must lie in 0..2147483647, got -1"),
     Bad("seed above", BOTH, "--seed 2147483648", "--seed must lie in 0..2147483647, got 2147483648"),
-    Bad("objective", BOTH, "--objective auc", '--objective ... "auc" ... "image_auroc" ... "combined"'),
+    Bad("objective", BOTH, "--objective auc", '"auc" for --objective ... "image_auroc" ... "combined"'),
     Bad("no trials", TUNE, "--trials 0", "--trials must be at least 1, got 0"),
     Bad("max concurrent", TUNE, "--max-concurrent 0", "--max-concurrent must be at least 1, got 0"),
     Bad("gpus", TUNE, "--gpus-per-trial -1", "--gpus-per-trial must be at least 0, got -1.0"),
     Bad("cpus", TUNE, "--cpus-per-trial 0", "--cpus-per-trial must be above 0, got 0.0"),
     Bad("time budget", TUNE, "--time-budget soon", '--time-budget ... "soon"'),
     Bad("no time", TUNE, "--time-budget 0s", "--time-budget must be above 0 seconds, got 0.0"),
-    Bad("sampler", TUNE, "--sampler grid", '--sampler ... "grid" ... "tpe" ... "random"'),
-    Bad("scheduler", TUNE, "--scheduler pbt", '--scheduler ... "pbt" ... "asha" ... "none"'),
+    Bad("sampler", TUNE, "--sampler grid", '"grid" for --sampler ... "tpe", "random"'),
+    Bad("scheduler", TUNE, "--scheduler pbt", '"pbt" for --scheduler ... "asha", "none"'),
     Bad("unknown flag", TUNE, "--trails 3", "--trails ... --trials"),
     Bad("flag of tune", TRAIN, "--trials 3", "--trials"),
     Bad("study with a slash", BOTH, "--study a/b", "--study must be letters, digits ... got 'a/b'"),
@@ -298,7 +299,7 @@ SPACES = [
         "unknown knob",
         TUNE,
         "--space my.toml",
-        "{here}/my.toml: every knob must be a tunable field ... 'adaptor_rate' ... Did you mean adaptor_lr? ... hidden_width",
+        "{here}/my.toml: every knob must ... 'adaptor_rate' ... Did you mean adaptor_lr? ... hidden_width",
         lambda here: write(here, "my.toml", "[adaptor_rate]\n" + KNOB),
     ),
     Bad(
@@ -427,7 +428,7 @@ def test_bad_input_is_one_line(place: Path, run: Run, bad: Bad, command: str) ->
     assert ended.code == 2
     assert ended.err.startswith("error: ") and ended.err.endswith("\n") and ended.err.count("\n") == 1
     assert ended.warned == ()
-    pattern = ".*".join(map(re.escape, bad.line.format(here=place).split(" ... ")))
+    pattern = ".*".join(map(re.escape, bad.line.format(here=place, help=HELP).split(" ... ")))
     assert re.search(pattern, ended.err)
     assert contents(place) == before
 

@@ -12,6 +12,7 @@ import pytest
 
 import las_tune
 from las_tune.data.download import Fetched
+from las_tune.demo import DEMO
 from las_tune.errors import UserError
 from las_tune.spec import MPDD_CATEGORIES, StudySpec, TrainSpec
 from tests.parts import Ended, cut_off, make_part, run_command
@@ -69,7 +70,7 @@ def test_help_tells_groups_and_categories() -> None:
         assert re.search(rf"^╭─ {group} ─+╮$", done.stdout, re.MULTILINE), group
     text = re.sub(r"[\s│]+", " ", done.stdout)
     assert all(category in text for category in MPDD_CATEGORIES)
-    assert "[default: 288; demo: 224]" in text and "[default: wide_resnet50_2; demo: efficientnet_lite0]" in text
+    assert f"[default: 288; demo: {DEMO['image_size']}]" in text and f"[default: 32; demo: {DEMO['trials']}]" in text
     assert "python -m las_tune --category bracket_black --demo" in text
 
 
@@ -211,8 +212,9 @@ def test_any_name_of_a_folder_has_a_default_name_of_its_study(captured: Captured
 def test_the_demos_values(captured: Captured, tmp_path: Path) -> None:
     (spec,) = captured("--category", "bracket_black", "--demo")
     assert spec.demo
-    assert spec.train == TrainSpec(image_size=224, epochs=6, backbone="efficientnet_lite0")
-    assert spec.trials == 8
+    assert spec.train == TrainSpec(**{name: DEMO[name] for name in ("image_size", "epochs", "backbone")})
+    assert spec.trials == DEMO["trials"]
+    assert spec.train.backbone == "efficientnet_lite0", "its weights come by pip, no data needs to be fetched"
     assert spec.data_root == tmp_path / "data/demo/anomaly_dataset"
     assert spec.textures == tmp_path / "data/demo/textures"
 

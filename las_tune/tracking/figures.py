@@ -43,7 +43,7 @@ def plot_training_curves(path: Path, category: str, trials: Mapping[str, TrialRe
         axes.set(title=title, xlabel="epoch")
         axes.grid(alpha=0.3)
         if axes.lines:
-            axes.legend(fontsize=7)
+            axes.legend(fontsize=7, handlelength=3.5)
         else:
             axes.text(0.5, 0.5, "masks are missing", ha="center", transform=axes.transAxes)
     figure.savefig(path, dpi=DPI)

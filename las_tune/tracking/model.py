@@ -31,7 +31,7 @@ class LasModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         self,
         context: Any,
         model_input: np.ndarray,
-        params: dict[str, Any] | None = None,  # type: ignore[type-arg]
+        params: dict[str, Any] | None = None,
     ) -> pd.DataFrame:
         """Score pictures.
 
