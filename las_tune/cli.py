@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from dataclasses import replace
@@ -70,6 +71,7 @@ app = App(
     version=__version__,
     help="Search the hyperparameters of LAS anomaly detectors for metal parts, category by category.",
     help_format="plaintext",
+    suppress_keyboard_interrupt=False,
     help_epilogue="Example: python -m las_tune --category bracket_black --demo",
 )
 data = App(name="data", help="Fetch data sets, look at what a category holds.")
@@ -284,8 +286,13 @@ def _study_specs(
         **settings,
     )
     if study is None:
-        return [replace(base, category=name, study=f"{name}-{now}") for name in names]
-    return [replace(base, category=n, study=study if len(names) == 1 else f"{study}-{n}") for n in names]
+        return [replace(base, category=name, study=f"{_plain(name)}-{now}") for name in names]
+    return [replace(base, category=n, study=study if len(names) == 1 else f"{study}-{_plain(n)}") for n in names]
+
+
+def _plain(category: str) -> str:
+    """A category's name in the letters that a study's name may have."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", category).strip("_.-")[:60] or "category"
 
 
 def _categories(given: list[str], data_root: Path) -> list[str]:

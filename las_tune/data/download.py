@@ -133,7 +133,7 @@ def fetch_dtd(folder: Path, download: Callable[[Path], None] = download_dtd) -> 
         download(work)
         unpacked.replace(folder / "dtd")
         shutil.rmtree(work)
-    return Fetched(folder, ())
+    return Fetched(folder, ("dtd",))
 
 
 def _unpack(archive: Path, folder: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ def _torchvision(name: str, weights: str) -> nn.Module:
         )
     try:
         network: nn.Module = models.get_model(name, weights="DEFAULT" if weights == "imagenet" else None)
-    except OSError as error:  # no network, or the download broke off
+    except (OSError, RuntimeError) as error:  # no network, the download broke off, a wrong checksum
         raise UserError(
             f"The ImageNet weights of {name} must be downloaded once",
             f"'{error}'",
@@ -135,7 +136,8 @@ def _load_file(network: nn.Module, path: Path) -> None:
     if not path.is_file():
         raise UserError("--backbone-weights must be imagenet, random or a file", path, "check the path")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # of the file's format: what matters is raised
+            state = torch.load(path, map_location="cpu", weights_only=True)
         network.load_state_dict(state)
     except Exception as error:
         reason = " ".join(str(error).split())[:160]

@@ -13,6 +13,7 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
 
 from las_tune.errors import UserError
 from las_tune.tracking.provenance import without_password
@@ -41,7 +42,7 @@ class Ledger:
         try:
             self._client = MlflowClient(tracking_uri)
             self.experiment_id = self._open_experiment(experiment, artifact_root)
-        except MlflowException as error:
+        except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:
             raise UserError(
                 "--tracking-uri must be an MLflow store that can be written to",
                 without_password(f"{tracking_uri} ({' '.join(str(error).split())[:160]})"),
@@ -50,6 +51,8 @@ class Ledger:
 
     def _open_experiment(self, name: str, artifact_root: Path) -> str:
         found = self._client.get_experiment_by_name(name)
+        if found is not None and found.lifecycle_stage == "deleted":
+            raise UserError("--experiment must not be one that was deleted", name, "restore it, or choose another name")
         if found is not None:
             return str(found.experiment_id)
         server = self.tracking_uri.startswith(("http://", "https://"))  # a server has its own artifact store

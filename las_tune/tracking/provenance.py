@@ -40,6 +40,8 @@ def git_commit() -> str:
     """The commit of this checkout, with -dirty where files differ; unknown outside a checkout."""
     here = Path(__file__).parent
     try:
+        ours = ["git", "ls-files", "--error-unmatch", Path(__file__).name]  # not a repository that we are installed in
+        subprocess.run(ours, cwd=here, capture_output=True, timeout=10, check=True)
         commit = subprocess.run(
             ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude", "*"],
             cwd=here, capture_output=True, text=True, timeout=10, check=True,
@@ -51,4 +53,4 @@ def git_commit() -> str:
 
 def without_password(text: str) -> str:
     """Hide what stands between :// and @ in addresses."""
-    return re.sub(r"://[^/@\s]+@", "://***@", text)
+    return re.sub(r"://[^/\s]+@", "://***@", text)

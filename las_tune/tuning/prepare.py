@@ -16,7 +16,7 @@ from las_tune.data.category import GOOD, index_category
 from las_tune.data.pictures import Decoded, decode_masks, decode_pictures
 from las_tune.data.split import Split, split_category
 from las_tune.data.textures import Textures, load_textures
-from las_tune.errors import UserError
+from las_tune.errors import DataError, UserError
 from las_tune.las.backbone import Backbone
 from las_tune.las.features import store_features
 from las_tune.las.masks import otsu_foreground
@@ -114,20 +114,24 @@ def load_pictures(
     def decode(what: str, pictures: Any) -> Decoded:
         return decode_pictures(pictures, size, skip_broken, report(f"reading {what} pictures"))
 
-    fit = decode("fit", split.fit)
-    calibration = decode("calibration", split.calibration) if split.calibration else None
+    good = decode("good", (*split.fit, *split.calibration))  # in this order
+    num_fit = len(set(split.fit) & set(good.kept))
+    if not num_fit:
+        raise DataError(
+            "At least one fit picture must be readable", f"{len(split.fit)} broken ones", "replace the files"
+        )
     validation, sealed = decode("validation", split.validation), decode("sealed test", split.sealed_test)
     textures: Textures = load_textures(
         textures_folder, size, spec.seed, skip_broken=skip_broken, progress=report("reading textures")
     )
     return StudyPictures(
         split=split,
-        fit=fit.pictures,
-        calibration=calibration.pictures if calibration else fit.pictures[:0],
+        fit=good.pictures[:num_fit],
+        calibration=good.pictures[num_fit:],
         validation=_labelled(validation, size, category.has_masks),
         sealed_test=_labelled(sealed, size, category.has_masks),
         textures=textures.pictures,
-        skipped=sum((d.skipped for d in (fit, calibration, validation, sealed, textures) if d), ()),
+        skipped=sum((d.skipped for d in (good, validation, sealed, textures)), ()),
         masks_missing=category.masks_missing,
     )
 

@@ -53,16 +53,18 @@ def run_study(spec: StudySpec, listeners: Sequence[Listener], progress: Progress
     tags = provenance_tags(spec.train, spec.category, spec.study, spec.demo)
     make_folder(spec.results)
     ledger = Ledger(spec.tracking_uri, spec.experiment, spec.results / "mlartifacts", tags)
-    make_folder(spec.folder)
-    log = TrainingLog(spec.folder, spec.category, datetime.now())
-    write_json(spec.folder / "splits.json", pictures.split.as_dict())
-    ledger.start_study(spec.study, _parameters(spec, space))
-    try:
-        summary = _search_and_promote(spec, space, backbone, pictures, ledger, [*listeners, ledger, log], progress)
-    except BaseException as error:
-        log.write(f"ended by {type(error).__name__}: {error}")
-        ledger.end_study("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
-        raise
+    progress("starting Ray", 0, 1)
+    with ray_cluster(spec.address):
+        make_folder(spec.folder)
+        log = TrainingLog(spec.folder, spec.category, datetime.now())
+        write_json(spec.folder / "splits.json", pictures.split.as_dict())
+        ledger.start_study(spec.study, _parameters(spec, space))
+        try:
+            summary = _search_and_promote(spec, space, backbone, pictures, ledger, [*listeners, ledger, log], progress)
+        except BaseException as error:
+            log.write(f"ended by {type(error).__name__}: {error}")
+            ledger.end_study("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+            raise
     summary["seconds"] = round(time.monotonic() - started, 1)
     write_json(spec.folder / "summary.json", summary)
     written = [spec.folder / "summary.json", spec.folder / "splits.json", log.path, *space.sources]
@@ -80,20 +82,16 @@ def _search_and_promote(
     listeners: Sequence[Listener],
     progress: Progress,
 ) -> dict[str, Any]:
-    progress("starting Ray", 0, 1)
-    with ray_cluster(spec.address):
-        resources = resources_of(spec)
-        progress("computing frozen features", 0, 1)
-        backbone_ref, data_ref = prepare_remotely(backbone, pictures, resources)
-        shared = SharedStudy(spec.train, backbone_ref, data_ref, resources.num_threads)
-        progress("trials", 0, 1)
-        trials, checkpoints = run_trials(spec, space, shared, resources, listeners)
-        roles = _roles(trials, checkpoints)
-        trained = {role: load_trained(checkpoints[trial.number]) for role, trial in roles.items()}
-        progress("opening the sealed test", 0, 1)
-        evaluations = evaluate_remotely(
-            backbone_ref, trained, pictures.sealed_test, pictures.threshold_pictures, resources
-        )
+    resources = resources_of(spec)
+    progress("computing frozen features", 0, 1)
+    backbone_ref, data_ref = prepare_remotely(backbone, pictures, resources)
+    shared = SharedStudy(spec.train, backbone_ref, data_ref, resources.num_threads)
+    progress("trials", 0, 1)
+    trials, checkpoints = run_trials(spec, space, shared, resources, listeners)
+    roles = _roles(trials, checkpoints)
+    trained = {role: load_trained(checkpoints[trial.number]) for role, trial in roles.items()}
+    progress("opening the sealed test", 0, 1)
+    evaluations = evaluate_remotely(backbone_ref, trained, pictures.sealed_test, pictures.threshold_pictures, resources)
     progress("writing the champion", 0, 1)
     champion = roles["champion"]
     files = write_outputs(

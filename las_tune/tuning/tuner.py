@@ -14,6 +14,7 @@ import ray
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
+from las_tune.errors import UserError
 from las_tune.las.backbone import Backbone
 from las_tune.las.checkpoint import CHECKPOINT_NAME, load_checkpoint
 from las_tune.las.train import pick_device
@@ -48,7 +49,15 @@ def ray_cluster(address: str | None) -> Iterator[None]:
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # listeners record what is to be recorded
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # verbose=0 is silent in the old output only
-    ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    try:
+        ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, RuntimeError, ValueError) as error:
+        if address is None:
+            raise
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(
+            "--address must be that of a running Ray cluster", f"{address} ({reason})", "start it"
+        ) from error
     try:
         yield
     finally:

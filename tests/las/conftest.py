@@ -17,9 +17,7 @@ from las_tune.las.train import EpochResult, Scored, TrainData, train
 from las_tune.spec import TrainSpec
 
 SIZE = 64
-SPEC = TrainSpec(
-    image_size=SIZE, batch_size=4, epochs=3, hidden_width=16, perlin_max_exponent=3, objective="combined"
-)
+SPEC = TrainSpec(image_size=SIZE, batch_size=4, epochs=3, hidden_width=16, perlin_max_exponent=3, objective="combined")
 """A training of seconds, on the pictures below."""
 
 
@@ -45,9 +43,7 @@ def tiny_data(backbone: Backbone, num_pictures: int = 6, masks: bool = True) -> 
     validation = part_pictures(6, seed=2)
     defective = np.zeros((6, SIZE, SIZE), bool)
     defective[3:, 20:36, 24:44] = True
-    validation = torch.where(
-        torch.from_numpy(defective).unsqueeze(1), uint8_noise(6, 3, SIZE, SIZE), validation
-    )
+    validation = torch.where(torch.from_numpy(defective).unsqueeze(1), uint8_noise(6, 3, SIZE, SIZE), validation)
     foreground = torch.zeros(num_pictures, 1, SIZE, SIZE, dtype=torch.bool)
     foreground[:, :, 8:56, 8:56] = True
     scored = Scored(

@@ -70,9 +70,7 @@ def assert_each(found: Tensor, one: Callable[[int], np.ndarray], atol: float = 2
 
 def test_none_drawn_changes_nothing() -> None:
     before = textures(4)
-    torch.testing.assert_close(
-        apply_augmentations(before, only(batch=4), seeded()), before, atol=3e-6, rtol=0
-    )
+    torch.testing.assert_close(apply_augmentations(before, only(batch=4), seeded()), before, atol=3e-6, rtol=0)
 
 
 def test_flips_are_exact() -> None:
@@ -181,9 +179,7 @@ def test_blur_equals_scipy(parameters: dict[str, Tensor]) -> None:
     def one(index: int) -> np.ndarray:
         sigma = parameters["sigma"][index].item()
         picture = before[index].double().numpy()
-        blurred: np.ndarray = ndimage.gaussian_filter(
-            picture, (0, sigma, sigma), mode="nearest", radius=(0, 6, 6)
-        )
+        blurred: np.ndarray = ndimage.gaussian_filter(picture, (0, sigma, sigma), mode="nearest", radius=(0, 6, 6))
         return blurred
 
     assert_each(after, one)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -157,11 +158,22 @@ def test_a_file_that_is_no_state_dict_is_an_error(tmp_path: Path) -> None:
     assert_one_line(error, "--backbone-weights", "notes.txt")
 
 
-def test_a_pickle_of_code_is_refused(tmp_path: Path) -> None:
-    torch.save(models.resnet18(weights=None), tmp_path / "module.pt")
+class Trap:
+    """Unpickled, it makes a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.folder),)
+
+
+def test_code_in_a_file_of_weights_does_not_run(tmp_path: Path) -> None:
+    torch.save({"conv1.weight": Trap(tmp_path / "sprung")}, tmp_path / "trap.pt")
     with pytest.raises(UserError) as error:
-        load_backbone("resnet18", str(tmp_path / "module.pt"))
-    assert_one_line(error, "--backbone-weights", "module.pt")
+        load_backbone("resnet18", str(tmp_path / "trap.pt"))
+    assert_one_line(error, "--backbone-weights", "trap.pt")
+    assert not (tmp_path / "sprung").exists()
 
 
 @pytest.mark.parametrize("name", ["missing.pt", "."])

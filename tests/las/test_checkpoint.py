@@ -38,9 +38,7 @@ def test_a_detector_scores_the_same_after_its_file(resnet: Backbone, tmp_path: P
     changed = copy.deepcopy(resnet)  # other weights than "random" gives: they must come from the file
     for index, parameter in enumerate(changed.parameters()):
         parameter.add_(0.01 * torch.randn(parameter.shape, generator=seeded(index)))
-    save_detector(
-        tmp_path / "detector.pth", changed, head_state, spec, {"category": "part", "threshold": 0.5}
-    )
+    save_detector(tmp_path / "detector.pth", changed, head_state, spec, {"category": "part", "threshold": 0.5})
     detector, read_spec, about = load_detector(tmp_path / "detector.pth")
     assert read_spec == spec and about == {"category": "part", "threshold": 0.5}
     assert not any(module.training for module in detector.modules())

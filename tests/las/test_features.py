@@ -45,9 +45,7 @@ def test_features_are_the_averaged_maps(resnet: Backbone, size: int) -> None:
 def test_stored_features_are_the_recomputed_ones(resnet: Backbone) -> None:
     pictures = uint8_noise(5, 3, 64, 64)
     calls: list[tuple[int, int]] = []
-    stored = store_features(
-        resnet, pictures, batch_size=2, progress=lambda done, total: calls.append((done, total))
-    )
+    stored = store_features(resnet, pictures, batch_size=2, progress=lambda done, total: calls.append((done, total)))
     assert calls == [(2, 5), (4, 5), (5, 5)]
     for index in range(5):
         recomputed = extract_features(resnet, pictures[index : index + 1].float() / 255)

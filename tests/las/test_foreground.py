@@ -10,9 +10,7 @@ from tests.las.conftest import seeded, uint8_noise
 from tests.reference.masks import foreground as slow_foreground
 
 
-def part(
-    inside: int, outside: int, size: int = 64, noise: int = 12, hole: bool = False
-) -> tuple[Tensor, Tensor]:
+def part(inside: int, outside: int, size: int = 64, noise: int = 12, hole: bool = False) -> tuple[Tensor, Tensor]:
     """A picture (1, 3, S, S) of a square part on a background, and where the part is (1, 1, S, S)."""
     where = torch.zeros(1, 1, size, size, dtype=torch.bool)
     where[..., size // 4 : -size // 4, size // 5 : -size // 5] = True
@@ -32,9 +30,7 @@ def test_finds_the_part_whichever_is_darker(inside: int, outside: int, hole: boo
 @pytest.mark.parametrize("size", [33, 64, 100])
 @pytest.mark.parametrize("noise", [12, 120])
 def test_equals_the_exhaustive_threshold(size: int, noise: int) -> None:
-    pictures = torch.cat(
-        [part(*levels, size=size, noise=noise)[0] for levels in ((30, 110), (125, 20), (60, 90))]
-    )
+    pictures = torch.cat([part(*levels, size=size, noise=noise)[0] for levels in ((30, 110), (125, 20), (60, 90))])
     fast = otsu_foreground(pictures)
     for picture, found in zip(pictures, fast, strict=True):
         np.testing.assert_array_equal(found[0].numpy(), slow_foreground(picture.numpy()))

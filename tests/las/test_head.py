@@ -16,9 +16,7 @@ def heads(channels: tuple[int, ...] = CHANNELS) -> tuple[Head, PlainHead]:
     """The fused head and the plain one with the same weights, float64, no bias or norm of them trivial."""
     fused = Head(channels, HIDDEN_WIDTH, seeded()).double()
     state = {
-        name: torch.rand(value.shape, generator=seeded(index), dtype=torch.float64) + 0.2
-        if value.ndim == 1
-        else value
+        name: torch.rand(value.shape, generator=seeded(index), dtype=torch.float64) + 0.2 if value.ndim == 1 else value
         for index, (name, value) in enumerate(fused.state_dict().items())
     }
     fused.load_state_dict(state)
@@ -27,9 +25,7 @@ def heads(channels: tuple[int, ...] = CHANNELS) -> tuple[Head, PlainHead]:
     return fused, plain
 
 
-def maps(
-    batch: int = 3, grids: tuple[int, ...] = (6, 3), channels: tuple[int, ...] = CHANNELS
-) -> list[Tensor]:
+def maps(batch: int = 3, grids: tuple[int, ...] = (6, 3), channels: tuple[int, ...] = CHANNELS) -> list[Tensor]:
     shapes = [(batch, grid, grid + 1, width) for grid, width in zip(grids, channels, strict=True)]
     return [torch.randn(shape, generator=seeded(i), dtype=torch.float64) for i, shape in enumerate(shapes)]
 
@@ -51,9 +47,7 @@ def test_is_two_plain_layers_forward_and_backward(
     plain_parameters = dict(plain.named_parameters())
     assert set(plain_parameters) == {name for name, _ in fused.named_parameters()}
     for name, parameter in fused.named_parameters():
-        torch.testing.assert_close(
-            parameter.grad, plain_parameters[name].grad, atol=1e-10, rtol=1e-9, msg=name
-        )
+        torch.testing.assert_close(parameter.grad, plain_parameters[name].grad, atol=1e-10, rtol=1e-9, msg=name)
     for one, two in zip(*inputs, strict=True):
         torch.testing.assert_close(one.grad, two.grad, atol=1e-10, rtol=1e-9)
     for name, buffer in fused.norm.named_buffers():  # running statistics
@@ -82,6 +76,7 @@ def test_initial_weights_are_xavier_and_the_seeds() -> None:
         assert torch.equal(first[name], again[name]) and not torch.equal(first[name], other[name])
     assert first["adaptor.weight"].std().item() == pytest.approx((2 / 200) ** 0.5, rel=0.03)
     assert first["hidden.weight"].std().item() == pytest.approx((2 / 150) ** 0.5, rel=0.03)
+    assert first["adaptor.weight"].max() > 2 * 3**0.5 * (1 / 100) ** 0.5, "normal, not uniform"
     assert not any(first[f"{layer}.bias"].any() for layer in ("adaptor", "hidden", "output"))
 
 

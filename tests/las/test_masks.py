@@ -135,9 +135,7 @@ def test_alpha_spreads_the_areas_and_hardly_moves_their_mean() -> None:
 
     The mean moves a little, because empty masks are drawn again.
     """
-    areas = [
-        draw_masks(full(500), alpha, 3, seeded(4)).flatten(1).double().mean(1) for alpha in (0.0, 0.25, 0.5)
-    ]
+    areas = [draw_masks(full(500), alpha, 3, seeded(4)).flatten(1).double().mean(1) for alpha in (0.0, 0.25, 0.5)]
     means, spreads = [float(a.mean()) for a in areas], [float(a.std()) for a in areas]
     assert means[0] == pytest.approx(means[1], rel=0.15) and means[0] == pytest.approx(means[2], rel=0.15)
     assert spreads[0] * 1.05 < spreads[1] and spreads[1] * 1.05 < spreads[2]

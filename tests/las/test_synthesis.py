@@ -71,9 +71,7 @@ def test_stays_in_range_and_leaves_its_inputs() -> None:
     pictures, textures = uint8_noise(6, 3, 48, 48), uint8_noise(3, 3, 48, 48, seed=1)
     extremes = torch.where(pictures > 127, 255, 0).to(torch.uint8)
     before = extremes.clone()
-    done = synthesise(
-        extremes, torch.ones(6, 1, 48, 48, dtype=torch.bool), textures, TrainSpec(beta_std=1), seeded()
-    )
+    done = synthesise(extremes, torch.ones(6, 1, 48, 48, dtype=torch.bool), textures, TrainSpec(beta_std=1), seeded())
     assert done.pictures.min() >= 0 and done.pictures.max() <= 1 + 1e-6
     assert done.masks.shape == (6, 1, 48, 48) and done.beta.shape == (6,)
     assert torch.equal(extremes, before)
@@ -111,7 +109,6 @@ def test_every_texture_of_the_pool_is_drawn_equally_often(monkeypatch: pytest.Mo
 def test_same_seed_same_pictures() -> None:
     pictures, whole = part_pictures(3, seed=0), torch.ones(3, 1, 64, 64, dtype=torch.bool)
     first, again, other = (
-        synthesise(pictures, whole, uint8_noise(4, 3, 64, 64), TrainSpec(), seeded(s)).pictures
-        for s in (0, 0, 1)
+        synthesise(pictures, whole, uint8_noise(4, 3, 64, 64), TrainSpec(), seeded(s)).pictures for s in (0, 0, 1)
     )
     assert torch.equal(first, again) and not torch.equal(first, other)

@@ -90,9 +90,7 @@ def test_a_finished_training_has_nothing_left(backbone: Backbone, data: TrainDat
     assert numbers(longer) == run(SPEC.replace(epochs=4), backbone, data)[-1:]
 
 
-def test_best_objective_never_falls(
-    backbone: Backbone, data: TrainData, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_best_objective_never_falls(backbone: Backbone, data: TrainData, monkeypatch: pytest.MonkeyPatch) -> None:
     objectives = iter([0.3, 0.7, 0.7, 0.2, 0.9, 0.8])
     monkeypatch.setattr(module, "objective_value", lambda objective, metrics: next(objectives))
     results = list(train(SPEC.replace(epochs=6), backbone, data))
@@ -131,9 +129,7 @@ def test_pick_device_auto_is_the_gpu_where_there_is_one(there: bool, monkeypatch
 
 @pytest.mark.parametrize("batch_size", [2, 6])
 @pytest.mark.parametrize("rate", ["adaptor_lr", "discriminator_lr"])
-def test_divergence_is_an_error_of_its_own(
-    rate: str, batch_size: int, backbone: Backbone, data: TrainData
-) -> None:
+def test_divergence_is_an_error_of_its_own(rate: str, batch_size: int, backbone: Backbone, data: TrainData) -> None:
     """Three steps an epoch: the loss shows it. One step: the weights broke after the last loss."""
     with pytest.raises(TrainingDivergedError):
         list(train(SPEC.replace(**{rate: 1e30}, batch_size=batch_size), backbone, data))

@@ -53,9 +53,7 @@ def test_every_hyperparameter_has_an_effect(name: str, backbone: Backbone, data:
 
 
 @pytest.mark.parametrize(("still", "moves"), [("adaptor", "hidden"), ("hidden", "adaptor")])
-def test_each_learning_rate_has_its_own_part(
-    still: str, moves: str, backbone: Backbone, data: TrainData
-) -> None:
+def test_each_learning_rate_has_its_own_part(still: str, moves: str, backbone: Backbone, data: TrainData) -> None:
     rate = "adaptor_lr" if still == "adaptor" else "discriminator_lr"
     spec = SPEC.replace(**{rate: 1e-30})
     before = copy.deepcopy(Training(spec, backbone.channels, torch.device("cpu")).head.state_dict())

@@ -29,9 +29,7 @@ def bilinear(picture: Floats, y: float, x: float) -> Floats:
     return colour
 
 
-def affine(
-    picture: Floats, angle: float, scale: float, shift: tuple[float, float], flip: tuple[bool, bool]
-) -> Floats:
+def affine(picture: Floats, angle: float, scale: float, shift: tuple[float, float], flip: tuple[bool, bool]) -> Floats:
     """Square pictures: each pixel comes from elsewhere: rotated, scaled, flipped, shifted (y first)."""
     size = picture.shape[1]
     result = np.zeros_like(picture)
@@ -59,9 +57,7 @@ def grey(colour: Floats) -> float:
     return float(0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2])
 
 
-def color_jitter(
-    picture: Floats, brightness: float, contrast: float, saturation: float, hue: float
-) -> Floats:
+def color_jitter(picture: Floats, brightness: float, contrast: float, saturation: float, hue: float) -> Floats:
     """Brightness, then contrast about the mean grey, then saturation and hue about the pixel's own grey."""
     _, height, width = picture.shape
     picture = np.clip(picture * brightness, 0, 1)

@@ -56,9 +56,7 @@ def grid_labels(mask: Bools, rows: int, columns: int) -> NDArray[np.float64]:
     for row in range(rows):
         for column in range(columns):
             for y in range(math.floor(row * height / rows), math.ceil((row + 1) * height / rows)):
-                for x in range(
-                    math.floor(column * width / columns), math.ceil((column + 1) * width / columns)
-                ):
+                for x in range(math.floor(column * width / columns), math.ceil((column + 1) * width / columns)):
                     if mask[y, x]:
                         labels[row, column] = 1
     return labels
