@@ -41,7 +41,7 @@ class Fetched:
     folder: Path
     """Absolute: what --data-root or --textures takes."""
     names: tuple[str, ...]
-    """Categories fetched now; empty where all were there already, and for DTD."""
+    """What was fetched now; empty where all was there already."""
     sha256: str | None = None
     """Of MPDD's archive; None where nothing was fetched, and for DTD."""
 

@@ -103,6 +103,8 @@ def test_networks_of_stages_are_tapped_at_strides_8_and_16(
             maps.append(x)
     backbone = load_backbone(name, "random")
     assert backbone.channels == channels
+    needed = sum(p.numel() for p in network.features[: stages[1] + 1].parameters())
+    assert sum(p.numel() for p in backbone.parameters()) <= needed
     assert_same_maps(backbone(pictures), maps)
 
 

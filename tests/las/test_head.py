@@ -76,7 +76,7 @@ def test_initial_weights_are_xavier_and_the_seeds() -> None:
         assert torch.equal(first[name], again[name]) and not torch.equal(first[name], other[name])
     assert first["adaptor.weight"].std().item() == pytest.approx((2 / 200) ** 0.5, rel=0.03)
     assert first["hidden.weight"].std().item() == pytest.approx((2 / 150) ** 0.5, rel=0.03)
-    assert first["adaptor.weight"].max() > 2 * 3**0.5 * (1 / 100) ** 0.5, "normal, not uniform"
+    assert first["adaptor.weight"].max() > 3 * (2 / 200) ** 0.5, "normal: a uniform one ends at √3 deviations"
     assert not any(first[f"{layer}.bias"].any() for layer in ("adaptor", "hidden", "output"))
 
 
