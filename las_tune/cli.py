@@ -2,69 +2,44 @@
 
 from __future__ import annotations
 
-import re
-import shlex
 import sys
-from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
-from cyclopts import App, CycloptsError, Group, Parameter
+from cyclopts import App, CycloptsError
 
 from las_tune import __version__
-from las_tune.demo import DEMO, demo_folders
+from las_tune.demo import DEMO
 from las_tune.errors import UserError
-from las_tune.spec import MPDD_CATEGORIES, Objective, Sampler, Scheduler, StudySpec, TrainSpec
-
-DATA = Group("Data", sort_key=1)
-TRAINING = Group("Training", sort_key=2)
-SEARCH = Group("Search", sort_key=3)
-RESOURCES = Group("Resources", sort_key=4)
-RECORD = Group("Results and record", sort_key=5)
-
-
-def _flag(group: Group, text: str, shown: str | None = None, **options: Any) -> Parameter:
-    """A flag of a group; shown stands in for a default that the demo changes."""
-    show = (lambda _: shown) if shown else None
-    return Parameter(group=group, help=text, show_default=show, **options)
-
-
-def _shown(name: str, usual: object) -> str:
-    return f"{usual}; demo: {DEMO[name]}"
-
-
-DEFAULTS = TrainSpec()
-CATEGORY_HELP = (
-    "Folder in --data-root; 'all' is every one found; may be repeated. "
-    f"MPDD's: {', '.join(MPDD_CATEGORIES)}; your own parts in the same layout."
+from las_tune.flags import (
+    DEFAULTS,
+    RECORD,
+    RESOURCES,
+    SEARCH,
+    TRAINING,
+    BackboneName,
+    BackboneWeights,
+    BatchSize,
+    Category,
+    DataRoot,
+    Demo,
+    Epochs,
+    ImageSize,
+    ObjectiveName,
+    Results,
+    Seed,
+    SkipBroken,
+    Study,
+    Textures,
+    absolute_uri,
+    find_categories,
+    flag,
+    make_study_specs,
+    make_train_spec,
+    shown,
 )
-Category = Annotated[list[str], _flag(DATA, CATEGORY_HELP, negative="")]
-DataRoot = Annotated[Path, _flag(DATA, "Folder that holds the categories.")]
-Textures = Annotated[Path, _flag(DATA, "Folder of textures (DTD, or any pictures) that defects are painted with.")]
-SkipBroken = Annotated[bool, _flag(DATA, "Leave broken pictures out and count them.", negative="")]
-Demo = Annotated[bool, _flag(DATA, "Render a small bracket_black and search it: no data needed.", negative="")]
-ImageSize = Annotated[
-    int | None, _flag(TRAINING, "Side in pixels to which pictures are resized.", _shown("image_size", 288))
-]
-BatchSize = Annotated[int, _flag(TRAINING, "Normal pictures a step; as many synthesised ones go with them.")]
-Epochs = Annotated[int | None, _flag(TRAINING, "Epochs of a training.", _shown("epochs", 50))]
-Seed = Annotated[int, _flag(TRAINING, "Seed of the splits, the search and every training.")]
-BackboneName = Annotated[
-    str | None,
-    _flag(
-        TRAINING,
-        "Frozen network: efficientnet_lite0, or a convolutional one of torchvision (resnet18, ...).",
-        _shown("backbone", DEFAULTS.backbone),
-    ),
-]
-BackboneWeights = Annotated[str, _flag(TRAINING, "imagenet, random, or the file of a state dict.")]
-ObjectiveName = Annotated[
-    Objective,
-    _flag(TRAINING, "What is maximised, on validation pictures; auto: combined with masks, else image_auroc."),
-]
-Results = Annotated[Path, _flag(RECORD, "Folder of all studies.")]
-Study = Annotated[str | None, _flag(RECORD, "Name of the study.", "<category>-<time>")]
+from las_tune.spec import Sampler, Scheduler, StudySpec
 
 app = App(
     name="las_tune",
@@ -94,23 +69,23 @@ def tune(
     backbone: BackboneName = None,
     backbone_weights: BackboneWeights = DEFAULTS.backbone_weights,
     objective: ObjectiveName = "auto",
-    trials: Annotated[int | None, _flag(SEARCH, "Trials, the baseline among them.", _shown("trials", 32))] = None,
-    space: Annotated[str, _flag(SEARCH, "Search space: a name or a TOML file.", "the category's, else default")] = "",
-    sampler: Annotated[Sampler, _flag(SEARCH, "How Optuna proposes trials.")] = "tpe",
-    scheduler: Annotated[Scheduler, _flag(SEARCH, "How weak trials are stopped.")] = "asha",
+    trials: Annotated[int | None, flag(SEARCH, "Trials, the baseline among them.", shown("trials", 32))] = None,
+    space: Annotated[str, flag(SEARCH, "Search space: a name or a TOML file.", "the category's, else default")] = "",
+    sampler: Annotated[Sampler, flag(SEARCH, "How Optuna proposes trials.")] = "tpe",
+    scheduler: Annotated[Scheduler, flag(SEARCH, "How weak trials are stopped.")] = "asha",
     time_budget: Annotated[
         timedelta | None,
-        _flag(SEARCH, "The trials end after this long, like 30m or 8h."),
+        flag(SEARCH, "The trials end after this long, like 30m or 8h."),
     ] = None,
-    gpus_per_trial: Annotated[float | None, _flag(RESOURCES, "May be a fraction.", "1 where there is any")] = None,
-    cpus_per_trial: Annotated[float | None, _flag(RESOURCES, "Also torch's threads.", "a quarter of the cores")] = None,
-    max_concurrent: Annotated[int | None, _flag(RESOURCES, "Trials at once.", "as many as fit")] = None,
-    address: Annotated[str | None, _flag(RESOURCES, "Ray cluster to join.", "this machine")] = None,
-    storage: Annotated[str, _flag(RESOURCES, "Folder or URI of checkpoints.", "the study's folder")] = "",
+    gpus_per_trial: Annotated[float | None, flag(RESOURCES, "May be a fraction.", "1 where there is any")] = None,
+    cpus_per_trial: Annotated[float | None, flag(RESOURCES, "Also torch's threads.", "a quarter of the cores")] = None,
+    max_concurrent: Annotated[int | None, flag(RESOURCES, "Trials at once.", "as many as fit")] = None,
+    address: Annotated[str | None, flag(RESOURCES, "Ray cluster to join.", "this machine")] = None,
+    storage: Annotated[str, flag(RESOURCES, "Folder or URI of checkpoints.", "the study's folder")] = "",
     results: Results = Path("results/las"),
     study: Study = None,
-    tracking_uri: Annotated[str, _flag(RECORD, "MLflow store.", "sqlite in --results")] = "",
-    experiment: Annotated[str, _flag(RECORD, "MLflow experiment.")] = "las_tune",
+    tracking_uri: Annotated[str, flag(RECORD, "MLflow store.", "sqlite in --results")] = "",
+    experiment: Annotated[str, flag(RECORD, "MLflow experiment.")] = "las_tune",
 ) -> None:
     """Search hyperparameters (the default command).
 
@@ -129,12 +104,12 @@ def tune(
         "cpus_per_trial": cpus_per_trial,
         "max_concurrent": max_concurrent,
         "address": address,
-        "storage": _absolute_uri(storage),
-        "tracking_uri": _absolute_uri(tracking_uri),
+        "storage": absolute_uri(storage),
+        "tracking_uri": absolute_uri(tracking_uri),
         "experiment": experiment,
     }
-    train_spec = _train_spec(demo, image_size, batch_size, epochs, seed, backbone, backbone_weights, objective)
-    specs = _study_specs(category, data_root, textures, results, study, skip_broken, demo, train_spec, settings)
+    train_spec = make_train_spec(demo, image_size, batch_size, epochs, seed, backbone, backbone_weights, objective)
+    specs = make_study_specs(category, data_root, textures, results, study, skip_broken, demo, train_spec, settings)
     from las_tune.console import StudyConsole, print_summary
 
     for spec in specs:
@@ -161,13 +136,13 @@ def train(
     backbone: BackboneName = None,
     backbone_weights: BackboneWeights = DEFAULTS.backbone_weights,
     objective: ObjectiveName = "auto",
-    adaptor_lr: Annotated[float, _flag(TRAINING, "Learning rate of the adaptor.")] = DEFAULTS.adaptor_lr,
+    adaptor_lr: Annotated[float, flag(TRAINING, "Learning rate of the adaptor.")] = DEFAULTS.adaptor_lr,
     discriminator_lr: Annotated[
-        float, _flag(TRAINING, "Learning rate of the discriminator.")
+        float, flag(TRAINING, "Learning rate of the discriminator.")
     ] = DEFAULTS.discriminator_lr,
-    alpha: Annotated[float, _flag(TRAINING, "Mask combination, in [0, 1/2].")] = DEFAULTS.alpha,
-    beta_mean: Annotated[float, _flag(TRAINING, "Mean of β, in [0, 1].")] = DEFAULTS.beta_mean,
-    beta_std: Annotated[float, _flag(TRAINING, "Deviation of β.")] = DEFAULTS.beta_std,
+    alpha: Annotated[float, flag(TRAINING, "Mask combination, in [0, 1/2].")] = DEFAULTS.alpha,
+    beta_mean: Annotated[float, flag(TRAINING, "Mean of β, in [0, 1].")] = DEFAULTS.beta_mean,
+    beta_std: Annotated[float, flag(TRAINING, "Deviation of β.")] = DEFAULTS.beta_std,
     results: Results = Path("results/las"),
     study: Study = None,
 ) -> None:
@@ -175,14 +150,16 @@ def train(
     from las_tune.console import StudyConsole, print_training
     from las_tune.tuning.single import run_single
 
-    train_spec = _train_spec(demo, image_size, batch_size, epochs, seed, backbone, backbone_weights, objective).replace(
+    train_spec = make_train_spec(
+        demo, image_size, batch_size, epochs, seed, backbone, backbone_weights, objective
+    ).replace(
         adaptor_lr=adaptor_lr,
         discriminator_lr=discriminator_lr,
         alpha=alpha,
         beta_mean=beta_mean,
         beta_std=beta_std,
     )
-    for spec in _study_specs(category, data_root, textures, results, study, skip_broken, demo, train_spec, {}):
+    for spec in make_study_specs(category, data_root, textures, results, study, skip_broken, demo, train_spec, {}):
         title = f"las_tune {__version__}: training {spec.study}, {train_spec.epochs} epochs"
         with StudyConsole(title, train_spec.epochs, train_spec.epochs) as console:
             _render_demo(spec, console.progress)
@@ -224,85 +201,12 @@ def check(*, category: Category, data_root: DataRoot = Path("data/anomaly_datase
     from las_tune.data.check import check_category
 
     problems = 0
-    for name in _categories(category, data_root.absolute()):
+    for name in find_categories(category, data_root.absolute()):
         checked = check_category(index_category(data_root.absolute(), name))
         print_check(name, checked)
         problems += len(checked.problems)
     if problems:
         sys.exit(2)
-
-
-def _train_spec(
-    demo: bool,
-    image_size: int | None,
-    batch_size: int,
-    epochs: int | None,
-    seed: int,
-    backbone: str | None,
-    backbone_weights: str,
-    objective: Objective,
-) -> TrainSpec:
-    """Flags that were not given take the demo's values with --demo, else the seed's."""
-    given = {"image_size": image_size, "epochs": epochs, "backbone": backbone}
-    chosen = {name: value for name, value in given.items() if value is not None}
-    usual = {name: DEMO[name] for name in given} if demo else {}
-    if backbone_weights not in ("imagenet", "random"):
-        backbone_weights = str(Path(backbone_weights).absolute())
-    return TrainSpec(
-        batch_size=batch_size,
-        seed=seed,
-        backbone_weights=backbone_weights,
-        objective=objective,
-        **(usual | chosen),
-    )
-
-
-def _study_specs(
-    category: list[str],
-    data_root: Path,
-    textures: Path,
-    results: Path,
-    study: str | None,
-    skip_broken: bool,
-    demo: bool,
-    train_spec: TrainSpec,
-    settings: dict[str, Any],
-) -> list[StudySpec]:
-    """One spec a category; several categories share the name of the study as a prefix."""
-    if demo:
-        data_root, textures = demo_folders(category)
-    names = category if demo else _categories(category, data_root.absolute())
-    now = f"{datetime.now():%Y%m%d-%H%M%S}"
-    base = StudySpec(
-        category=names[0],
-        study="study",
-        train=train_spec,
-        data_root=data_root.absolute(),
-        textures=textures.absolute(),
-        results=results.absolute(),
-        skip_broken=skip_broken,
-        demo=demo,
-        command=shlex.join(["python", "-m", "las_tune", *sys.argv[1:]]),
-        **settings,
-    )
-    if study is None:
-        return [replace(base, category=name, study=f"{_plain(name)}-{now}") for name in names]
-    return [replace(base, category=n, study=study if len(names) == 1 else f"{study}-{_plain(n)}") for n in names]
-
-
-def _plain(category: str) -> str:
-    """A category's name in the letters that a study's name may have."""
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", category).strip("_.-")[:60] or "category"
-
-
-def _categories(given: list[str], data_root: Path) -> list[str]:
-    """The categories named, each checked before anything runs; 'all' is every one found."""
-    from las_tune.data.category import index_category, list_categories
-
-    names = list_categories(data_root) if "all" in given else list(dict.fromkeys(given))
-    for name in names:
-        index_category(data_root, name)
-    return names
 
 
 def _render_demo(spec: StudySpec, progress: Any) -> None:
@@ -314,15 +218,6 @@ def _render_demo(spec: StudySpec, progress: Any) -> None:
             spec.textures,
             progress=lambda done, total: progress("rendering parts", done, total),
         )
-
-
-def _absolute_uri(text: str) -> str:
-    """Paths become absolute: workers run in other folders. URIs stay, but for a relative sqlite file."""
-    if text.startswith("sqlite:///") and not text.startswith("sqlite:////"):
-        return f"sqlite:///{Path(text.removeprefix('sqlite:///')).absolute()}"
-    if not text or "://" in text:
-        return text
-    return str(Path(text).absolute())
 
 
 def main() -> NoReturn:

@@ -12,7 +12,6 @@ from typing import Any
 
 import ray
 from ray import tune
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from las_tune.errors import UserError
 from las_tune.las.backbone import Backbone
@@ -22,12 +21,10 @@ from las_tune.spec import StudySpec
 from las_tune.tracking.record import ROW, Listener, TrialRecord
 from las_tune.tuning.evaluate import Evaluation, Trained, evaluate
 from las_tune.tuning.prepare import Array, Labelled, SharedData, StudyPictures, share
+from las_tune.tuning.scheduler import make_scheduler
 from las_tune.tuning.search import METRIC, StudySearch
 from las_tune.tuning.space import Space
 from las_tune.tuning.trainable import CHECKPOINT_SCORE, SharedStudy, run_trial
-
-REDUCTION_FACTOR = 3
-"""ASHA keeps the better third at each rung."""
 
 
 @dataclass(frozen=True)
@@ -164,36 +161,6 @@ def _last_line(error_file: Path) -> str:
     """What a traceback ends with: the kind of error and its text."""
     lines = error_file.read_text(encoding="utf-8").split("\n") if error_file.is_file() else []
     return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "unknown")
-
-
-class BaselineKept:
-    """Mixed into a scheduler: the baseline runs to its end, so that the champion is compared with a whole training."""
-
-    search: StudySearch
-
-    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """The scheduler's decision, but for trial 0."""
-        decision: str = super().on_trial_result(tune_controller, trial, result)  # type: ignore[misc]
-        return TrialScheduler.CONTINUE if self.search.number_of(trial.trial_id) == 0 else decision
-
-
-class BaselineKeptASHA(BaselineKept, ASHAScheduler):  # type: ignore[misc]
-    """ASHA (Li et al., arXiv:1810.05934) that lets the baseline run."""
-
-
-def make_scheduler(spec: StudySpec, search: StudySearch) -> TrialScheduler:
-    """The scheduler that --scheduler names."""
-    if spec.scheduler == "none":
-        return FIFOScheduler()
-    epochs = spec.train.epochs
-    scheduler = BaselineKeptASHA(
-        time_attr="epoch",
-        max_t=epochs,
-        grace_period=max(1, epochs // REDUCTION_FACTOR**2),
-        reduction_factor=REDUCTION_FACTOR,
-    )
-    scheduler.search = search
-    return scheduler
 
 
 def run_trials(

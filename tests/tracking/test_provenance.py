@@ -64,6 +64,13 @@ def test_a_package_that_is_missing_has_no_tag(monkeypatch: pytest.MonkeyPatch) -
     assert "version.torch" in tags and "version.no-such-package" not in tags
 
 
+def git(folder: Path, *arguments: str) -> str:
+    """What git answers, under a name of its own."""
+    identity = ("-c", "user.name=t", "-c", "user.email=t@t", "-c", "commit.gpgsign=false", "-c", "tag.gpgsign=false")
+    command = ["git", *identity, *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+
+
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A repository with one commit, in which the package seems to lie."""
@@ -71,20 +78,19 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     package.mkdir(parents=True)
     monkeypatch.setattr(provenance, "__file__", str(package / "provenance.py"))
     (package / "provenance.py").write_text("")
-    identity = ("-c", "user.name=t", "-c", "user.email=t@t", "-c", "commit.gpgsign=false")
-    for command in (("init", "--quiet"), ("add", "."), (*identity, "commit", "--quiet", "--message", "one")):
-        subprocess.run(["git", *command], cwd=tmp_path / "repo", check=True)
+    for command in ("init --quiet", "add .", "commit --quiet --message one"):
+        git(package.parents[1], *command.split())
     return package
 
 
 def test_the_commit_of_a_checkout(checkout: Path) -> None:
-    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=checkout, capture_output=True, text=True, check=True)
-    assert git_commit() == head.stdout.strip()
-    assert re.fullmatch(r"[0-9a-f]{40}", git_commit())
-    subprocess.run(["git", "tag", "v1"], cwd=checkout, check=True)
-    assert git_commit() == head.stdout.strip(), "a tag hides the commit"
+    head = git(checkout, "rev-parse", "HEAD")
+    assert re.fullmatch(r"[0-9a-f]{40}", head)
+    assert git_commit() == head
+    git(checkout, "tag", "--annotate", "v1", "--message", "v1")
+    assert git_commit() == head, "a tag hides the commit"
     (checkout / "provenance.py").write_text("changed")
-    assert git_commit() == head.stdout.strip() + "-dirty"
+    assert git_commit() == head + "-dirty"
 
 
 def test_outside_a_checkout_the_commit_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,10 +37,16 @@ def test_json_is_written_and_read(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]
 
 
-def test_json_is_whole_or_as_it_was(tmp_path: Path) -> None:
+def test_json_is_whole_or_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("killed before the rename")
+
     write_json(tmp_path / "summary.json", {"old": 1})
     with pytest.raises(TypeError):
         write_json(tmp_path / "summary.json", {"new": object()})
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="killed"):
+        patched.setattr(Path, "replace", fail)
+        write_json(tmp_path / "summary.json", {"new": 1})
     assert json.loads((tmp_path / "summary.json").read_text()) == {"old": 1}
     write_json(tmp_path / "summary.json", {"new": 2})
     assert json.loads((tmp_path / "summary.json").read_text()) == {"new": 2}

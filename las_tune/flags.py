@@ -1,0 +1,148 @@
+"""The flags that several commands share, and the specs that their values become."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Group, Parameter
+
+from las_tune.demo import DEMO, demo_folders
+from las_tune.spec import MPDD_CATEGORIES, Objective, StudySpec, TrainSpec
+
+DATA = Group("Data", sort_key=1)
+TRAINING = Group("Training", sort_key=2)
+SEARCH = Group("Search", sort_key=3)
+RESOURCES = Group("Resources", sort_key=4)
+RECORD = Group("Results and record", sort_key=5)
+
+
+def flag(group: Group, text: str, default: str | None = None, **options: Any) -> Parameter:
+    """A flag of a group; default stands in for one that the demo changes."""
+    show = (lambda _: default) if default else None
+    return Parameter(group=group, help=text, show_default=show, **options)
+
+
+def shown(name: str, usual: object) -> str:
+    """A default that the demo changes, as help shows it."""
+    return f"{usual}; demo: {DEMO[name]}"
+
+
+DEFAULTS = TrainSpec()
+CATEGORY_HELP = (
+    "Folder in --data-root; 'all' is every one found; may be repeated. "
+    f"MPDD's: {', '.join(MPDD_CATEGORIES)}; your own parts in the same layout."
+)
+Category = Annotated[list[str], flag(DATA, CATEGORY_HELP, negative="")]
+DataRoot = Annotated[Path, flag(DATA, "Folder that holds the categories.")]
+Textures = Annotated[Path, flag(DATA, "Folder of textures (DTD, or any pictures) that defects are painted with.")]
+SkipBroken = Annotated[bool, flag(DATA, "Leave broken pictures out and count them.", negative="")]
+Demo = Annotated[bool, flag(DATA, "Render a small bracket_black and search it: no data needed.", negative="")]
+ImageSize = Annotated[
+    int | None, flag(TRAINING, "Side in pixels to which pictures are resized.", shown("image_size", 288))
+]
+BatchSize = Annotated[int, flag(TRAINING, "Normal pictures a step; as many synthesised ones go with them.")]
+Epochs = Annotated[int | None, flag(TRAINING, "Epochs of a training.", shown("epochs", 50))]
+Seed = Annotated[int, flag(TRAINING, "Seed of the splits, the search and every training.")]
+BackboneName = Annotated[
+    str | None,
+    flag(
+        TRAINING,
+        "Frozen network: efficientnet_lite0, or a convolutional one of torchvision (resnet18, ...).",
+        shown("backbone", DEFAULTS.backbone),
+    ),
+]
+BackboneWeights = Annotated[str, flag(TRAINING, "imagenet, random, or the file of a state dict.")]
+ObjectiveName = Annotated[
+    Objective,
+    flag(TRAINING, "What is maximised, on validation pictures; auto: combined with masks, else image_auroc."),
+]
+Results = Annotated[Path, flag(RECORD, "Folder of all studies.")]
+Study = Annotated[str | None, flag(RECORD, "Name of the study.", "<category>-<time>")]
+
+
+def make_train_spec(
+    demo: bool,
+    image_size: int | None,
+    batch_size: int,
+    epochs: int | None,
+    seed: int,
+    backbone: str | None,
+    backbone_weights: str,
+    objective: Objective,
+) -> TrainSpec:
+    """Flags that were not given take the demo's values with --demo, else the seed's."""
+    given = {"image_size": image_size, "epochs": epochs, "backbone": backbone}
+    chosen = {name: value for name, value in given.items() if value is not None}
+    usual = {name: DEMO[name] for name in given} if demo else {}
+    if backbone_weights not in ("imagenet", "random"):
+        backbone_weights = str(Path(backbone_weights).absolute())
+    return TrainSpec(
+        batch_size=batch_size,
+        seed=seed,
+        backbone_weights=backbone_weights,
+        objective=objective,
+        **(usual | chosen),
+    )
+
+
+def make_study_specs(
+    category: list[str],
+    data_root: Path,
+    textures: Path,
+    results: Path,
+    study: str | None,
+    skip_broken: bool,
+    demo: bool,
+    train_spec: TrainSpec,
+    settings: dict[str, Any],
+) -> list[StudySpec]:
+    """One spec a category; several categories share the name of the study as a prefix."""
+    if demo:
+        data_root, textures = demo_folders(category)
+    names = category if demo else find_categories(category, data_root.absolute())
+    now = f"{datetime.now():%Y%m%d-%H%M%S}"
+    base = StudySpec(
+        category=names[0],
+        study="study",
+        train=train_spec,
+        data_root=data_root.absolute(),
+        textures=textures.absolute(),
+        results=results.absolute(),
+        skip_broken=skip_broken,
+        demo=demo,
+        command=shlex.join(["python", "-m", "las_tune", *sys.argv[1:]]),
+        **settings,
+    )
+    if study is None:
+        return [replace(base, category=name, study=f"{_plain(name)}-{now}") for name in names]
+    return [replace(base, category=n, study=study if len(names) == 1 else f"{study}-{_plain(n)}") for n in names]
+
+
+def _plain(category: str) -> str:
+    """A category's name in the letters that a study's name may have."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", category).strip("_.-")[:60] or "category"
+
+
+def find_categories(given: list[str], data_root: Path) -> list[str]:
+    """The categories named, each checked before anything runs; 'all' is every one found."""
+    from las_tune.data.category import index_category, list_categories
+
+    names = list_categories(data_root) if "all" in given else list(dict.fromkeys(given))
+    for name in names:
+        index_category(data_root, name)
+    return names
+
+
+def absolute_uri(text: str) -> str:
+    """Paths become absolute: workers run in other folders. URIs stay, but for a relative sqlite file."""
+    if text.startswith("sqlite:///") and not text.startswith("sqlite:////"):
+        return f"sqlite:///{Path(text.removeprefix('sqlite:///')).absolute()}"
+    if not text or "://" in text:
+        return text
+    return str(Path(text).absolute())
