@@ -183,7 +183,7 @@ PICTURES = [
         "nothing but broken pictures",
         BOTH,
         "--skip-broken",
-        "At least one picture must be readable ... got 5 broken ones ... {here}/d/part/train/good/",
+        "At least one picture must be readable ... got 6 broken ones ... {here}/d/part/train/good/",
         lambda here: [cut_off(path) for path in (here / "d/part/train/good").iterdir()],
     ),
     Bad(

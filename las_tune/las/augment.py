@@ -115,9 +115,10 @@ def _color_jitter(textures: Tensor, brightness: Tensor, contrast: Tensor, satura
 
 
 def _auto_contrast(textures: Tensor) -> Tensor:
-    """Stretch each channel to the whole of [0, 1]; a flat channel stays as it is."""
+    """Stretch each channel to the whole of [0, 1]; one that spans less than half an 8-bit step is flat and stays."""
     low, high = textures.amin((2, 3), keepdim=True), textures.amax((2, 3), keepdim=True)
-    return torch.where(high > low, (textures - low) / (high - low).clamp_min(1e-6), textures)
+    span = high - low
+    return torch.where(span > 0.5 / 255, (textures - low) / span.clamp_min(0.5 / 255), textures)
 
 
 def _gaussian_blur(textures: Tensor, sigma: Tensor) -> Tensor:
