@@ -92,8 +92,6 @@ def tune(
     Trial 0 is the baseline: the seed program's own hyperparameters. The champion is registered in MLflow as
     las-CATEGORY with alias champion.
     """
-    from las_tune.tuning.study import run_study
-
     settings: dict[str, Any] = {
         "space": str(Path(space).absolute()) if space.endswith(".toml") or "/" in space else space,
         "trials": trials if trials is not None else DEMO["trials"] if demo else 32,
@@ -111,6 +109,7 @@ def tune(
     train_spec = make_train_spec(demo, image_size, batch_size, epochs, seed, backbone, backbone_weights, objective)
     specs = make_study_specs(category, data_root, textures, results, study, skip_broken, demo, train_spec, settings)
     from las_tune.console import StudyConsole, print_summary
+    from las_tune.tuning.study import run_study
 
     for spec in specs:
         title = f"las_tune {__version__}: study {spec.study}, {spec.trials} trials of {spec.train.epochs} epochs"
@@ -147,9 +146,6 @@ def train(
     study: Study = None,
 ) -> None:
     """Train one detector without Ray: the seed program's job, by the code that a trial runs."""
-    from las_tune.console import StudyConsole, print_training
-    from las_tune.tuning.single import run_single
-
     train_spec = make_train_spec(
         demo, image_size, batch_size, epochs, seed, backbone, backbone_weights, objective
     ).replace(
@@ -159,7 +155,11 @@ def train(
         beta_mean=beta_mean,
         beta_std=beta_std,
     )
-    for spec in make_study_specs(category, data_root, textures, results, study, skip_broken, demo, train_spec, {}):
+    specs = make_study_specs(category, data_root, textures, results, study, skip_broken, demo, train_spec, {})
+    from las_tune.console import StudyConsole, print_training
+    from las_tune.tuning.single import run_single
+
+    for spec in specs:
         title = f"las_tune {__version__}: training {spec.study}, {train_spec.epochs} epochs"
         with StudyConsole(title, train_spec.epochs, train_spec.epochs) as console:
             _render_demo(spec, console.progress)

@@ -130,7 +130,7 @@ def print_summary(summary: dict[str, Any], folder: Any) -> None:
     )
     console.print(f"champion: {format_params(champion['params'])}")
     console.print(f"model:    {summary['model_uri']}")
-    console.print(f"files:    {folder}")
+    print_lines([f"files:    {folder}"])
     console.print("compare the trials:")
     if summary["tracking_uri"].startswith("http"):
         address = summary["tracking_uri"].rstrip("/")

@@ -30,4 +30,5 @@ def focal_loss(logits: Tensor, labels: Tensor, gamma: float, hard_share: float) 
     signed = torch.where(labels > 0.5, logits, -logits).flatten()
     count = max(1, round(hard_share * signed.numel()))
     hardest = signed if count == signed.numel() else signed.topk(count, largest=False, sorted=False).values
-    return (torch.sigmoid(-hardest) ** gamma * F.softplus(-hardest)).mean()
+    modulation = torch.exp(-gamma * F.softplus(hardest))  # (1 - p)^γ, with a gradient where p is 1 and γ < 1
+    return (modulation * F.softplus(-hardest)).mean()

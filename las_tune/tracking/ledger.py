@@ -36,6 +36,7 @@ class Ledger:
         self._tags = dict(tags)
         self._runs: dict[int, str] = {}
         self.parent_run_id = ""
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # MLflow's own 7 are four silent minutes
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
         logging.getLogger("mlflow").setLevel(logging.WARNING)
         mlflow.set_tracking_uri(tracking_uri)
@@ -45,7 +46,7 @@ class Ledger:
         except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:
             raise UserError(
                 "--tracking-uri must be an MLflow store that can be written to",
-                without_password(f"{tracking_uri} ({' '.join(str(error).split())[:160]})"),
+                without_password(f"{tracking_uri} ({' '.join(str(error).split())})")[:300],
                 "give a database (sqlite:///FILE) or a server (http://HOST:PORT)",
             ) from error
 

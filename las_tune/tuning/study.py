@@ -26,6 +26,7 @@ from las_tune.tuning.select import select_champion
 from las_tune.tuning.space import Space, load_space, space_for
 from las_tune.tuning.trainable import SharedStudy
 from las_tune.tuning.tuner import (
+    Resources,
     evaluate_remotely,
     load_trained,
     prepare_remotely,
@@ -55,21 +56,23 @@ def run_study(spec: StudySpec, listeners: Sequence[Listener], progress: Progress
     ledger = Ledger(spec.tracking_uri, spec.experiment, spec.results / "mlartifacts", tags)
     progress("starting Ray", 0, 1)
     with ray_cluster(spec.address):
+        resources = resources_of(spec)
         make_folder(spec.folder)
         log = TrainingLog(spec.folder, spec.category, datetime.now())
         write_json(spec.folder / "splits.json", pictures.split.as_dict())
         ledger.start_study(spec.study, _parameters(spec, space))
         try:
-            summary = _search_and_promote(spec, space, backbone, pictures, ledger, [*listeners, ledger, log], progress)
+            everyone = [*listeners, ledger, log]
+            summary = _search_and_promote(spec, space, backbone, pictures, resources, ledger, everyone, progress)
+            summary["seconds"] = round(time.monotonic() - started, 1)
+            write_json(spec.folder / "summary.json", summary)
+            written = [spec.folder / "summary.json", spec.folder / "splits.json", log.path, *space.sources]
+            ledger.log_artifacts(ledger.parent_run_id, written)
+            ledger.end_study("FINISHED")
         except BaseException as error:
             log.write(f"ended by {type(error).__name__}: {error}")
             ledger.end_study("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
             raise
-    summary["seconds"] = round(time.monotonic() - started, 1)
-    write_json(spec.folder / "summary.json", summary)
-    written = [spec.folder / "summary.json", spec.folder / "splits.json", log.path, *space.sources]
-    ledger.log_artifacts(ledger.parent_run_id, written)
-    ledger.end_study("FINISHED")
     return summary
 
 
@@ -78,11 +81,11 @@ def _search_and_promote(
     space: Space,
     backbone: Backbone,
     pictures: StudyPictures,
+    resources: Resources,
     ledger: Ledger,
     listeners: Sequence[Listener],
     progress: Progress,
 ) -> dict[str, Any]:
-    resources = resources_of(spec)
     progress("computing frozen features", 0, 1)
     backbone_ref, data_ref = prepare_remotely(backbone, pictures, resources)
     shared = SharedStudy(spec.train, backbone_ref, data_ref, resources.num_threads)

@@ -48,7 +48,7 @@ def ray_cluster(address: str | None) -> Iterator[None]:
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # verbose=0 is silent in the old output only
     try:
         ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, SystemExit) as error:  # Ray itself exits where nobody answers
         if address is None:
             raise
         reason = " ".join(str(error).split())[:160]
@@ -66,7 +66,15 @@ def resources_of(spec: StudySpec) -> Resources:
     cluster = ray.cluster_resources()
     gpus = spec.gpus_per_trial if spec.gpus_per_trial is not None else min(1.0, cluster.get("GPU", 0.0))
     cores = max(int(node["Resources"].get("CPU", 0)) for node in ray.nodes())
-    return Resources(spec.cpus_per_trial or max(1, cores // 4), gpus)
+    wanted = Resources(spec.cpus_per_trial or max(1, cores // 4), gpus)
+    nodes = [node["Resources"] for node in ray.nodes()]
+    if not any(node.get("CPU", 0) >= wanted.cpus and node.get("GPU", 0) >= wanted.gpus for node in nodes):
+        raise UserError(
+            "--cpus-per-trial and --gpus-per-trial must fit on one machine of the cluster",
+            f"{wanted.cpus:g} CPUs and {wanted.gpus:g} GPUs",
+            f"the largest has {cores} CPUs and {max(n.get('GPU', 0) for n in nodes):g} GPUs",
+        )
+    return wanted
 
 
 def prepare_remotely(backbone: Backbone, pictures: StudyPictures, resources: Resources) -> tuple[Any, Any]:
