@@ -166,7 +166,10 @@ def train(
         training.epoch += 1
         if not math.isfinite(loss_normal + loss_las):
             raise TrainingDivergedError(f"loss is not finite in epoch {training.epoch}: {loss_normal} + {loss_las}")
-        metrics = metrics_of(score_features(training.head, data.validation.maps, spec.image_size), data.validation)
+        heat = score_features(training.head, data.validation.maps, spec.image_size)
+        if not heat.isfinite().all():  # the last step of an epoch shows in no loss
+            raise TrainingDivergedError(f"scores are not finite after epoch {training.epoch}")
+        metrics = metrics_of(heat, data.validation)
         objective = objective_value(spec.objective, metrics)
         if objective > training.best_objective:
             training.best_objective, training.best_epoch = objective, training.epoch
