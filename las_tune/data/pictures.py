@@ -98,7 +98,7 @@ def decode_paths(
             if progress:
                 progress(index + 1, len(paths))
     if skipped and not kept:
-        raise DataError("At least one picture must be readable", f"{len(skipped)} broken ones", skipped[0])
+        raise DataError("At least one picture must be readable", f"{len(skipped)} broken ones", skipped[0].rstrip("."))
     return decoded[: len(kept)], kept, tuple(skipped)
 
 

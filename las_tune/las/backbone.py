@@ -168,7 +168,7 @@ def _last_at_strides(stages: list[nn.Module], name: str) -> list[int]:
     with torch.inference_mode():
         for index, stage in enumerate(stages):
             x = stage.eval()(x)
-            if x.ndim == 4:
+            if x.ndim == 4 and x.shape[2] == x.shape[3]:  # channels first
                 last[side // x.shape[2]] = index
     if not set(FEATURE_STRIDES) <= set(last):
         raise _not_a_backbone(name)
