@@ -109,13 +109,6 @@ def test_geometry_equals_per_pixel_loops(drawn: str, parameters: dict[str, Tenso
     assert (after - before).abs().max() > 0.05
 
 
-def test_a_quarter_turn_is_exact() -> None:
-    before, zero = textures(), torch.zeros(2)
-    still = {"shift_y": zero, "shift_x": zero, "flip_y": zero.bool(), "flip_x": zero.bool()}
-    turned = module._affine(before, angle=torch.full((2,), math.pi / 2), scale=torch.ones(2), **still)
-    torch.testing.assert_close(turned, before.rot90(1, (2, 3)), atol=1e-5, rtol=0)
-
-
 def test_color_jitter_equals_loops(parameters: dict[str, Tensor]) -> None:
     before = textures(4, size=7)
     after = apply_augmentations(before, only("color_jitter", batch=4), seeded())
