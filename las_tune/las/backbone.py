@@ -62,7 +62,8 @@ class Backbone(nn.Module):
         """Args:
             pictures: (B, 3, H, W) float in [0, 1], RGB.
 
-        Returns: feature maps (B, H/8, W/8, C1) and (B, H/16, W/16, C2), finest first, rounded up.
+        Returns: feature maps (B, H/8, W/8, C1) and (B, H/16, W/16, C2), finest first; sizes that do not
+            divide are rounded as the network pads.
         """
         normalised = (pictures - self.mean) / self.std
         maps = self.network(normalised.contiguous(memory_format=torch.channels_last))

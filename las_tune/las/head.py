@@ -17,7 +17,7 @@ class Head(nn.Module):
     Between the adaptor and the discriminator's first layer there is nothing, so the two are one linear map,
     W = W2 W1 and b = W2 b1 + b2, and that map is applied to each feature map at its own resolution before the
     coarser one is upsampled: a linear map of the channels and an interpolation over the grid commute. It is the same
-    function of the same parameters as two layers on the joined features, at less than a sixth of the products.
+    function of the same parameters as two layers on the joined features, at about a sixth of the products a patch.
     """
 
     def __init__(self, channels: Sequence[int], hidden_width: int, generator: Generator) -> None:

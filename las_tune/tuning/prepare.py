@@ -160,15 +160,16 @@ def resolve_objective(spec: TrainSpec, has_masks: bool) -> TrainSpec:
     return spec
 
 
-def share(backbone: Backbone, pictures: StudyPictures, progress: Progress | None = None) -> SharedData:
+def share(
+    backbone: Backbone, fit: Array, validation: Labelled, textures: Array, progress: Progress | None = None
+) -> SharedData:
     """Pass every picture that is not synthesised through the frozen network, once."""
-    validation = pictures.validation
     targets = pixel_targets(validation.masks) if validation.masks is not None else None
     return SharedData(
-        pictures=pictures.fit,
-        foreground=foreground_of(pictures.fit),
-        textures=pictures.textures,
-        fit_maps=features_of(backbone, pictures.fit, "features of fit pictures", progress),
+        pictures=fit,
+        foreground=foreground_of(fit),
+        textures=textures,
+        fit_maps=features_of(backbone, fit, "features of fit pictures", progress),
         validation_maps=features_of(backbone, validation.pictures, "features of validation pictures", progress),
         validation_labels=validation.labels,
         targets=(targets.positive.numpy(), targets.negative.numpy(), targets.region_weight.numpy())

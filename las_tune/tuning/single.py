@@ -41,7 +41,7 @@ def run_single(spec: StudySpec, listeners: Sequence[Listener], progress: Progres
     write_json(spec.folder / "splits.json", pictures.split.as_dict())
     log = TrainingLog(spec.folder, spec.category, datetime.now())
     listeners = [*listeners, log]
-    data = share(backbone, pictures, progress).to_device(device)
+    data = share(backbone, pictures.fit, pictures.validation, pictures.textures, progress).to_device(device)
 
     trial = TrialRecord(0, train_spec.hyperparameters())
     for listener in listeners:

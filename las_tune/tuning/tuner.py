@@ -80,22 +80,15 @@ def resources_of(spec: StudySpec) -> Resources:
 def prepare_remotely(backbone: Backbone, pictures: StudyPictures, resources: Resources) -> tuple[Any, Any]:
     """Compute the shared data where trials run. Returns references to the backbone and to the SharedData."""
     backbone_ref = ray.put(backbone)
-    without_test = StudyPictures(
-        **{
-            **pictures.__dict__,
-            "sealed_test": None,
-            "calibration": None,
-            "split": None,
-        }  # never leave the driver
-    )
     task = ray.remote(_share).options(num_cpus=resources.cpus, num_gpus=resources.gpus)
-    data_ref = task.remote(backbone_ref, without_test)
+    # Fit, validation and textures: the sealed test does not leave the driver before promotion.
+    data_ref = task.remote(backbone_ref, pictures.fit, pictures.validation, pictures.textures)
     ray.wait([data_ref], fetch_local=False)
     return backbone_ref, data_ref
 
 
-def _share(backbone: Backbone, pictures: StudyPictures) -> SharedData:
-    return share(backbone.to(pick_device("auto")), pictures)
+def _share(backbone: Backbone, fit: Array, validation: Labelled, textures: Array) -> SharedData:
+    return share(backbone.to(pick_device("auto")), fit, validation, textures)
 
 
 def evaluate_remotely(
