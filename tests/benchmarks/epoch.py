@@ -1,0 +1,219 @@
+"""Time one epoch of training and validation: the engine against a straightforward loop, in turn, in one process.
+
+    python -m tests.benchmarks.epoch                              # CPU: 54 + 97 pictures, as MPDD's metal_plate
+    python -m tests.benchmarks.epoch --num-fit 289 --num-test 79  # GPU: as bracket_black
+
+Rendered pictures and random weights: the arithmetic is that of real ones. Prints a table and, last, one JSON line.
+The floor is the arithmetic that the engine's own epoch holds (counted by torch), at the measured rate of a large matrix
+product: float32 on a CPU, bfloat16 on a GPU.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import cyclopts
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from las_tune.data.demo_part import Surfaces, render_picture, spectral_noise
+from las_tune.las.backbone import Backbone, load_backbone
+from las_tune.las.scoring import score_features
+from las_tune.las.train import TrainData, Training, pick_device, train, train_epoch
+from las_tune.spec import TrainSpec
+from las_tune.tuning.prepare import Labelled, share
+from tests.benchmarks.plain import PlainTraining
+
+NUM_TEXTURES = 40
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """fit and textures (N, 3, S, S) uint8; test with labels and masks."""
+
+    fit: np.ndarray[Any, Any]
+    textures: np.ndarray[Any, Any]
+    test: Labelled
+
+
+def render(num_fit: int, num_test: int, size: int) -> Pictures:
+    """Rendered brackets, half of the test pierced, and coloured noise as textures."""
+    surfaces = Surfaces.draw(np.random.default_rng(0), size)
+    defects = ["good"] * num_fit + ["good", "hole"] * num_test
+    drawn = [
+        render_picture(np.random.default_rng(index), surfaces, size, defect)
+        for index, defect in enumerate(defects[: num_fit + num_test])
+    ]
+    pictures = np.stack([picture.transpose(2, 0, 1) for picture, _ in drawn])
+    masks = np.stack([np.zeros((size, size), bool) if mask is None else mask > 0 for _, mask in drawn[num_fit:]])
+    labels = masks.any((1, 2))
+    return Pictures(pictures[:num_fit], textures(size), Labelled(pictures[num_fit:], labels, masks))
+
+
+def textures(size: int) -> np.ndarray[Any, Any]:
+    """(40, 3, S, S) uint8 coloured noise."""
+    generator = np.random.default_rng(1)
+    fields = [np.stack([spectral_noise(generator, size, 1.2) for _ in range(3)]) for _ in range(NUM_TEXTURES)]
+    return np.clip(128 + 50 * np.stack(fields), 0, 255).astype(np.uint8)
+
+
+def seconds_of(work: Callable[[], object], device: torch.device) -> float:
+    """Wall time, the device's queue included."""
+    synchronize(device)
+    started = time.perf_counter()
+    work()
+    synchronize(device)
+    return time.perf_counter() - started
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for the device."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def matrix_rate(device: torch.device) -> float:
+    """Multiplications and additions a second in a large matrix product: float32 on a CPU, bfloat16 on a GPU."""
+    side, dtype = (8192, torch.bfloat16) if device.type == "cuda" else (2048, torch.float32)
+    left, right = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+    return 2 * side**3 / min(seconds_of(lambda: left @ right, device) for _ in range(7))
+
+
+def count_flops(work: Callable[[], object]) -> int:
+    """Multiplications and additions of the matrix products and convolutions in work."""
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops()
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Of the device where it is a GPU, else of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def first(data: TrainData, number: int) -> TrainData:
+    """The same with few pictures, repeated where there are not enough."""
+    index = torch.arange(number, device=data.pictures.device) % len(data.pictures)
+    maps = [m[index] for m in data.maps]
+    return TrainData(data.pictures[index], data.foreground[index], maps, data.textures, data.validation)
+
+
+def epoch_flops(spec: TrainSpec, backbone: Backbone, data: TrainData) -> tuple[float, float]:
+    """Arithmetic of the steps of an epoch, and of its validation."""
+    batch = min(spec.batch_size, len(data.pictures))
+    training = Training(spec, backbone.channels, data.pictures.device)
+    step = count_flops(lambda: train_epoch(training, spec, backbone, first(data, batch)))
+    scoring = count_flops(lambda: score_features(training.head, data.validation.maps, spec.image_size))
+    return step * len(data.pictures) / batch, float(scoring)
+
+
+def arithmetic_share(spec: TrainSpec, backbone: Backbone, data: TrainData, rate: float) -> float:
+    """Share of the machine's matrix rate that training steps reach at the batch size of spec."""
+    device = data.pictures.device
+    few = first(data, spec.batch_size * 4)
+    training = Training(spec, backbone.channels, device)
+    seconds_of(lambda: train_epoch(training, spec, backbone, few), device)
+    taken = min(seconds_of(lambda: train_epoch(training, spec, backbone, few), device) for _ in range(3))
+    return epoch_flops(spec, backbone, few)[0] / taken / rate
+
+
+def show(rows: Sequence[tuple[str, str]], title: str) -> None:
+    """Print a table of two columns."""
+    table = Table(title=title, show_header=False)
+    for row in rows:
+        table.add_row(*row)
+    Console(width=110).print(table)
+
+
+def main(
+    *,
+    device: str = "auto",
+    backbone: str = "wide_resnet50_2",
+    image_size: int = 288,
+    batch_size: int = 8,
+    num_fit: int = 54,
+    num_test: int = 97,
+    rounds: Annotated[int, cyclopts.Parameter(help="Epochs of each, in turn; the median counts.")] = 1,
+    share_at_batch: Annotated[tuple[int, ...], cyclopts.Parameter(help="Report the arithmetic share there.")] = (),
+) -> None:
+    """Time ours and the plain loop."""
+    on = pick_device(device)
+    spec = TrainSpec(
+        image_size=image_size, batch_size=batch_size, backbone=backbone, backbone_weights="random",
+        objective="combined", epochs=rounds + 1,
+    )  # fmt: skip
+    pictures = render(num_fit, num_test, image_size)
+    network = load_backbone(backbone, "random").to(on)
+    data = share(network, pictures.fit, pictures.test, pictures.textures).to_device(on)
+    rate = matrix_rate(on)
+    train_flops, validation_flops = epoch_flops(spec, network, data)
+
+    epochs = train(spec, network, data)
+    next(epochs)  # warms caches up, as any study does
+    plain = PlainTraining(spec, *map(torch.from_numpy, (pictures.fit, pictures.textures, pictures.test.pictures, pictures.test.labels)), device=str(on))  # fmt: skip  # noqa: E501
+    warm_up(plain)
+    ours, others, memory = [], [], 0.0
+    for _ in range(rounds):
+        if on.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(on)
+        ours.append(seconds_of(lambda: next(epochs), on))
+        memory = memory or peak_memory_mb(on)
+        others.append(seconds_of(plain.epoch, on))
+    training = Training(spec, network.channels, on)
+    training_s = seconds_of(lambda: train_epoch(training, spec, network, data), on)
+
+    seconds_ours, seconds_plain = statistics.median(ours), statistics.median(others)
+    floor = (train_flops + validation_flops) / rate
+    shares = {at: arithmetic_share(spec.replace(batch_size=at), network, data, rate) for at in share_at_batch}
+    name = torch.cuda.get_device_name(on) if on.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
+    show(
+        [
+            ("ours", f"{seconds_ours:.2f} s an epoch, of it {training_s:.2f} s training"),
+            ("plain loop", f"{seconds_plain:.2f} s an epoch"),
+            ("ratio", f"{seconds_plain / seconds_ours:.2f}"),
+            ("matrix rate", f"{rate / 1e9:.0f} GFLOP/s"),
+            ("arithmetic of the epoch", f"{(train_flops + validation_flops) / 1e9:.0f} GFLOP: at least {floor:.2f} s"),
+            ("share of the floor", f"{floor / seconds_ours:.0%}"),
+            *((f"share of the rate in training at batch {at}", f"{share:.0%}") for at, share in shares.items()),
+        ],
+        f"{backbone}, {image_size} px, batch {batch_size}, {num_fit} + {num_test} pictures, {name}",
+    )
+    result = {
+        "device": name,
+        "backbone": backbone,
+        "image_size": image_size,
+        "seconds_ours": round(seconds_ours, 3),
+        "seconds_plain": round(seconds_plain, 3),
+        "ratio": round(seconds_plain / seconds_ours, 2),
+        "pictures_per_s": round(num_fit / seconds_ours, 2),
+        "flop_floor_s": round(floor, 3),
+        "fraction_of_floor": round(floor / seconds_ours, 3),
+        "peak_memory_mb": round(memory),
+    }
+    print(json.dumps(result | ({"training_share_at_batch": shares} if shares else {})))
+
+
+def warm_up(plain: PlainTraining) -> None:
+    """One batch of each part, unmeasured."""
+    fit, test, labels = plain.fit, plain.test, plain.labels
+    plain.fit, plain.test, plain.labels = fit[: plain.spec.batch_size], test[:8], labels[:8]
+    plain.epoch()
+    plain.fit, plain.test, plain.labels = fit, test, labels
+
+
+if __name__ == "__main__":
+    app = cyclopts.App()
+    app.default(main)
+    app()
