@@ -27,9 +27,12 @@ from las_tune.flags import (
     Epochs,
     ImageSize,
     ObjectiveName,
+    Precision,
     Results,
     Seed,
     SkipBroken,
+    StoreLimit,
+    StoreType,
     Study,
     Textures,
     absolute_uri,
@@ -69,6 +72,9 @@ def tune(
     backbone: BackboneName = None,
     backbone_weights: BackboneWeights = DEFAULTS.backbone_weights,
     objective: ObjectiveName = "auto",
+    store_dtype: StoreType = DEFAULTS.store_dtype,
+    store_limit_gb: StoreLimit = None,
+    head_precision: Precision = DEFAULTS.head_precision,
     trials: Annotated[int | None, flag(SEARCH, "Trials, the baseline among them.", shown("trials", 32))] = None,
     space: Annotated[str, flag(SEARCH, "Search space: a name or a TOML file.", "the category's, else default")] = "",
     sampler: Annotated[Sampler, flag(SEARCH, "How Optuna proposes trials.")] = "tpe",
@@ -101,12 +107,15 @@ def tune(
         "gpus_per_trial": gpus_per_trial,
         "cpus_per_trial": cpus_per_trial,
         "max_concurrent": max_concurrent,
+        "store_limit_gb": store_limit_gb,
         "address": address,
         "storage": absolute_uri(storage),
         "tracking_uri": absolute_uri(tracking_uri),
         "experiment": experiment,
     }
-    train_spec = make_train_spec(demo, image_size, batch_size, epochs, seed, backbone, backbone_weights, objective)
+    train_spec = make_train_spec(
+        demo, image_size, batch_size, epochs, seed, backbone, backbone_weights, objective, store_dtype, head_precision
+    )
     specs = make_study_specs(category, data_root, textures, results, study, skip_broken, demo, train_spec, settings)
     from las_tune.console import StudyConsole, print_summary
     from las_tune.tuning.study import run_study
@@ -135,6 +144,9 @@ def train(
     backbone: BackboneName = None,
     backbone_weights: BackboneWeights = DEFAULTS.backbone_weights,
     objective: ObjectiveName = "auto",
+    store_dtype: StoreType = DEFAULTS.store_dtype,
+    store_limit_gb: StoreLimit = None,
+    head_precision: Precision = DEFAULTS.head_precision,
     adaptor_lr: Annotated[float, flag(TRAINING, "Learning rate of the adaptor.")] = DEFAULTS.adaptor_lr,
     discriminator_lr: Annotated[
         float, flag(TRAINING, "Learning rate of the discriminator.")
@@ -147,7 +159,7 @@ def train(
 ) -> None:
     """Train one detector without Ray: the seed program's job, by the code that a trial runs."""
     train_spec = make_train_spec(
-        demo, image_size, batch_size, epochs, seed, backbone, backbone_weights, objective
+        demo, image_size, batch_size, epochs, seed, backbone, backbone_weights, objective, store_dtype, head_precision
     ).replace(
         adaptor_lr=adaptor_lr,
         discriminator_lr=discriminator_lr,
@@ -155,7 +167,8 @@ def train(
         beta_mean=beta_mean,
         beta_std=beta_std,
     )
-    specs = make_study_specs(category, data_root, textures, results, study, skip_broken, demo, train_spec, {})
+    settings = {"store_limit_gb": store_limit_gb}
+    specs = make_study_specs(category, data_root, textures, results, study, skip_broken, demo, train_spec, settings)
     from las_tune.console import StudyConsole, print_training
     from las_tune.tuning.single import run_single
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from cyclopts import Group, Parameter
 
 from las_tune.demo import DEMO, demo_folders
-from las_tune.spec import MPDD_CATEGORIES, Objective, StudySpec, TrainSpec
+from las_tune.spec import MPDD_CATEGORIES, HeadPrecision, Objective, StoreDtype, StudySpec, TrainSpec
 
 DATA = Group("Data", sort_key=1)
 TRAINING = Group("Training", sort_key=2)
@@ -62,6 +62,12 @@ ObjectiveName = Annotated[
     Objective,
     flag(TRAINING, "What is maximised, on validation pictures; auto: combined with masks, else image_auroc."),
 ]
+StoreType = Annotated[StoreDtype, flag(RESOURCES, "What stored features are kept in.")]
+StoreLimit = Annotated[
+    float | None,
+    flag(RESOURCES, "Most that stored features may take, in GB; above it trials compute them again.", "half of memory"),
+]
+Precision = Annotated[HeadPrecision, flag(RESOURCES, "How a GPU multiplies the head's matrices.")]
 Results = Annotated[Path, flag(RECORD, "Folder of all studies.")]
 Study = Annotated[str | None, flag(RECORD, "Name of the study.", "<category>-<time>")]
 
@@ -75,6 +81,8 @@ def make_train_spec(
     backbone: str | None,
     backbone_weights: str,
     objective: Objective,
+    store_dtype: StoreDtype,
+    head_precision: HeadPrecision,
 ) -> TrainSpec:
     """Flags that were not given take the demo's values with --demo, else the seed's."""
     given = {"image_size": image_size, "epochs": epochs, "backbone": backbone}
@@ -87,6 +95,8 @@ def make_train_spec(
         seed=seed,
         backbone_weights=backbone_weights,
         objective=objective,
+        store_dtype=store_dtype,
+        head_precision=head_precision,
         **(usual | chosen),
     )
 

@@ -16,6 +16,8 @@ from las_tune.errors import UserError
 
 Foreground = Literal["otsu", "none"]
 Objective = Literal["auto", "image_auroc", "pixel_aupro", "combined"]
+StoreDtype = Literal["float32", "float16", "bfloat16"]
+HeadPrecision = Literal["float32", "tf32"]
 Sampler = Literal["tpe", "random"]
 Scheduler = Literal["asha", "none"]
 
@@ -71,6 +73,10 @@ class TrainSpec:
     objective: Objective = "auto"
     """What the best epoch is chosen by, on validation pictures; auto is combined with masks, image_auroc without."""
     device: str = "auto"
+    store_dtype: StoreDtype = "float32"
+    """What stored features are kept in: the half types take half the memory and round to 3 or 2 digits."""
+    head_precision: HeadPrecision = "float32"
+    """How a GPU multiplies the head's matrices; tf32 is faster and rounds factors to 10 bits."""
 
     def __post_init__(self) -> None:
         for name in ("adaptor_lr", "discriminator_lr"):
@@ -107,6 +113,16 @@ class TrainSpec:
         _require(32 <= self.image_size <= 2048, "--image-size must lie in 32..2048 pixels", self.image_size)
         _require(self.batch_size >= 1, "--batch-size must be at least 1", self.batch_size)
         _require(self.epochs >= 1, "--epochs must be at least 1", self.epochs)
+        _require(
+            self.store_dtype in get_args(StoreDtype),
+            "--store-dtype must be float32, float16 or bfloat16",
+            repr(self.store_dtype),
+        )
+        _require(
+            self.head_precision in get_args(HeadPrecision),
+            "--head-precision must be float32 or tf32",
+            repr(self.head_precision),
+        )
         _require(0 <= self.seed < 2**31, "--seed must lie in 0..2147483647", self.seed)
 
     def replace(self, **changes: Any) -> TrainSpec:
@@ -153,6 +169,8 @@ class StudySpec:
     """None: a quarter of the machine, at least one."""
     max_concurrent: int | None = None
     time_budget_s: float | None = None
+    store_limit_gb: float | None = None
+    """Most that stored features may take; above it trials compute them again. None: half of Ray's object store."""
     address: str | None = None
     """Ray cluster; None: this machine."""
     storage: str = ""
@@ -188,6 +206,11 @@ class StudySpec:
             self.time_budget_s is None or self.time_budget_s > 0,
             "--time-budget must be above 0 seconds",
             self.time_budget_s,
+        )
+        _require(
+            self.store_limit_gb is None or self.store_limit_gb >= 0,
+            "--store-limit-gb must be at least 0",
+            self.store_limit_gb,
         )
         for name in ("data_root", "textures", "results"):
             assert getattr(self, name).is_absolute(), f"{name} must be absolute"

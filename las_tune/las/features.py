@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -63,6 +64,30 @@ def store_features(
     return [torch.cat(maps) for maps in zip(*batches, strict=True)]
 
 
-def take(maps: Sequence[Tensor], index: Tensor | slice) -> list[Tensor]:
-    """The maps of some pictures, as float32."""
-    return [m[index].float() for m in maps]
+@dataclass(frozen=True)
+class FeatureStore:
+    """Features of N pictures: held, or computed again whenever they are asked for.
+
+    pictures  (N, 3, S, S) uint8 RGB
+    maps      (N, rows, columns, C) each, finest first, float32, float16 or bfloat16; None: computed again
+    backbone  the frozen network, on the device of the pictures
+    """
+
+    pictures: Tensor
+    maps: list[Tensor] | None
+    backbone: Backbone
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def take(self, index: Tensor | slice) -> list[Tensor]:
+        """The maps of some pictures, as float32."""
+        if self.maps is None:
+            return extract_features(self.backbone, self.pictures[index].float() / 255)
+        return [m[index].float() for m in self.maps]
+
+
+def bytes_per_picture(backbone: Backbone, size: int, dtype: torch.dtype) -> int:
+    """What the store holds of one picture of this side in pixels."""
+    blank = torch.zeros(1, 3, size, size, device=backbone.mean.device)
+    return sum(m.numel() for m in extract_features(backbone, blank)) * dtype.itemsize

@@ -41,21 +41,34 @@ class Head(nn.Module):
         """All parameters but the adaptor's."""
         return [*self.hidden.parameters(), *self.norm.parameters(), *self.output.parameters()]
 
-    def forward(self, maps: Sequence[Tensor]) -> Tensor:
+    def first_layer(self) -> tuple[Tensor, Tensor]:
+        """Adaptor and hidden layer as one: weight (hidden, C) and bias (hidden,); in evaluation the norm is in them."""
+        weight = self.hidden.weight @ self.adaptor.weight
+        bias = torch.addmv(self.hidden.bias, self.hidden.weight, self.adaptor.bias)
+        if self.training:
+            return weight, bias
+        running_mean, running_var = self.norm.running_mean, self.norm.running_var
+        assert running_mean is not None and running_var is not None
+        scale = self.norm.weight * torch.rsqrt(running_var + self.norm.eps)
+        return weight * scale.unsqueeze(1), (bias - running_mean) * scale + self.norm.bias
+
+    def forward(self, maps: Sequence[Tensor], first_layer: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """Args:
             maps: feature maps (B, rows, columns, C), finest first.
+            first_layer: what first_layer() gave, to be used for many batches in evaluation.
 
         Returns: (B, rows, columns) logits on the finest grid, high = defective.
         """
-        weight = self.hidden.weight @ self.adaptor.weight
-        bias = torch.addmv(self.hidden.bias, self.hidden.weight, self.adaptor.bias)
+        weight, bias = first_layer or self.first_layer()
         fine, *coarse = maps
         weights = torch.split(weight, list(self.channels), dim=1)
         hidden = F.linear(fine, weights[0], bias)
         for features, part in zip(coarse, weights[1:], strict=True):
-            hidden = hidden + upsample(F.linear(features, part), (fine.shape[1], fine.shape[2]))
-        normed = self.norm(hidden.flatten(0, 2))
-        logits: Tensor = self.output(F.leaky_relu(normed, LEAKY_SLOPE))
+            hidden.add_(upsample(F.linear(features, part), (fine.shape[1], fine.shape[2])))
+        patches = hidden.flatten(0, 2)
+        if self.training:
+            patches = self.norm(patches)
+        logits: Tensor = self.output(F.leaky_relu(patches, LEAKY_SLOPE, inplace=True))
         return logits.view(fine.shape[:3])
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
@@ -11,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from las_tune.las.backbone import Backbone
-from las_tune.las.features import extract_features, take
+from las_tune.las.features import FeatureStore, extract_features
 from las_tune.las.head import Head
 
 SMOOTHING_SIGMA_PX = 4.0
@@ -45,12 +44,13 @@ def picture_scores(maps: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def score_features(head: Head, maps: Sequence[Tensor], size: int, batch_size: int = 16) -> Tensor:
-    """Heat maps of pictures whose features are stored: (N, size, size) float."""
+def score_features(head: Head, features: FeatureStore, size: int, batch_size: int = 16) -> Tensor:
+    """Heat maps of the pictures of a store: (N, size, size) float."""
     head.eval()
+    first_layer = head.first_layer()
     parts = []
-    for start in range(0, len(maps[0]), batch_size):
-        logits = head(take(maps, slice(start, start + batch_size)))
+    for start in range(0, len(features), batch_size):
+        logits = head(features.take(slice(start, start + batch_size)), first_layer)
         parts.append(heat_maps(torch.sigmoid(logits), size))
     return torch.cat(parts)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
@@ -12,10 +13,11 @@ import torch
 from torch import Tensor
 
 from las_tune.las.backbone import Backbone
-from las_tune.las.features import extract_features, take
+from las_tune.las.features import FeatureStore, extract_features
 from las_tune.las.head import Head
 from las_tune.las.losses import focal_loss, normal_loss
 from las_tune.las.masks import grid_labels
+from las_tune.las.memory import peak_memory_mb, reset_peak_memory
 from las_tune.las.metrics import PixelTargets, auroc, average_precision, pixel_metrics
 from las_tune.las.scoring import picture_scores, score_features
 from las_tune.las.synthesis import synthesise
@@ -28,14 +30,14 @@ class TrainingDivergedError(RuntimeError):
 
 @dataclass(frozen=True)
 class Scored:
-    """Pictures to be scored, by their stored features.
+    """Pictures to be scored.
 
-    maps     feature maps (N, rows, columns, C), finest first
-    labels   (N,) bool, 1 = defective
-    targets  the defective pixels; None where masks are missing
+    features  of N pictures
+    labels    (N,) bool, 1 = defective
+    targets   the defective pixels; None where masks are missing
     """
 
-    maps: list[Tensor]
+    features: FeatureStore
     labels: Tensor
     targets: PixelTargets | None
 
@@ -44,18 +46,21 @@ class Scored:
 class TrainData:
     """What a training sees, on its device. The sealed test is not here.
 
-    pictures    (N, 3, S, S) uint8 RGB, defect-free
+    features    of N defect-free pictures, and the pictures
     foreground  (N, 1, S, S) bool, 1 = part
-    maps        stored features of the pictures, finest first
     textures    (M, 3, S, S) uint8 RGB
     validation  what the best epoch is chosen by
     """
 
-    pictures: Tensor
+    features: FeatureStore
     foreground: Tensor
-    maps: list[Tensor]
     textures: Tensor
     validation: Scored
+
+    @property
+    def pictures(self) -> Tensor:
+        """(N, 3, S, S) uint8 RGB, defect-free."""
+        return self.features.pictures
 
 
 class Metrics(TypedDict):
@@ -85,6 +90,8 @@ class EpochResult:
     """The greatest objective so far: it never falls."""
     best_epoch: int
     seconds: float
+    peak_memory_mb: float
+    """The most so far: on a GPU of what tensors took, on a CPU of what the process held at the end of an epoch."""
     state: dict[str, Any] = field(repr=False)
     """Everything that a resume needs; valid until the next epoch is asked for."""
 
@@ -106,16 +113,30 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+@contextmanager
+def head_precision(name: str) -> Iterator[None]:
+    """How a GPU multiplies the head's matrices: float32, or tf32 (10 bits of mantissa, several times faster)."""
+    before = torch.backends.cuda.matmul.fp32_precision
+    torch.backends.cuda.matmul.fp32_precision = "tf32" if name == "tf32" else "ieee"
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.fp32_precision = before
+
+
 class Training:
     """The parts of one training that change: head, optimisers, generator, what was best."""
 
     def __init__(self, spec: TrainSpec, channels: tuple[int, ...], device: torch.device) -> None:
         self.head = Head(channels, spec.hidden_width, torch.Generator().manual_seed(spec.seed)).to(device)
+        adaptor, discriminator = self.head.adaptor.parameters(), self.head.discriminator_parameters()
+        settings: dict[str, Any] = {
+            "weight_decay": spec.weight_decay,
+            "fused": device.type == "cuda",
+        }  # fused: one kernel a step
         self.optimisers = [
-            torch.optim.Adam(self.head.adaptor.parameters(), spec.adaptor_lr, weight_decay=spec.weight_decay),
-            torch.optim.AdamW(
-                self.head.discriminator_parameters(), spec.discriminator_lr, weight_decay=spec.weight_decay
-            ),
+            torch.optim.Adam(adaptor, spec.adaptor_lr, **settings),
+            torch.optim.AdamW(discriminator, spec.discriminator_lr, **settings),
         ]
         self.generator = torch.Generator(device).manual_seed(spec.seed)
         self.epoch = 0
@@ -157,22 +178,27 @@ def train(
 
     Raises: TrainingDivergedError when the loss is not finite.
     """
-    training = Training(spec, backbone.channels, data.pictures.device)
+    device = data.pictures.device
+    reset_peak_memory(device)
+    peak_mb = 0.0
+    training = Training(spec, backbone.channels, device)
     if resume is not None:
         training.load(resume)
     while training.epoch < spec.epochs:
         started = time.perf_counter()
-        loss_normal, loss_las = train_epoch(training, spec, backbone, data)
+        with head_precision(spec.head_precision):
+            loss_normal, loss_las = train_epoch(training, spec, backbone, data)
+            heat = score_features(training.head, data.validation.features, spec.image_size)
         training.epoch += 1
         if not math.isfinite(loss_normal + loss_las):
             raise TrainingDivergedError(f"loss is not finite in epoch {training.epoch}: {loss_normal} + {loss_las}")
-        heat = score_features(training.head, data.validation.maps, spec.image_size)
         if not heat.isfinite().all():  # the last step of an epoch shows in no loss
             raise TrainingDivergedError(f"scores are not finite after epoch {training.epoch}")
         metrics = metrics_of(heat, data.validation)
         objective = objective_value(spec.objective, metrics)
         if objective > training.best_objective:
             training.best_objective, training.best_epoch = objective, training.epoch
+        peak_mb = max(peak_mb, peak_memory_mb(device))
         yield EpochResult(
             epoch=training.epoch,
             loss=loss_normal + loss_las,
@@ -183,6 +209,7 @@ def train(
             best_objective=training.best_objective,
             best_epoch=training.best_epoch,
             seconds=time.perf_counter() - started,
+            peak_memory_mb=peak_mb,
             state=training.state(),
         )
 
@@ -198,7 +225,7 @@ def train_epoch(training: Training, spec: TrainSpec, backbone: Backbone, data: T
     sums = torch.zeros(2, device=device)
     for index in torch.split(order, spec.batch_size):
         synthesised = synthesise(data.pictures[index], data.foreground[index], data.textures, spec, training.generator)
-        normal_maps = take(data.maps, index)
+        normal_maps = data.features.take(index)
         las_maps = extract_features(backbone, synthesised.pictures)
         logits = training.head([torch.cat(pair) for pair in zip(normal_maps, las_maps, strict=True)])
         on_normal, on_las = logits.chunk(2)

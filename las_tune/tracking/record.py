@@ -19,7 +19,7 @@ METRICS = (
     "objective",
 )
 """Numbers of an epoch, in the order in which they are shown."""
-ROW = ("epoch", *METRICS, "seconds")
+ROW = ("epoch", *METRICS, "seconds", "peak_memory_mb")
 """What a trial keeps of an epoch."""
 
 
@@ -51,6 +51,11 @@ class TrialRecord:
     def best_objective(self) -> float | None:
         """The greatest objective so far."""
         return self.best.get("objective")
+
+    @property
+    def peak_memory_mb(self) -> float:
+        """The most that an epoch took, 0 before the first; see EpochResult."""
+        return max((row.get("peak_memory_mb", 0.0) for row in self.epochs), default=0.0)
 
     def add_epoch(self, row: dict[str, float]) -> None:
         """Take the numbers of an epoch."""

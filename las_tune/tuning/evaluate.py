@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from las_tune.las.backbone import Backbone
-from las_tune.las.features import store_features
+from las_tune.las.features import FeatureStore, store_features
 from las_tune.las.head import Head
 from las_tune.las.metrics import pixel_targets
 from las_tune.las.scoring import picture_scores, score_features
@@ -57,19 +57,24 @@ def evaluate(
     size = test.pictures.shape[-1]
     device = backbone.mean.device
     targets = pixel_targets(test.masks) if test.masks is not None else None
+
+    def features(pictures: Array) -> FeatureStore:
+        tensor = torch.from_numpy(pictures)
+        return FeatureStore(tensor, store_features(backbone, tensor), backbone)
+
     scored = Scored(
-        store_features(backbone, torch.from_numpy(test.pictures)),
+        features(test.pictures),
         torch.from_numpy(test.labels).to(device),
         targets.to(device) if targets else None,
     )
-    calibration_maps = store_features(backbone, torch.from_numpy(calibration))
+    normals = features(calibration)
     evaluations = {}
     for name, part in trained.items():
         head = Head(backbone.channels, part.hidden_width, torch.Generator()).to(device)
         head.load_state_dict(part.head)
-        heat = score_features(head, scored.maps, size)
+        heat = score_features(head, scored.features, size)
         scores = picture_scores(heat).cpu().numpy()
-        normal = picture_scores(score_features(head, calibration_maps, size)).cpu().numpy()
+        normal = picture_scores(score_features(head, normals, size)).cpu().numpy()
         threshold = float(np.quantile(normal, 1 - FALSE_POSITIVE_RATE, method="higher"))
         rejected = scores > threshold
         metrics = {name: v for name, v in metrics_of(heat, scored).items() if isinstance(v, float)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from las_tune.data.split import Split, split_category
 from las_tune.data.textures import Textures, load_textures
 from las_tune.errors import DataError, UserError
 from las_tune.las.backbone import Backbone
-from las_tune.las.features import store_features
+from las_tune.las.features import FeatureStore, bytes_per_picture, store_features
 from las_tune.las.masks import otsu_foreground
 from las_tune.las.metrics import PixelTargets, pixel_targets
 from las_tune.las.train import Scored, TrainData
@@ -66,31 +67,44 @@ class StudyPictures:
 
 @dataclass(frozen=True)
 class SharedData:
-    """What every trial of a study sees, as numpy arrays: Ray's object store shares them without a copy."""
+    """What every trial of a study sees, as numpy arrays: Ray's object store shares them without a copy.
+
+    Maps are stored features, finest first, as bytes of store_dtype (numpy has no bfloat16); None where they were
+    above the limit and trials compute them again.
+    """
 
     pictures: Array
     foreground: Array
     textures: Array
-    fit_maps: list[Array]
-    validation_maps: list[Array]
+    fit_maps: list[Array] | None
+    validation_pictures: Array
+    validation_maps: list[Array] | None
     validation_labels: Array
     targets: tuple[Array, Array, Array] | None
+    store_dtype: str
 
-    def to_device(self, device: torch.device) -> TrainData:
-        """The same as tensors, on the device where a training runs."""
+    def to_device(self, backbone: Backbone) -> TrainData:
+        """The same as tensors, where the backbone is."""
+        device = backbone.mean.device
 
         def tensor(array: Array) -> torch.Tensor:
             with warnings.catch_warnings():  # the store is read-only, and nothing here writes to it
                 warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
                 return torch.from_numpy(array).to(device)
 
+        def features(pictures: Array, maps: list[Array] | None) -> FeatureStore:
+            dtype = getattr(torch, self.store_dtype)
+            stored = [tensor(m).view(dtype) for m in maps] if maps is not None else None
+            return FeatureStore(tensor(pictures), stored, backbone)
+
         targets = PixelTargets(*map(tensor, self.targets)) if self.targets else None
         return TrainData(
-            pictures=tensor(self.pictures),
+            features=features(self.pictures, self.fit_maps),
             foreground=tensor(self.foreground),
-            maps=[tensor(m) for m in self.fit_maps],
             textures=tensor(self.textures),
-            validation=Scored([tensor(m) for m in self.validation_maps], tensor(self.validation_labels), targets),
+            validation=Scored(
+                features(self.validation_pictures, self.validation_maps), tensor(self.validation_labels), targets
+            ),
         )
 
 
@@ -161,21 +175,48 @@ def resolve_objective(spec: TrainSpec, has_masks: bool) -> TrainSpec:
 
 
 def share(
-    backbone: Backbone, fit: Array, validation: Labelled, textures: Array, progress: Progress | None = None
-) -> SharedData:
-    """Pass every picture that is not synthesised through the frozen network, once."""
+    backbone: Backbone,
+    fit: Array,
+    validation: Labelled,
+    textures: Array,
+    store_dtype: str = "float32",
+    limit_bytes: float = math.inf,
+    progress: Progress | None = None,
+) -> tuple[SharedData, str]:
+    """Pass every picture that is not synthesised through the frozen network, once, where the features fit the limit.
+
+    Returns: the data, and a sentence on what was stored.
+    """
+    dtype: torch.dtype = getattr(torch, store_dtype)
+    needed = bytes_per_picture(backbone, fit.shape[-1], dtype) * (len(fit) + len(validation.pictures))
+    fits = needed <= limit_bytes
     targets = pixel_targets(validation.masks) if validation.masks is not None else None
-    return SharedData(
+
+    def maps(pictures: Array, what: str) -> list[Array] | None:
+        return features_of(backbone, pictures, dtype, f"features of {what} pictures", progress) if fits else None
+
+    data = SharedData(
         pictures=fit,
         foreground=foreground_of(fit),
         textures=textures,
-        fit_maps=features_of(backbone, fit, "features of fit pictures", progress),
-        validation_maps=features_of(backbone, validation.pictures, "features of validation pictures", progress),
+        fit_maps=maps(fit, "fit"),
+        validation_pictures=validation.pictures,
+        validation_maps=maps(validation.pictures, "validation"),
         validation_labels=validation.labels,
         targets=(targets.positive.numpy(), targets.negative.numpy(), targets.region_weight.numpy())
         if targets
         else None,
+        store_dtype=store_dtype,
     )
+    size = f"{needed / 1e9:.2f} GB of {store_dtype} features"
+    if fits:
+        return data, f"stored {size}"
+    return data, f"{size} are above --store-limit-gb {limit_bytes / 1e9:.2f}: trials compute them again (slower)"
+
+
+def store_limit_bytes(limit_gb: float | None, memory_bytes: float) -> float:
+    """What stored features may take: as the user says, else half of the memory that there is."""
+    return limit_gb * 1e9 if limit_gb is not None else memory_bytes / 2
 
 
 def foreground_of(pictures: Array, batch_size: int = 16) -> Array:
@@ -184,7 +225,11 @@ def foreground_of(pictures: Array, batch_size: int = 16) -> Array:
     return torch.cat([otsu_foreground(batch) for batch in batches]).numpy()
 
 
-def features_of(backbone: Backbone, pictures: Array, what: str = "", progress: Progress | None = None) -> list[Array]:
-    """Stored features of (N, 3, S, S) uint8 pictures, as numpy arrays."""
+def features_of(
+    backbone: Backbone, pictures: Array, dtype: torch.dtype, what: str, progress: Progress | None
+) -> list[Array]:
+    """Stored features of (N, 3, S, S) uint8 pictures, as arrays of 16 or 32 bits whose bytes are of dtype."""
     report = (lambda done, total: progress(what, done, total)) if progress else None
-    return [m.cpu().numpy() for m in store_features(backbone, torch.from_numpy(pictures), progress=report)]
+    maps = store_features(backbone, torch.from_numpy(pictures), dtype, progress=report)
+    bits = torch.int16 if dtype.itemsize == 2 else torch.int32
+    return [m.cpu().view(bits).numpy() for m in maps]

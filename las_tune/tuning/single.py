@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+import psutil
+
 from las_tune.las.backbone import load_backbone
 from las_tune.las.checkpoint import CHECKPOINT_NAME, save_checkpoint
+from las_tune.las.memory import keep_freed_memory
 from las_tune.las.train import TrainingDivergedError, pick_device, train
 from las_tune.spec import StudySpec
 from las_tune.tracking.record import ROW, Listener, TrialRecord
@@ -16,7 +19,7 @@ from las_tune.tracking.summary import write_json
 from las_tune.tracking.training_log import TrainingLog
 from las_tune.tuning.evaluate import Evaluation, Trained, evaluate
 from las_tune.tuning.outputs import make_folder, require_new, write_outputs
-from las_tune.tuning.prepare import Progress, load_pictures, resolve_objective, share
+from las_tune.tuning.prepare import Progress, load_pictures, resolve_objective, share, store_limit_bytes
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,14 @@ def run_single(spec: StudySpec, listeners: Sequence[Listener], progress: Progres
     write_json(spec.folder / "splits.json", pictures.split.as_dict())
     log = TrainingLog(spec.folder, spec.category, datetime.now())
     listeners = [*listeners, log]
-    data = share(backbone, pictures.fit, pictures.validation, pictures.textures, progress).to_device(device)
+    keep_freed_memory()
+    shared, stored = share(
+        backbone, pictures.fit, pictures.validation, pictures.textures, train_spec.store_dtype,
+        store_limit_bytes(spec.store_limit_gb, psutil.virtual_memory().available), progress,
+    )  # fmt: skip
+    progress(stored, 1, 1)
+    log.write(stored)
+    data = shared.to_device(backbone)
 
     trial = TrialRecord(0, train_spec.hyperparameters())
     for listener in listeners:

@@ -24,7 +24,6 @@ from las_tune.tuning.outputs import make_folder, require_new, write_outputs
 from las_tune.tuning.prepare import Progress, StudyPictures, load_pictures, resolve_objective
 from las_tune.tuning.select import select_champion
 from las_tune.tuning.space import Space, load_space, space_for
-from las_tune.tuning.trainable import SharedStudy
 from las_tune.tuning.tuner import (
     Resources,
     evaluate_remotely,
@@ -87,14 +86,17 @@ def _search_and_promote(
     progress: Progress,
 ) -> dict[str, Any]:
     progress("computing frozen features", 0, 1)
-    backbone_ref, data_ref = prepare_remotely(backbone, pictures, resources)
-    shared = SharedStudy(spec.train, backbone_ref, data_ref, resources.num_threads)
+    shared, stored = prepare_remotely(spec, backbone, pictures, resources)
+    progress(stored, 1, 1)
+    ledger.tag_run(ledger.parent_run_id, {"features": stored})
     progress("trials", 0, 1)
     trials, checkpoints = run_trials(spec, space, shared, resources, listeners)
     roles = _roles(trials, checkpoints)
     trained = {role: load_trained(checkpoints[trial.number]) for role, trial in roles.items()}
     progress("opening the sealed test", 0, 1)
-    evaluations = evaluate_remotely(backbone_ref, trained, pictures.sealed_test, pictures.threshold_pictures, resources)
+    evaluations = evaluate_remotely(
+        shared.backbone, trained, pictures.sealed_test, pictures.threshold_pictures, resources
+    )
     progress("writing the champion", 0, 1)
     champion = roles["champion"]
     files = write_outputs(

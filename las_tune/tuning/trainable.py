@@ -15,6 +15,7 @@ from ray import ObjectRef, tune
 
 from las_tune.las.backbone import Backbone
 from las_tune.las.checkpoint import CHECKPOINT_NAME, load_checkpoint, save_checkpoint
+from las_tune.las.memory import keep_freed_memory
 from las_tune.las.train import TrainData, pick_device, train
 from las_tune.spec import TrainSpec
 
@@ -40,6 +41,7 @@ def run_trial(config: dict[str, Any], shared: SharedStudy) -> None:
     Raises: TrainingDivergedError, which ends the trial as failed.
     """
     torch.set_num_threads(shared.num_threads)
+    keep_freed_memory()
     spec = shared.train.replace(**config)
     backbone, data = _load_once(shared.backbone, shared.data, str(pick_device(spec.device)))
     checkpoint = tune.get_checkpoint()
@@ -62,4 +64,5 @@ def run_trial(config: dict[str, Any], shared: SharedStudy) -> None:
 @lru_cache(maxsize=1)
 def _load_once(backbone: ObjectRef, data: ObjectRef, device: str) -> tuple[Backbone, TrainData]:
     """Network and data on the device. A worker process is reused from trial to trial, and so are these."""
-    return ray.get(backbone).to(device), ray.get(data).to_device(torch.device(device))
+    network = ray.get(backbone).to(device)
+    return network, ray.get(data).to_device(network)

@@ -20,7 +20,7 @@ from las_tune.las.train import pick_device
 from las_tune.spec import StudySpec
 from las_tune.tracking.record import ROW, Listener, TrialRecord
 from las_tune.tuning.evaluate import Evaluation, Trained, evaluate
-from las_tune.tuning.prepare import Array, Labelled, SharedData, StudyPictures, share
+from las_tune.tuning.prepare import Array, Labelled, SharedData, StudyPictures, share, store_limit_bytes
 from las_tune.tuning.scheduler import make_scheduler
 from las_tune.tuning.search import METRIC, StudySearch
 from las_tune.tuning.space import Space
@@ -77,18 +77,29 @@ def resources_of(spec: StudySpec) -> Resources:
     return wanted
 
 
-def prepare_remotely(backbone: Backbone, pictures: StudyPictures, resources: Resources) -> tuple[Any, Any]:
-    """Compute the shared data where trials run. Returns references to the backbone and to the SharedData."""
+def prepare_remotely(
+    spec: StudySpec, backbone: Backbone, pictures: StudyPictures, resources: Resources
+) -> tuple[SharedStudy, str]:
+    """Compute the shared data where trials run.
+
+    Returns: what workers need of the study, and a sentence on the stored features.
+    """
+    memory = min(node["Resources"].get("object_store_memory", 0.0) for node in ray.nodes() if node["Alive"])
+    limit = store_limit_bytes(spec.store_limit_gb, memory)
     backbone_ref = ray.put(backbone)
-    task = ray.remote(_share).options(num_cpus=resources.cpus, num_gpus=resources.gpus)
+    task = ray.remote(_share).options(num_cpus=resources.cpus, num_gpus=resources.gpus, num_returns=2)
     # Fit, validation and textures: the sealed test does not leave the driver before promotion.
-    data_ref = task.remote(backbone_ref, pictures.fit, pictures.validation, pictures.textures)
-    ray.wait([data_ref], fetch_local=False)
-    return backbone_ref, data_ref
+    data_ref, stored = task.remote(
+        backbone_ref, pictures.fit, pictures.validation, pictures.textures, spec.train.store_dtype, limit
+    )
+    sentence: str = ray.get(stored)
+    return SharedStudy(spec.train, backbone_ref, data_ref, resources.num_threads), sentence
 
 
-def _share(backbone: Backbone, fit: Array, validation: Labelled, textures: Array) -> SharedData:
-    return share(backbone.to(pick_device("auto")), fit, validation, textures)
+def _share(
+    backbone: Backbone, fit: Array, validation: Labelled, textures: Array, store_dtype: str, limit: float
+) -> tuple[SharedData, str]:
+    return share(backbone.to(pick_device("auto")), fit, validation, textures, store_dtype, limit)
 
 
 def evaluate_remotely(

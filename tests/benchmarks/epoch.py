@@ -23,11 +23,12 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from las_tune.data.demo_part import Surfaces, render_picture, spectral_noise
 from las_tune.las.backbone import Backbone, load_backbone
+from las_tune.las.features import FeatureStore
+from las_tune.las.memory import keep_freed_memory
 from las_tune.las.scoring import score_features
 from las_tune.las.train import TrainData, Training, pick_device, train, train_epoch
 from las_tune.spec import TrainSpec
@@ -106,8 +107,8 @@ def peak_memory_mb(device: torch.device) -> float:
 def first(data: TrainData, number: int) -> TrainData:
     """The same with few pictures, repeated where there are not enough."""
     index = torch.arange(number, device=data.pictures.device) % len(data.pictures)
-    maps = [m[index] for m in data.maps]
-    return TrainData(data.pictures[index], data.foreground[index], maps, data.textures, data.validation)
+    features = FeatureStore(data.pictures[index], data.features.take(index), data.features.backbone)
+    return TrainData(features, data.foreground[index], data.textures, data.validation)
 
 
 def epoch_flops(spec: TrainSpec, backbone: Backbone, data: TrainData) -> tuple[float, float]:
@@ -115,7 +116,7 @@ def epoch_flops(spec: TrainSpec, backbone: Backbone, data: TrainData) -> tuple[f
     batch = min(spec.batch_size, len(data.pictures))
     training = Training(spec, backbone.channels, data.pictures.device)
     step = count_flops(lambda: train_epoch(training, spec, backbone, first(data, batch)))
-    scoring = count_flops(lambda: score_features(training.head, data.validation.maps, spec.image_size))
+    scoring = count_flops(lambda: score_features(training.head, data.validation.features, spec.image_size))
     return step * len(data.pictures) / batch, float(scoring)
 
 
@@ -146,17 +147,20 @@ def main(
     num_fit: int = 54,
     num_test: int = 97,
     rounds: Annotated[int, cyclopts.Parameter(help="Epochs of each, in turn; the median counts.")] = 1,
+    keep_memory: Annotated[bool, cyclopts.Parameter(help="The allocator keeps freed memory, for both.")] = True,
     share_at_batch: Annotated[tuple[int, ...], cyclopts.Parameter(help="Report the arithmetic share there.")] = (),
 ) -> None:
     """Time ours and the plain loop."""
     on = pick_device(device)
+    if keep_memory:
+        keep_freed_memory()
     spec = TrainSpec(
         image_size=image_size, batch_size=batch_size, backbone=backbone, backbone_weights="random",
         objective="combined", epochs=rounds + 1,
     )  # fmt: skip
     pictures = render(num_fit, num_test, image_size)
     network = load_backbone(backbone, "random").to(on)
-    data = share(network, pictures.fit, pictures.test, pictures.textures).to_device(on)
+    data = share(network, pictures.fit, pictures.test, pictures.textures)[0].to_device(network)
     rate = matrix_rate(on)
     train_flops, validation_flops = epoch_flops(spec, network, data)
 

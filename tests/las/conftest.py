@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from las_tune.las.backbone import Backbone, Stages, load_backbone
-from las_tune.las.features import store_features
+from las_tune.las.features import FeatureStore, store_features
 from las_tune.las.metrics import pixel_targets
 from las_tune.las.train import EpochResult, Scored, TrainData, train
 from las_tune.spec import TrainSpec
@@ -47,12 +48,22 @@ def tiny_data(backbone: Backbone, num_pictures: int = 6, masks: bool = True) -> 
     foreground = torch.zeros(num_pictures, 1, SIZE, SIZE, dtype=torch.bool)
     foreground[:, :, 8:56, 8:56] = True
     scored = Scored(
-        store_features(backbone, validation),
+        stored(backbone, validation),
         torch.tensor([False] * 3 + [True] * 3),
         pixel_targets(defective) if masks else None,
     )
-    maps = store_features(backbone, pictures)
-    return TrainData(pictures, foreground, maps, uint8_noise(4, 3, SIZE, SIZE, seed=3), scored)
+    return TrainData(stored(backbone, pictures), foreground, uint8_noise(4, 3, SIZE, SIZE, seed=3), scored)
+
+
+def stored(backbone: Backbone, pictures: Tensor, dtype: torch.dtype = torch.float32) -> FeatureStore:
+    return FeatureStore(pictures, store_features(backbone, pictures, dtype), backbone)
+
+
+def with_maps(data: TrainData, change: Callable[[Tensor], Tensor]) -> TrainData:
+    """The same with other stored features of the fit pictures."""
+    assert data.features.maps is not None
+    features = dataclasses.replace(data.features, maps=[change(m) for m in data.features.maps])
+    return dataclasses.replace(data, features=features)
 
 
 def part_pictures(number: int, seed: int) -> Tensor:
@@ -63,8 +74,8 @@ def part_pictures(number: int, seed: int) -> Tensor:
 
 
 def numbers(results: list[EpochResult]) -> list[dict[str, Any]]:
-    """All that an epoch gave but its time and its state."""
-    names = [f.name for f in dataclasses.fields(EpochResult) if f.name not in ("seconds", "state")]
+    """All that an epoch gave but its time, its memory and its state."""
+    names = [f.name for f in dataclasses.fields(EpochResult) if f.name not in ("seconds", "peak_memory_mb", "state")]
     return [{name: getattr(result, name) for name in names} for result in results]
 
 

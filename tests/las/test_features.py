@@ -5,8 +5,14 @@ import pytest
 import torch
 
 from las_tune.las.backbone import Backbone
-from las_tune.las.features import _neighbourhood_average, extract_features, store_features, take
-from tests.las.conftest import seeded, uint8_noise
+from las_tune.las.features import (
+    FeatureStore,
+    _neighbourhood_average,
+    bytes_per_picture,
+    extract_features,
+    store_features,
+)
+from tests.las.conftest import seeded, stored, uint8_noise
 
 
 def test_neighbourhood_average_equals_loops() -> None:
@@ -63,9 +69,25 @@ def test_a_half_precision_store_is_close(resnet: Backbone, dtype: torch.dtype, r
         torch.testing.assert_close(one.float(), other, atol=1e-6, rtol=relative)
 
 
-def test_take_is_float32_in_the_order_asked_for() -> None:
+def test_take_is_float32_in_the_order_asked_for(resnet: Backbone) -> None:
     maps = [torch.arange(5, dtype=torch.float16).view(5, 1, 1, 1), 10 * torch.arange(5.0).view(5, 1, 1, 1)]
-    picked = take(maps, torch.tensor([3, 0]))
+    store = FeatureStore(uint8_noise(5, 3, 8, 8), maps, resnet)
+    picked = store.take(torch.tensor([3, 0]))
     assert [m.flatten().tolist() for m in picked] == [[3, 0], [30, 0]]
     assert {m.dtype for m in picked} == {torch.float32}
-    assert [len(m) for m in take(maps, slice(3, 9))] == [2, 2]
+    assert [len(m) for m in store.take(slice(3, 9))] == [2, 2]
+
+
+def test_a_store_without_maps_computes_them(resnet: Backbone) -> None:
+    pictures = uint8_noise(5, 3, 64, 64)
+    held, computed = stored(resnet, pictures), FeatureStore(pictures, None, resnet)
+    assert len(held) == len(computed) == 5
+    for index in (torch.tensor([4, 1, 1]), slice(3, 9)):
+        for one, other in zip(held.take(index), computed.take(index), strict=True):
+            torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_bytes_of_a_picture(resnet: Backbone, dtype: torch.dtype) -> None:
+    maps = store_features(resnet, uint8_noise(3, 3, 50, 50), dtype)
+    assert 3 * bytes_per_picture(resnet, 50, dtype) == sum(m.nbytes for m in maps)

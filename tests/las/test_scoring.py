@@ -7,10 +7,9 @@ import torch.nn.functional as F
 from scipy import ndimage
 
 from las_tune.las.backbone import Backbone
-from las_tune.las.features import store_features
 from las_tune.las.head import Head
 from las_tune.las.scoring import Detector, heat_maps, picture_scores, score_features
-from tests.las.conftest import seeded, uint8_noise
+from tests.las.conftest import seeded, stored, uint8_noise
 
 
 @pytest.mark.parametrize(("grid", "size"), [((8, 8), 64), ((5, 5), 33), ((9, 7), 70), ((1, 1), 40)])
@@ -39,7 +38,7 @@ def head(resnet: Backbone) -> Head:
 def test_scores_of_stored_features_are_the_detectors(resnet: Backbone, head: Head, batch_size: int) -> None:
     pictures = uint8_noise(5, 3, 64, 64)
     before = head.norm.get_buffer("running_mean").clone()
-    maps = score_features(head, store_features(resnet, pictures), 64, batch_size)
+    maps = score_features(head, stored(resnet, pictures), 64, batch_size)
     scores, detected = Detector(resnet, head).eval()(pictures.float() / 255)
     assert maps.shape == (5, 64, 64) and scores.shape == (5,)
     torch.testing.assert_close(maps, detected, atol=1e-5, rtol=1e-4)
@@ -50,6 +49,6 @@ def test_scores_of_stored_features_are_the_detectors(resnet: Backbone, head: Hea
 
 def test_half_precision_store_scores_nearly_the_same(resnet: Backbone, head: Head) -> None:
     pictures = uint8_noise(2, 3, 64, 64)
-    exact = score_features(head, store_features(resnet, pictures), 64)
-    half = score_features(head, store_features(resnet, pictures, torch.float16), 64)
+    exact = score_features(head, stored(resnet, pictures), 64)
+    half = score_features(head, stored(resnet, pictures, torch.float16), 64)
     torch.testing.assert_close(half, exact, atol=2e-3, rtol=0)

@@ -15,7 +15,7 @@ from torch import Tensor
 from las_tune.las import train as module
 from las_tune.las.backbone import Backbone
 from las_tune.las.train import Metrics, TrainData, TrainingDivergedError, objective_value, pick_device, train
-from tests.las.conftest import SPEC, numbers, run, tiny_data
+from tests.las.conftest import SPEC, numbers, run, tiny_data, with_maps
 
 
 def assert_same_state(one: Any, other: Any) -> None:
@@ -136,8 +136,9 @@ def test_divergence_is_an_error_of_its_own(rate: str, batch_size: int, backbone:
 
 
 def test_features_that_are_no_numbers_are_a_divergence(backbone: Backbone, data: TrainData) -> None:
-    broken = dataclasses.replace(data, maps=[m.clone() for m in data.maps])
-    broken.maps[0][3, 0, 0, 0] = float("nan")
+    broken = with_maps(data, torch.clone)
+    assert broken.features.maps is not None
+    broken.features.maps[0][3, 0, 0, 0] = float("nan")
     with pytest.raises(TrainingDivergedError, match="epoch 1"):
         list(train(SPEC, backbone, broken))
 

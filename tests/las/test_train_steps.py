@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 from typing import Any
 
 import pytest
@@ -16,7 +15,7 @@ from las_tune.las.losses import focal_loss, normal_loss
 from las_tune.las.synthesis import Synthesised, synthesise
 from las_tune.las.train import TrainData, Training, train
 from las_tune.spec import tunable_names
-from tests.las.conftest import SPEC, run, tiny_data
+from tests.las.conftest import SPEC, run, tiny_data, with_maps
 from tests.reference.masks import grid_labels
 from tests.reference.training import train_losses
 
@@ -135,7 +134,7 @@ def test_normal_loss_is_on_the_pictures_and_focal_loss_on_the_painted(
     monkeypatch.setattr(module, "normal_loss", spy_normal)
     monkeypatch.setattr(module, "focal_loss", spy_focal)
     monkeypatch.setattr(torch.nn.BatchNorm1d, "forward", lambda self, x: x)  # else the halves mix
-    moved = dataclasses.replace(data, maps=[m + 5 for m in data.maps])
+    moved = with_maps(data, lambda m: m + 5)
     for which in (data, moved):
         run(SPEC.replace(epochs=1, batch_size=6), backbone, which)
     assert torch.equal(*logits["las"])
@@ -143,6 +142,6 @@ def test_normal_loss_is_on_the_pictures_and_focal_loss_on_the_painted(
 
 
 def test_half_precision_store_trains_nearly_the_same(backbone: Backbone, data: TrainData) -> None:
-    half = dataclasses.replace(data, maps=[m.half() for m in data.maps])
+    half = with_maps(data, torch.Tensor.half)
     for one, other in zip(run(SPEC, backbone, half), run(SPEC, backbone, data), strict=True):
         assert one["loss"] == pytest.approx(other["loss"], rel=1e-2)
