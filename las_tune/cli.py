@@ -54,6 +54,8 @@ app = App(
 )
 data = App(name="data", help="Fetch data sets, look at what a category holds.")
 app.command(data)
+space = App(name="space", help="Look at search spaces.")
+app.command(space)
 
 
 @app.default
@@ -220,6 +222,25 @@ def check(*, category: Category, data_root: DataRoot = Path("data/anomaly_datase
         problems += len(checked.problems)
     if problems:
         sys.exit(2)
+
+
+@space.command(name="check")
+def check_space(file: str) -> None:
+    """Show what each knob of a search space moves; exit code 2 if one moves nothing.
+
+    Parameters
+    ----------
+    file
+        A TOML file, or the name of a shipped space.
+    """
+    from las_tune.console import print_effects
+    from las_tune.tuning.alive import knob_effects, require_effects
+    from las_tune.tuning.space import load_space
+
+    loaded = load_space(file)
+    effects = knob_effects(loaded)
+    print_effects(loaded.name, effects)
+    require_effects(loaded, effects)
 
 
 def _render_demo(spec: StudySpec, progress: Any) -> None:

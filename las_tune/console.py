@@ -15,7 +15,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 
 from las_tune.tracking.record import TrialRecord
 
@@ -182,6 +182,18 @@ def print_check(name: str, checked: Any) -> None:
         table.add_row(row.part, row.defect, str(row.pictures), str(row.masks), sizes, kinds)
     console.print(table)
     print_lines([f"problem: {problem}" for problem in checked.problems] or ["no problems found"])
+
+
+def print_effects(name: str, effects: Sequence[Any]) -> None:
+    """What each knob of a space moved: shares of mask pixels and patches, mean change of a colour, change of loss."""
+    knob = Column("knob", no_wrap=True)
+    table = Table(knob, "from", "to", "masks", "pictures", "labels", "loss after 2 steps", title=f"space {name}")
+    for effect in effects:
+        moved = (effect.masks, effect.pictures, effect.labels, effect.loss)
+        ends = (f"{end:.3g}" if isinstance(end, float) else str(end) for end in (effect.start, effect.end))
+        style = None if effect.is_any else "bold red"
+        table.add_row(effect.knob, *ends, *(f"{value:.2g}" if value else "-" for value in moved), style=style)
+    Console(highlight=False).print(table)
 
 
 def print_lines(lines: list[str]) -> None:

@@ -16,6 +16,7 @@ from ray import tune
 from las_tune.errors import UserError
 from las_tune.las.backbone import Backbone
 from las_tune.las.checkpoint import CHECKPOINT_NAME, load_checkpoint
+from las_tune.las.memory import keep_freed_memory
 from las_tune.las.train import pick_device
 from las_tune.spec import StudySpec
 from las_tune.tracking.record import ROW, Listener, TrialRecord
@@ -99,6 +100,7 @@ def prepare_remotely(
 def _share(
     backbone: Backbone, fit: Array, validation: Labelled, textures: Array, store_dtype: str, limit: float
 ) -> tuple[SharedData, str]:
+    keep_freed_memory()
     return share(backbone.to(pick_device("auto")), fit, validation, textures, store_dtype, limit)
 
 

@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
-from las_tune.data.demo_part import Surfaces, render_picture, spectral_noise
+from las_tune.data.demo_part import Surfaces, coloured_noise, render_picture
 from las_tune.las.backbone import Backbone, load_backbone
 from las_tune.las.features import FeatureStore
 from las_tune.las.memory import keep_freed_memory
@@ -58,14 +58,8 @@ def render(num_fit: int, num_test: int, size: int) -> Pictures:
     pictures = np.stack([picture.transpose(2, 0, 1) for picture, _ in drawn])
     masks = np.stack([np.zeros((size, size), bool) if mask is None else mask > 0 for _, mask in drawn[num_fit:]])
     labels = masks.any((1, 2))
-    return Pictures(pictures[:num_fit], textures(size), Labelled(pictures[num_fit:], labels, masks))
-
-
-def textures(size: int) -> np.ndarray[Any, Any]:
-    """(40, 3, S, S) uint8 coloured noise."""
-    generator = np.random.default_rng(1)
-    fields = [np.stack([spectral_noise(generator, size, 1.2) for _ in range(3)]) for _ in range(NUM_TEXTURES)]
-    return np.clip(128 + 50 * np.stack(fields), 0, 255).astype(np.uint8)
+    textures = coloured_noise(NUM_TEXTURES, size).transpose(0, 3, 1, 2)
+    return Pictures(pictures[:num_fit], textures.copy(), Labelled(pictures[num_fit:], labels, masks))
 
 
 def seconds_of(work: Callable[[], object], device: torch.device) -> float:

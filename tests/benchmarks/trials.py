@@ -1,0 +1,117 @@
+"""What Ray, Optuna, MLflow and start-up cost a study of short trials on rendered parts, with a small network.
+
+    python -m tests.benchmarks.trials
+
+Prints a table and, last, one JSON line:
+    wall_over_ideal            time of the whole study (reading pictures, starting Ray, features, trials, sealed test,
+                               writing the champion) over the training time of all trials divided by the workers
+    second_trial_first_step_s  from the end of a worker's first trial to the first step of its second; the worst worker
+    per_trial_overhead_s       worker time outside training, over the number of trials
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import cyclopts
+from rich.console import Console
+from rich.table import Table
+
+from las_tune.data.demo import CATEGORY, render_demo
+from las_tune.spec import StudySpec, TrainSpec
+from las_tune.tracking.record import TrialRecord
+from las_tune.tuning import study, tuner
+from las_tune.tuning.trainable import SharedStudy, run_trial
+
+
+def timed_trial(config: dict[str, Any], shared: SharedStudy, stamps: Path) -> None:
+    """A trial that writes down when it took its first step and when it ended."""
+    from las_tune.las import train
+
+    synthesise, first_step = train.synthesise, []
+
+    def watched(*arguments: Any) -> Any:
+        if not first_step:
+            first_step.append(time.time())
+        return synthesise(*arguments)
+
+    train.synthesise = watched
+    try:
+        run_trial(config, shared)
+    finally:
+        train.synthesise = synthesise
+        line = json.dumps({"worker": os.getpid(), "first_step": first_step[0], "end": time.time()})
+        with (stamps / f"{os.getpid()}.jsonl").open("a") as file:
+            file.write(line + "\n")
+
+
+class Seconds:
+    """A Listener that keeps the trials."""
+
+    def __init__(self) -> None:
+        self.trials: dict[int, TrialRecord] = {}
+
+    def trial_started(self, trial: TrialRecord) -> None:
+        self.trials[trial.number] = trial
+
+    def epoch_ended(self, trial: TrialRecord) -> None:
+        pass
+
+    def trial_ended(self, trial: TrialRecord) -> None:
+        pass
+
+
+def first_steps(stamps: Path) -> tuple[int, float]:
+    """Number of workers, and the longest way from a worker's first trial to the first step of its second."""
+    by_worker = defaultdict(list)
+    for file in stamps.glob("*.jsonl"):
+        by_worker[file.stem] = [json.loads(line) for line in file.read_text().splitlines()]
+    waits = [trials[1]["first_step"] - trials[0]["end"] for trials in by_worker.values() if len(trials) > 1]
+    return len(by_worker), max(waits)
+
+
+def main(
+    *, trials: int = 50, epochs: int = 5, image_size: int = 256, scheduler: str = "none", cpus_per_trial: float = 1
+) -> None:
+    """Time a study of short trials."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        stamps = root / "stamps"
+        stamps.mkdir()
+        render_demo(root / "parts", root / "textures")
+        spec = StudySpec(
+            category=CATEGORY, study="benchmark", data_root=root / "parts", textures=root / "textures",
+            results=root / "results", trials=trials, scheduler=scheduler, cpus_per_trial=cpus_per_trial,
+            train=TrainSpec(image_size=image_size, epochs=epochs, backbone="efficientnet_lite0"),
+        )  # fmt: skip
+        listener = Seconds()
+        timed = functools.partial(timed_trial, stamps=stamps)
+        study.run_trials = functools.partial(tuner.run_trials, trial_function=timed)
+        started = time.perf_counter()
+        study.run_study(spec, [listener], lambda what, done, total: None)
+        wall_s = time.perf_counter() - started
+        workers, second_s = first_steps(stamps)
+    training_s = sum(trial.seconds for trial in listener.trials.values())
+    table = Table(show_header=False, title=f"{trials} trials of {epochs} epochs on {workers} workers")
+    table.add_row("study", f"{wall_s:.1f} s")
+    table.add_row("training, all trials", f"{training_s:.1f} s, {training_s / trials:.1f} s a trial")
+    Console(width=110).print(table)
+    result = {
+        "wall_over_ideal": round(wall_s * workers / training_s, 3),
+        "second_trial_first_step_s": round(second_s, 3),
+        "per_trial_overhead_s": round((wall_s * workers - training_s) / trials, 3),
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    app = cyclopts.App()
+    app.default(main)
+    app()

@@ -1,0 +1,96 @@
+"""Every knob of every shipped space moves something; one that does not is an error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from las_tune.errors import SpaceError
+from las_tune.tuning.alive import knob_effects, require_effects
+from las_tune.tuning.space import known_spaces, load_space
+
+MASKS, PICTURES, LABELS = "masks", "pictures", "labels"
+MOVES = {
+    "adaptor_lr": set(), "discriminator_lr": set(), "alpha": {MASKS, PICTURES, LABELS}, "beta_mean": {PICTURES},
+    "beta_std": {PICTURES}, "beta_min": {PICTURES}, "beta_max": {PICTURES},
+    "perlin_max_exponent": {MASKS, PICTURES, LABELS}, "foreground": {MASKS, PICTURES, LABELS},
+    "focal_gamma": set(), "hard_share": set(), "weight_decay": set(), "hidden_width": set(),
+}  # fmt: skip
+"""What a knob moves besides the loss."""
+
+
+def write(folder: Path, text: str) -> str:
+    (folder / "mine.toml").write_text(text)
+    return str(folder / "mine.toml")
+
+
+@pytest.mark.parametrize("name", known_spaces())
+def test_every_knob_of_a_shipped_space_is_alive(name: str) -> None:
+    space = load_space(name)
+    effects = knob_effects(space)
+    require_effects(space, effects)
+    assert [effect.knob for effect in effects] == list(space.knobs)
+    for effect in effects:
+        moved = {part for part in (MASKS, PICTURES, LABELS) if getattr(effect, part)}
+        assert moved == MOVES[effect.knob], effect
+        assert effect.loss > 0, effect
+
+
+def test_every_other_knob_is_alive_too(tmp_path: Path) -> None:
+    """Those that no shipped space holds; β's bounds act only where β spreads that far."""
+    space = load_space(write(tmp_path, """
+        [beta_std]
+        low = 0.0
+        high = 0.3
+        seed = 0.1
+        reason = "r"
+        [beta_min]
+        low = 0.0
+        high = 0.2
+        seed = 0.2
+        reason = "r"
+        [beta_max]
+        low = 0.8
+        high = 1.0
+        seed = 0.8
+        reason = "r"
+        [focal_gamma]
+        low = 0.0
+        high = 4.0
+        seed = 2.0
+        reason = "r"
+        [hard_share]
+        low = 0.1
+        high = 1.0
+        seed = 0.5
+        reason = "r"
+        [weight_decay]
+        low = 1e-6
+        high = 1e-3
+        log = true
+        seed = 1e-5
+        reason = "r"
+        [hidden_width]
+        values = [256, 768, 1024]
+        seed = 768
+        reason = "r"
+    """))  # fmt: skip
+    for effect in knob_effects(space):
+        moved = {part for part in (MASKS, PICTURES, LABELS) if getattr(effect, part)}
+        assert moved == MOVES[effect.knob] and effect.loss > 0, effect
+
+
+@pytest.mark.parametrize(
+    "knob",
+    [
+        "[focal_gamma]\nlow = 2.0\nhigh = 2.000000000001\nseed = 2.0",
+        "[beta_mean]\nvalues = [0.5]\nseed = 0.5",
+        "[beta_max]\nlow = 0.8\nhigh = 1.0\nseed = 0.8\nreason = 'r'\n[beta_std]\nvalues = [0.1]\nseed = 0.1",
+    ],
+    ids=["narrow", "single", "single beside another"],
+)
+def test_a_dead_knob_is_an_error(knob: str, tmp_path: Path) -> None:
+    space = load_space(write(tmp_path, knob + '\nreason = "r"\n'))
+    with pytest.raises(SpaceError, match=r"mine.toml: every knob must move .*, got .* from .*widen it, or drop it"):
+        require_effects(space, knob_effects(space))
