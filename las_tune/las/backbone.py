@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
-from torchvision import models
 
 from las_tune.errors import UserError
 
@@ -96,6 +95,8 @@ def load_backbone(name: str, weights: str) -> Backbone:
 
 
 def _torchvision(name: str, weights: str) -> nn.Module:
+    from torchvision import models  # here: workers, who get their network ready-made, start 2 s sooner without it
+
     known = models.list_models(module=models)
     if name not in known:
         raise UserError(
@@ -153,7 +154,7 @@ def _stages(network: Any, name: str) -> list[nn.Module]:
     """The network as a chain of stages; its classifier is left out."""
     if name == EFFICIENTNET_LITE0:
         return [nn.Sequential(network._conv_stem, network._bn0, network._swish), *network._blocks]
-    if isinstance(network, models.ResNet):
+    if all(hasattr(network, part) for part in ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3")):
         stem = nn.Sequential(network.conv1, network.bn1, network.relu, network.maxpool)
         return [stem, network.layer1, network.layer2, network.layer3]
     if isinstance(getattr(network, "features", None), nn.Sequential):

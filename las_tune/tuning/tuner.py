@@ -30,10 +30,11 @@ from las_tune.tuning.trainable import CHECKPOINT_SCORE, SharedStudy, run_trial
 
 @dataclass(frozen=True)
 class Resources:
-    """What one trial gets."""
+    """What one trial gets, and how many trials run at once."""
 
     cpus: float
     gpus: float
+    max_concurrent: int
 
     @property
     def num_threads(self) -> int:
@@ -63,19 +64,24 @@ def ray_cluster(address: str | None) -> Iterator[None]:
 
 
 def resources_of(spec: StudySpec) -> Resources:
-    """What the flags say, else one GPU where the cluster has any, and a quarter of a machine's cores."""
-    cluster = ray.cluster_resources()
-    gpus = spec.gpus_per_trial if spec.gpus_per_trial is not None else min(1.0, cluster.get("GPU", 0.0))
-    cores = max(int(node["Resources"].get("CPU", 0)) for node in ray.nodes())
-    wanted = Resources(spec.cpus_per_trial or max(1, cores // 4), gpus)
-    nodes = [node["Resources"] for node in ray.nodes()]
-    if not any(node.get("CPU", 0) >= wanted.cpus and node.get("GPU", 0) >= wanted.gpus for node in nodes):
+    """What the flags say, else one GPU where the cluster has any, a quarter of a machine's cores, and all that fit."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    most_cpus, most_gpus = (max(node.get(kind, 0.0) for node in nodes) for kind in ("CPU", "GPU"))
+    gpus = spec.gpus_per_trial if spec.gpus_per_trial is not None else min(1.0, most_gpus)
+    cpus = spec.cpus_per_trial or max(1, int(most_cpus) // 4)
+
+    def fitting(node: dict[str, float]) -> int:
+        by_cpus = int(node.get("CPU", 0.0) / cpus + 1e-9)
+        return min(by_cpus, int(node.get("GPU", 0.0) / gpus + 1e-9)) if gpus else by_cpus
+
+    fit = sum(map(fitting, nodes))
+    if not fit:
         raise UserError(
             "--cpus-per-trial and --gpus-per-trial must fit on one machine of the cluster",
-            f"{wanted.cpus:g} CPUs and {wanted.gpus:g} GPUs",
-            f"the largest has {cores} CPUs and {max(n.get('GPU', 0) for n in nodes):g} GPUs",
+            f"{cpus:g} CPUs and {gpus:g} GPUs",
+            f"the largest has {most_cpus:g} CPUs and {most_gpus:g} GPUs",
         )
-    return wanted
+    return Resources(cpus, gpus, spec.max_concurrent or fit)
 
 
 def prepare_remotely(
@@ -209,7 +215,7 @@ def run_trials(
             num_samples=spec.trials,
             search_alg=search,
             scheduler=make_scheduler(spec, search),
-            max_concurrent_trials=spec.max_concurrent,
+            max_concurrent_trials=resources.max_concurrent,  # workers start together, proposals are never ahead
             time_budget_s=spec.time_budget_s,
             reuse_actors=True,
             trial_dirname_creator=lambda trial: f"trial_{trial.trial_id}",
