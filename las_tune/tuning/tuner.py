@@ -162,6 +162,16 @@ class Observer(tune.Callback):  # type: ignore[misc]  # ray ships no types for i
         """A trial failed for good."""
         self._end(self._record_of(trial), "failed", _last_line(Path(trial.error_file)))
 
+    def end_rest(self) -> None:
+        """End the trials that Ray let go of without a word, as it does where the time budget ends."""
+        for trial_id, record in self.trials.items():
+            if record.status == "running":
+                row = {METRIC: record.best_objective, "epoch": len(record.epochs)} if record.epochs else None
+                self._search.on_trial_complete(trial_id, row, error=row is None)
+                self._end(
+                    record, "pruned" if row else "failed", f"the study ended after its epoch {len(record.epochs)}"
+                )
+
     def _record_of(self, trial: Any) -> TrialRecord:
         """The record of a trial, made when it is first heard of: one whose worker cannot start only ever fails."""
         if trial.trial_id not in self.trials:
@@ -230,6 +240,7 @@ def run_trials(
             ),
         ),
     ).fit()
+    observer.end_rest()
     checkpoints = {}
     for result in results:
         trial_id = result.metrics["trial_id"] if result.metrics else None

@@ -1,0 +1,115 @@
+"""A reference detector without training: a memory bank of normal patches (PatchCore, arXiv:2106.08265, sec. 3).
+
+It sees the features that the head sees. Its scores are distances: they have an order, and no upper bound.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Generator, Tensor
+
+from las_tune.las.features import FeatureStore
+from las_tune.las.head import upsample
+from las_tune.las.scoring import heat_maps
+
+MAX_CANDIDATES = 20_000
+"""The coreset is chosen among this many patches, or num_patches if that is more: all of them may not fit in memory."""
+
+PROJECTED_DIMENSIONS = 128
+"""The coreset is chosen in a random projection of this dimension (PatchCore, sec. 3.2)."""
+
+
+@torch.no_grad()
+def build_bank(features: FeatureStore, num_patches: int = 2048, seed: int = 0) -> Tensor:
+    """A coreset of the patches of normal pictures; all of them, where there are no more than num_patches.
+
+    Returns: (K, C) float32, C the channels of all maps together, on the device of the pictures.
+    """
+    assert num_patches >= 1 and len(features) >= 1, f"a bank of {num_patches} patches of {len(features)} pictures"
+    generator = torch.Generator().manual_seed(seed)
+    candidates = _draw_candidates(features, max(MAX_CANDIDATES, num_patches), generator)
+    first = int(torch.randint(len(candidates), (), generator=generator))
+    return candidates[greedy_coreset(_project(candidates, generator), num_patches, first)]
+
+
+@torch.no_grad()
+def score_bank(bank: Tensor, features: FeatureStore, size: int, batch_size: int = 8) -> Tensor:
+    """Heat maps (N, size, size): how far each patch is from its nearest neighbour in the bank (PatchCore, eq. 6).
+
+    The weight of a picture's score by the density of the bank (eq. 7) is left out: scores are those of its heat map.
+    """
+    parts = []
+    for start in range(0, len(features), batch_size):
+        patches = _patch_vectors(features.take(slice(start, start + batch_size)))
+        distances = nearest_distances(patches.flatten(0, 2), bank)
+        parts.append(heat_maps(distances.view(patches.shape[:3]), size))
+    return torch.cat(parts)
+
+
+def greedy_coreset(points: Tensor, num_chosen: int, first: int) -> Tensor:
+    """Greedy k-center: next is always the point farthest from all chosen ones (PatchCore, algorithm 1).
+
+    Args:
+        points: (P, D) float.
+        num_chosen: K; all points are chosen if there are fewer.
+        first: index of the point to start from.
+
+    Returns: (min(K, P),) int64, in the order of choice, no index twice.
+    """
+    points = points - points.mean(0)  # smaller norms, smaller rounding errors of the products
+    norms = points.square().sum(1)
+    nearest = torch.full_like(norms, math.inf)  # squared distance to the chosen points; -inf: chosen
+    latest = torch.full((1,), first, device=points.device)
+    chosen = [latest]
+    while len(chosen) < min(num_chosen, len(points)):
+        products = points @ points.index_select(0, latest).squeeze(0)
+        nearest = torch.minimum(nearest, norms + norms.index_select(0, latest) - 2 * products)
+        nearest.index_fill_(0, latest, -math.inf)
+        latest = nearest.argmax(0, keepdim=True)
+        chosen.append(latest)
+    return torch.cat(chosen)
+
+
+def nearest_distances(patches: Tensor, bank: Tensor) -> Tensor:
+    """Euclidean distance of patches (P, C) to the nearest row of the bank (K, C): (P,).
+
+    The neighbour is found by ‖a - b‖² = ‖a‖² + ‖b‖² - 2ab, without ‖a‖², the same for all b. The distance is then
+    that of the two vectors themselves: near zero the formula has lost most of its digits.
+    """
+    centre = bank.mean(0)  # smaller norms, smaller rounding errors of the products
+    patches, bank = patches - centre, bank - centre
+    nearest = torch.addmm(bank.square().sum(1), patches, bank.T, alpha=-2).argmin(1)
+    distances: Tensor = torch.linalg.vector_norm(patches - bank[nearest], dim=1)
+    return distances
+
+
+def _patch_vectors(maps: list[Tensor]) -> Tensor:
+    """Maps joined on the finest grid: (B, rows, columns, C)."""
+    fine, *coarse = maps
+    grid = (fine.shape[1], fine.shape[2])
+    return torch.cat([fine, *(upsample(m, grid) for m in coarse)], dim=-1)
+
+
+def _draw_candidates(features: FeatureStore, limit: int, generator: Generator) -> Tensor:
+    """Patches (P, C) drawn at random, the same number of every picture up to one, at most limit in all."""
+    parts = []
+    for index in range(len(features)):
+        patches = _patch_vectors(features.take(slice(index, index + 1))).flatten(0, 2)
+        share = limit * (index + 1) // len(features) - limit * index // len(features)
+        drawn = torch.randperm(len(patches), generator=generator)[:share]
+        parts.append(patches[drawn.to(patches.device)])
+    return torch.cat(parts)
+
+
+def _project(points: Tensor, generator: Generator) -> Tensor:
+    """Points (P, C) by a Gaussian matrix to PROJECTED_DIMENSIONS, if C is more; distances are kept, nearly.
+
+    By the lemma of Johnson and Lindenstrauss; entries of variance 1 / dimensions keep squared distances in the mean.
+    """
+    channels = points.shape[1]
+    if channels <= PROJECTED_DIMENSIONS:
+        return points
+    matrix = torch.randn(channels, PROJECTED_DIMENSIONS, generator=generator) / math.sqrt(PROJECTED_DIMENSIONS)
+    return points @ matrix.to(points.device)

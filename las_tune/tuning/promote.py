@@ -1,0 +1,202 @@
+"""Which finalist becomes the champion, and how sure that is.
+
+A finalist is promoted only where its gain lies beyond two kinds of noise: other pictures and other seeds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Objective = Literal["image_auroc", "pixel_aupro", "combined"]
+Floats = NDArray[np.float64]
+Counts = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The heads of one finalist, one a seed, on the same validation pictures.
+
+    labels       (N,) bool, 1 = defective, both kinds present
+    image        (R, N) float, score of every picture by the head of every seed
+    per_picture  (R, N) float or None without masks; only defective pictures count. Any number whose mean over the
+                 defective pictures is the AUPRO: the sum of the areas of a picture's regions, times defective
+                 pictures / regions. The false positive rate stays that of all pictures when they are resampled;
+                 this approximates the AUPRO of a resample, and is exact on the pictures themselves.
+    """
+
+    labels: NDArray[np.bool_]
+    image: Floats
+    per_picture: Floats | None = None
+
+    def __post_init__(self) -> None:
+        assert self.labels.any() and not self.labels.all(), "both good and defective pictures"
+        assert self.image.shape[1:] == self.labels.shape
+        assert self.per_picture is None or self.per_picture.shape == self.image.shape
+
+    def objective(self, counts: Counts, seed: int, objective: Objective) -> Floats:
+        """The objective (B,) of one seed's head where picture n occurs counts[b, n] times; counts (B, N) int."""
+        values = []
+        if objective != "pixel_aupro":
+            values.append(auroc_of_counts(self.image[seed], self.labels, counts))
+        if objective != "image_auroc":
+            assert self.per_picture is not None, f"{objective} needs masks: the spec is resolved before"
+            values.append(weighted_mean(self.per_picture[seed, self.labels], counts[:, self.labels]))
+        return np.asarray(np.mean(values, axis=0), np.float64)
+
+    def by_seed(self, counts: Counts, objective: Objective) -> Floats:
+        """The objective (R, B) of every seed's head."""
+        return np.stack([self.objective(counts, seed, objective) for seed in range(len(self.image))])
+
+
+def auroc_of_counts(scores: Floats, labels: NDArray[np.bool_], counts: Counts) -> Floats:
+    """AUROC (B,) of multisets of pictures: the share of pairs (defective, good) in the right order, ties count half.
+
+    scores (N,) float; labels (N,) bool; counts (B, N) int, both kinds present in every row.
+    """
+    defective, good = scores[labels, None], scores[None, ~labels]
+    wins = (defective > good) + 0.5 * (defective == good)
+    won = ((counts[:, labels] @ wins) * counts[:, ~labels]).sum(1)
+    return np.asarray(won / (counts[:, labels].sum(1) * counts[:, ~labels].sum(1)), np.float64)
+
+
+def weighted_mean(values: Floats, counts: Counts) -> Floats:
+    """Mean (B,) of values (P,) float, each of which occurs counts (B, P) times."""
+    return np.asarray(counts @ values / counts.sum(1), np.float64)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A gain in the objective and the ends of its interval; as text for reasons, where all hold at once at 95%."""
+
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.mean:.3f} (95% interval {self.low:.3f} to {self.high:.3f})"
+
+
+def paired_bootstrap(
+    a: Scores, b: Scores, objective: Objective, draws: int = 2000, seed: int = 0, level: float = 0.95
+) -> Interval:
+    """The gain of a over b in the objective's mean over seeds, with its two-sided interval.
+
+    Pictures: resampled within good and within defective, the same ones for a and b. A class of n gives n - 1, for
+    with n the variance comes out (n - 1) / n too small (Rao and Wu, JASA 1988).
+    Seeds: three are too few to resample (ten outcomes, variance a third too small). Their mean is drawn from Student's
+    t with Welch's degrees of freedom instead, apart for a and b, for seed r of both share but the number. Seeds differ
+    in part because each errs on pictures of its own; the resample of pictures holds that part, so it is taken off.
+    Without two seeds and two pictures of each class nothing is known of the noise: the interval is infinite.
+    """
+    assert np.array_equal(a.labels, b.labels), "the same pictures in the same order"
+    labels = a.labels
+    whole = np.ones((1, len(labels)), np.int64)
+    on_whole = [scores.by_seed(whole, objective)[:, 0] for scores in (a, b)]
+    gain = float(on_whole[0].mean() - on_whole[1].mean())
+    if min(len(a.image), len(b.image), labels.sum(), (~labels).sum()) < 2:
+        return Interval(gain, -math.inf, math.inf)
+    generator = np.random.default_rng(seed)
+    counts = _resample(labels, draws, generator)
+    resampled = [scores.by_seed(counts, objective) for scores in (a, b)]
+    gains = resampled[0].mean(0) - resampled[1].mean(0)
+    gains += _seed_noise(on_whole, resampled, generator)
+    low, high = np.quantile(gains, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(gain, float(low), float(high))
+
+
+def _resample(labels: NDArray[np.bool_], draws: int, generator: np.random.Generator) -> Counts:
+    """How often each picture occurs, (draws, N)."""
+    counts = np.empty((draws, len(labels)), np.int64)
+    for members in (labels, ~labels):
+        num = int(members.sum())
+        counts[:, members] = generator.multinomial(num - 1, np.full(num, 1 / num), size=draws)
+    return counts
+
+
+def _seed_noise(on_whole: list[Floats], resampled: list[Floats], generator: np.random.Generator) -> Floats:
+    """Draws (B,) of the error that the choice of seeds makes in the gain.
+
+    on_whole   of a and of b, (R,) float: each seed's objective on the pictures
+    resampled  of a and of b, (R, B) float: the same on each resample of them
+    """
+    num = np.array([len(values) for values in on_whole])
+    variance = np.array([values.var(ddof=1) for values in on_whole]) / num
+    own = np.array([(values - values.mean(0)).var(1).sum() for values in resampled]) / (num - 1) / num
+    draws = resampled[0].shape[1]
+    remaining = variance.sum() - own.sum()
+    if remaining <= 0:
+        return np.zeros(draws)
+    freedom = variance.sum() ** 2 / (variance**2 / (num - 1)).sum()  # Welch, Biometrika 1947
+    return np.asarray(math.sqrt(remaining) * generator.standard_t(freedom, draws), np.float64)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Who becomes the champion, and why.
+
+    champion           what the alias champion belongs to: a finalist's name, "baseline", or "current" (unchanged)
+    best               the finalist of the greatest mean objective over seeds; the earlier one of equals
+    promoted           whether best became the champion
+    gain               of best over the baseline
+    gain_over_current  of best over the champion of an earlier study
+    tied               the other finalists whose difference from best lies within the noise
+    reason             one sentence, for a tag
+    """
+
+    champion: str
+    best: str
+    promoted: bool
+    gain: Interval
+    gain_over_current: Interval | None
+    tied: tuple[str, ...]
+    reason: str
+
+
+def decide(
+    finalists: Mapping[str, Scores],
+    baseline: Scores,
+    current: Scores | None,
+    objective: Objective,
+    draws: int = 2000,
+    seed: int = 0,
+) -> Decision:
+    """Promote the best finalist if the whole 95% interval of its gain lies above zero.
+
+    The best of K is picked on the very pictures that then judge it, so each interval holds at 1 - 0.05 / K
+    (Bonferroni): all K hold at once in 95% of studies, whichever is picked. A current champion must be beaten as well.
+    """
+    assert finalists and not {"baseline", "current"} & set(finalists)
+    whole = np.ones((1, len(baseline.labels)), np.int64)
+    best = max(finalists, key=lambda name: finalists[name].by_seed(whole, objective).mean())
+
+    def gain_over(other: Scores) -> Interval:
+        return paired_bootstrap(finalists[best], other, objective, draws, seed, level=1 - 0.05 / len(finalists))
+
+    gain = gain_over(baseline)
+    over_current = gain_over(current) if current is not None else None
+    behind = {name: gain_over(scores) for name, scores in finalists.items() if name != best}
+    tied = tuple(name for name, interval in behind.items() if interval.low <= 0)
+    promoted = gain.low > 0 and (over_current is None or over_current.low > 0)
+    champion = best if promoted else "baseline" if over_current is None else "current"
+    return Decision(champion, best, promoted, gain, over_current, tied, _reason(best, gain, over_current))
+
+
+def _reason(best: str, gain: Interval, over_current: Interval | None) -> str:
+    beaten = f"{best} beats the baseline by {gain}"
+    if over_current is None:
+        return (
+            beaten
+            if gain.low > 0
+            else f"kept the baseline: no finalist beats it, {best}'s gain, {gain}, does not exceed the noise"
+        )
+    if over_current.low <= 0:
+        return f"kept the old champion: {best}'s gain over it, {over_current}, does not exceed the noise"
+    if gain.low <= 0:
+        return f"kept the old champion: {best}'s gain over the baseline, {gain}, does not exceed the noise"
+    return f"{beaten} and the old champion by {over_current}"

@@ -1,0 +1,94 @@
+"""Record real trials: drawn hyperparameters, every epoch. `tests.benchmarks.search` replays searches on them.
+
+    python -m tests.benchmarks.record --data-root DIR --textures DIR    # half an hour on two CPU cores
+
+Trials run as in a study (Ray, stored features), each with a seed of its own, so that the record holds the noise of
+training. The file holds hyperparameters and objectives only, no pictures.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import cyclopts
+
+from las_tune.las.backbone import load_backbone
+from las_tune.spec import StudySpec, TrainSpec
+from las_tune.tracking.record import TrialRecord
+from las_tune.tuning.prepare import load_pictures
+from las_tune.tuning.space import load_space
+from las_tune.tuning.trainable import SharedStudy, run_trial
+from las_tune.tuning.tuner import prepare_remotely, ray_cluster, resources_of, run_trials
+
+FILE = Path(__file__).with_name("recorded_trials.json")
+
+
+def seeded_trial(config: dict[str, Any], shared: SharedStudy) -> None:
+    """A trial whose seed follows from its hyperparameters."""
+    seed = zlib.crc32(json.dumps(config, sort_keys=True).encode()) & 0x7FFFFFFF
+    run_trial(config | {"seed": seed}, shared)
+
+
+class Recorder:
+    """A Listener that rewrites the file after every trial."""
+
+    def __init__(self, file: Path, about: dict[str, Any]) -> None:
+        self.file = file
+        self.about = about
+        self.rows: list[dict[str, Any]] = []
+
+    def trial_started(self, trial: TrialRecord) -> None:
+        pass
+
+    def epoch_ended(self, trial: TrialRecord) -> None:
+        pass
+
+    def trial_ended(self, trial: TrialRecord) -> None:
+        if trial.status != "completed":
+            return
+        numbers = {
+            name: [round(row[name], 4) for row in trial.epochs] for name in ("image_auroc", "pixel_aupro", "objective")
+        }
+        params = {name: float(f"{v:.6g}") if isinstance(v, float) else v for name, v in trial.params.items()}
+        self.rows.append({"params": params, "seconds": round(trial.seconds, 1), **numbers})
+        lines = ",\n".join(json.dumps(row, separators=(",", ":")) for row in self.rows)
+        self.file.write_text(json.dumps(self.about)[:-1] + f', "trials": [\n{lines}\n]}}\n')
+
+
+def main(
+    *,
+    data_root: Path,
+    textures: Path,
+    category: str = "metal_plate",
+    space: str = "default",
+    trials: int = 240,
+    epochs: int = 9,
+    image_size: int = 160,
+    file: Path = FILE,
+) -> None:
+    """Draw trials at random and record them."""
+    with tempfile.TemporaryDirectory() as folder:
+        train = TrainSpec(image_size=image_size, epochs=epochs, backbone="efficientnet_lite0", objective="combined")
+        spec = StudySpec(
+            category=category, study="recorded", data_root=data_root.absolute(), textures=textures.absolute(),
+            results=Path(folder), trials=trials, sampler="random", scheduler="none", cpus_per_trial=1, train=train,
+        )  # fmt: skip
+        spec.folder.mkdir()
+        pictures = load_pictures(spec.data_root, category, spec.textures, train)
+        about = {"category": category, "space": space, "epochs": epochs, "image_size": image_size}
+        with ray_cluster(None):
+            resources = resources_of(spec)
+            backbone = load_backbone(train.backbone, train.backbone_weights)
+            shared, _ = prepare_remotely(spec, backbone, pictures, resources)
+            recorder = Recorder(file, about)
+            run_trials(spec, load_space(space), shared, resources, [recorder], seeded_trial)
+
+
+if __name__ == "__main__":
+    app = cyclopts.App()
+    app.default(main)
+    app()

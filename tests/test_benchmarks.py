@@ -1,0 +1,46 @@
+"""The benchmarks run, and what they compare does the same work."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from las_tune.las.backbone import load_backbone
+from las_tune.las.features import extract_features
+from las_tune.spec import TrainSpec
+from tests.benchmarks import epoch
+from tests.benchmarks.plain import PlainTraining
+
+
+def test_epoch_prints_its_figures_last(capsys: pytest.CaptureFixture[str]) -> None:
+    epoch.main(backbone="resnet18", image_size=64, num_fit=10, num_test=8, batch_size=4, share_at_batch=(4,))
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert set(figures) == {
+        "device", "backbone", "image_size", "seconds_ours", "seconds_plain", "ratio", "pictures_per_s",
+        "flop_floor_s", "fraction_of_floor", "peak_memory_mb", "training_share_at_batch",
+    }  # fmt: skip
+    assert figures["ratio"] == pytest.approx(figures["seconds_plain"] / figures["seconds_ours"], rel=0.05)
+    assert 0 < figures["fraction_of_floor"] < 1
+
+
+def test_arithmetic_is_counted_by_hand() -> None:
+    """Two 1x1 products of 2·3·4 and 2·4·5 multiplications and additions."""
+    a, b, c = torch.ones(2, 3), torch.ones(3, 4), torch.ones(4, 5)
+    assert epoch.count_flops(lambda: a @ b @ c) == 2 * (2 * 3 * 4) + 2 * (2 * 4 * 5)
+
+
+def test_the_plain_loop_sees_the_same_features() -> None:
+    pictures = epoch.render(4, 4, 64)
+    fit, textures, test, labels = map(
+        torch.from_numpy, (pictures.fit, pictures.textures, pictures.test.pictures, pictures.test.labels)
+    )
+    spec = TrainSpec(image_size=64, batch_size=4, backbone="resnet18", backbone_weights="random")
+    plain = PlainTraining(spec, fit, textures, test, labels, "cpu")
+    ours = extract_features(load_backbone("resnet18", "random"), fit.float() / 255)
+    theirs = plain.features(plain.normalised(plain.fit))
+    for one, two in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, two, atol=1e-4, rtol=1e-3)
+    loss, auroc = plain.epoch()
+    assert 0 < loss < 10 and 0 <= auroc <= 1

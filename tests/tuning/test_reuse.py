@@ -1,0 +1,83 @@
+"""A worker process goes from trial to trial; nothing of one trial is left in the next."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from las_tune.las.backbone import load_backbone
+from las_tune.las.train import train
+from las_tune.spec import StudySpec, TrainSpec
+from las_tune.tracking.record import METRICS, TrialRecord
+from las_tune.tuning.prepare import load_pictures
+from las_tune.tuning.space import load_space
+from las_tune.tuning.trainable import SharedStudy, run_trial
+from las_tune.tuning.tuner import prepare_remotely, ray_cluster, resources_of, run_trials
+from tests.parts import make_part, make_textures
+
+SAME = """
+[alpha]
+values = [0.3333333333333333]
+seed = 0.3333333333333333
+reason = "all trials are the same one"
+"""
+TRAIN = TrainSpec(
+    image_size=64, batch_size=4, epochs=2, backbone="resnet18", backbone_weights="random", hidden_width=32,
+    objective="combined",
+)  # fmt: skip
+
+
+class Silent:
+    """A Listener that hears nothing."""
+
+    def trial_started(self, trial: TrialRecord) -> None:
+        pass
+
+    def epoch_ended(self, trial: TrialRecord) -> None:
+        pass
+
+    def trial_ended(self, trial: TrialRecord) -> None:
+        pass
+
+
+def numbers(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: row[name] for name in ("epoch", *METRICS)}
+
+
+def test_a_reused_worker_gives_the_numbers_of_a_fresh_process(tmp_path: Path) -> None:
+    make_part(tmp_path)
+    (tmp_path / "same.toml").write_text(SAME)
+    spec = StudySpec(
+        category="part", study="same", train=TRAIN, data_root=tmp_path, textures=make_textures(tmp_path / "textures"),
+        results=tmp_path / "results", trials=4, scheduler="none", max_concurrent=1,
+    )  # fmt: skip
+    spec.folder.mkdir(parents=True)
+    pictures = load_pictures(spec.data_root, "part", spec.textures, TRAIN)
+    backbone = load_backbone(TRAIN.backbone, "random")
+    pids = tmp_path / "pids"
+
+    def with_pid(config: dict[str, Any], shared: SharedStudy) -> None:
+        with pids.open("a") as file:
+            file.write(f"{os.getpid()}\n")
+        run_trial(config, shared)
+
+    with ray_cluster(None):
+        resources = resources_of(spec)
+        shared, _ = prepare_remotely(spec, backbone, pictures, resources)
+        trials, _ = run_trials(spec, load_space(str(tmp_path / "same.toml")), shared, resources, [Silent()], with_pid)
+
+        import ray
+
+        threads = torch.get_num_threads()
+        torch.set_num_threads(resources.num_threads)
+        fresh = [r.row() for r in train(TRAIN, backbone, ray.get(shared.data).to_device(backbone))]
+        torch.set_num_threads(threads)
+    assert len(pids.read_text().split()) == 4 and len(set(pids.read_text().split())) == 1
+    expected = [numbers(row) for row in fresh]
+    for trial in trials:
+        assert [numbers(row) for row in trial.epochs] == [pytest.approx(row, rel=1e-12) for row in expected]
+        assert trial.peak_memory_mb > 0
