@@ -1,7 +1,4 @@
-"""Which finalist becomes the champion, and how sure that is.
-
-A finalist is promoted only where its gain lies beyond two kinds of noise: other pictures and other seeds.
-"""
+"""Which finalist becomes the champion: one whose gain lies beyond the noise of pictures and of seeds."""
 
 from __future__ import annotations
 
@@ -89,9 +86,9 @@ def paired_bootstrap(
 
     Pictures: resampled within good and within defective, the same ones for a and b. A class of n gives n - 1, for
     with n the variance comes out (n - 1) / n too small (Rao and Wu, JASA 1988).
-    Seeds: three are too few to resample (ten outcomes, variance a third too small). Their mean is drawn from Student's
-    t with Welch's degrees of freedom instead, apart for a and b, for seed r of both share but the number. Seeds differ
-    in part because each errs on pictures of its own; the resample of pictures holds that part, so it is taken off.
+    Seeds: three are too few to resample (ten outcomes, variance a third too small). Their error in the gain is drawn
+    from Student's t with Welch's degrees of freedom instead, unpaired, for seed r of both shares but the number. Seeds
+    differ in part because each errs on pictures of its own; the resample of pictures holds that part: it is taken off.
     Without two seeds and two pictures of each class nothing is known of the noise: the interval is infinite.
     """
     assert np.array_equal(a.labels, b.labels), "the same pictures in the same order"
@@ -128,12 +125,11 @@ def _seed_noise(on_whole: list[Floats], resampled: list[Floats], generator: np.r
     num = np.array([len(values) for values in on_whole])
     variance = np.array([values.var(ddof=1) for values in on_whole]) / num
     own = np.array([(values - values.mean(0)).var(1).sum() for values in resampled]) / (num - 1) / num
-    draws = resampled[0].shape[1]
     remaining = variance.sum() - own.sum()
     if remaining <= 0:
-        return np.zeros(draws)
+        return np.zeros_like(resampled[0][0])
     freedom = variance.sum() ** 2 / (variance**2 / (num - 1)).sum()  # Welch, Biometrika 1947
-    return np.asarray(math.sqrt(remaining) * generator.standard_t(freedom, draws), np.float64)
+    return np.asarray(math.sqrt(remaining) * generator.standard_t(freedom, resampled[0].shape[1]), np.float64)
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,7 @@ def test_combined_is_the_mean_and_good_pictures_have_no_overlap() -> None:
 
 
 def test_interval_covers_the_true_gain() -> None:
-    """Two detectors of one kind: the true gain is 0. Real coverage is 97% to 98%."""
+    """Two detectors of one kind: the true gain is 0. 2000 intervals cover it in 94.7%."""
     generator = np.random.default_rng(3)
     intervals = [
         paired_bootstrap(*simulate(generator, 24, 36, [1.3, 1.3], 0.25), "combined", draws=400) for _ in range(300)
@@ -166,9 +166,9 @@ def test_the_old_champion_stays_unless_it_is_beaten() -> None:
 @pytest.mark.parametrize("seed_noise", [0.0, 0.25, 0.6])
 @pytest.mark.parametrize("num_good", [24, 13])
 def test_luck_is_promoted_in_at_most_five_studies_of_a_hundred(num_good: int, seed_noise: float) -> None:
-    """All four detectors are of one kind, and the luckiest of three is picked."""
-    runs = 300
-    share = promoted_share(runs, num_good, 36, seed_noise)
+    """All four detectors are of one kind, the luckiest of three is picked; 2000 studies give 2.3% to 3.0%."""
+    runs = 200
+    share = promoted_share(runs, num_good, 36, seed_noise, draws=300)
     assert share <= 0.05 + 2.33 * math.sqrt(0.05 * 0.95 / runs)
 
 
