@@ -27,6 +27,7 @@ from las_tune.flags import (
     Epochs,
     ImageSize,
     ObjectiveName,
+    Patience,
     Precision,
     Results,
     Seed,
@@ -78,9 +79,14 @@ def tune(
     store_limit_gb: StoreLimit = None,
     head_precision: Precision = DEFAULTS.head_precision,
     trials: Annotated[int | None, flag(SEARCH, "Trials, the baseline among them.", shown("trials", 32))] = None,
+    finalists: Annotated[
+        int | None, flag(SEARCH, "Best trials that are trained again with new seeds.", shown("finalists", 3))
+    ] = None,
+    seeds: Annotated[int | None, flag(SEARCH, "New seeds for each of them.", shown("seeds", 3))] = None,
     space: Annotated[str, flag(SEARCH, "Search space: a name or a TOML file.", "the category's, else default")] = "",
     sampler: Annotated[Sampler, flag(SEARCH, "How Optuna proposes trials.")] = "tpe",
     scheduler: Annotated[Scheduler, flag(SEARCH, "How weak trials are stopped.")] = "asha",
+    patience: Patience = None,
     time_budget: Annotated[
         timedelta | None,
         flag(SEARCH, "The trials end after this long, like 30m or 8h."),
@@ -102,9 +108,13 @@ def tune(
     """
     settings: dict[str, Any] = {
         "space": str(Path(space).absolute()) if space.endswith(".toml") or "/" in space else space,
-        "trials": trials if trials is not None else DEMO["trials"] if demo else 32,
+        **{
+            name: given if given is not None else DEMO[name] if demo else usual
+            for name, given, usual in (("trials", trials, 32), ("finalists", finalists, 3), ("seeds", seeds, 3))
+        },
         "sampler": sampler,
         "scheduler": scheduler,
+        "patience": patience,
         "time_budget_s": time_budget.total_seconds() if time_budget is not None else None,
         "gpus_per_trial": gpus_per_trial,
         "cpus_per_trial": cpus_per_trial,
@@ -125,7 +135,8 @@ def tune(
     for spec in specs:
         title = f"las_tune {__version__}: study {spec.study}, {spec.trials} trials of {spec.train.epochs} epochs"
         title += "  (DEMO: rendered pictures)" if demo else ""
-        with StudyConsole(title, spec.trials * spec.train.epochs, spec.train.epochs) as console:
+        trainings = spec.trials + (1 + spec.finalists) * spec.seeds
+        with StudyConsole(title, trainings * spec.train.epochs, spec.train.epochs) as console:
             _render_demo(spec, console.progress)
             summary = run_study(spec, [console], console.progress)
         print_summary(summary, spec.folder)

@@ -81,7 +81,9 @@ class StudyConsole:
         self._draw()
         if not self._console.is_terminal:
             best = f"{trial.best['objective']:.4f} in epoch {int(trial.best['epoch'])}" if trial.best else trial.reason
-            self._console.print(f"trial {trial.number:3d}  {trial.status:9s}  {best}  {format_params(trial.params)}")
+            name = f"{trial.finalist}, seed {trial.seed}" if trial.finalist else ""
+            line = f"trial {trial.number:3d}  {trial.status:9s}  {best}  {name or format_params(trial.params)}"
+            self._console.print(line)
 
     def _draw(self) -> None:
         self._live.update(Group(self._table(SHOWN_TRIALS), self._bar))
@@ -115,20 +117,21 @@ def print_summary(summary: dict[str, Any], folder: Any) -> None:
     console = Console(highlight=False, soft_wrap=True)
     if summary["demo"]:
         console.print("[bold yellow]DEMO[/bold yellow]: rendered pictures, a short search. These are demo results.")
-    champion, baseline = summary["champion"], summary["baseline"]
-    table = Table("", "baseline", "champion", "gain", title=f"{summary['category']}: study {summary['study']}")
-    table.add_row("trial", str(baseline["trial"]) if baseline else "failed", str(champion["trial"]), "")
-    _add_metric(table, f"validation {summary['objective']} (selected on)", "validation", "objective", summary)
-    for metric in champion["test"]:
-        _add_metric(table, f"sealed test {metric}", "test", metric, summary)
-    console.print(table)
-    counts = summary["trials"]
+    console.print(_gains(summary))
+    promotion, counts = summary["promotion"], summary["trials"]
+    console.print(f"promotion: {promotion['reason']}")
+    if promotion["tied"]:
+        console.print(f"tied with {promotion['best']} within the noise: {', '.join(promotion['tied'])}")
+    opened = "once" if summary["test_openings"] == 1 else f"{summary['test_openings']} times"
+    console.print(f"this sealed test was opened {opened} so far")
     print_left_out(summary["skipped"], summary["masks_missing"])
+    cost = summary["cost"]
     console.print(
         f"{counts['total']} trials: {counts['completed']} completed, {counts['pruned']} pruned, "
-        f"{counts['failed']} failed, in {summary['seconds']:.0f} s"
+        f"{counts['failed']} failed, in {summary['seconds']:.0f} s ({cost['trial_seconds']:.0f} s of training, "
+        f"finalists included, {cost['lost_seconds']:.0f} s lost)"
     )
-    console.print(f"champion: {format_params(champion['params'])}")
+    console.print(f"champion: {format_params(summary['champion']['params'])}")
     console.print(f"model:    {summary['model_uri']}")
     print_lines([f"files:    {folder}"])
     console.print("compare the trials:")
@@ -140,16 +143,33 @@ def print_summary(summary: dict[str, Any], folder: Any) -> None:
     console.print(f"  {address}/#/experiments/{summary['experiment_id']}/runs/{summary['parent_run_id']}")
 
 
-def _add_metric(table: Table, label: str, part: str, metric: str, summary: dict[str, Any]) -> None:
-    baseline, champion = summary["baseline"], summary["champion"]
-    ours = champion[part][metric]
-    theirs = baseline[part][metric] if baseline else None
+def _gains(summary: dict[str, Any]) -> Table:
+    """Means over seeds: baseline, champion, gain with its interval, and the memory bank that learns nothing."""
+    title = f"{summary['category']}: study {summary['study']}, means over seeds"
+    table = Table("", "baseline", "champion", "gain (95% interval)", "memory bank", title=title)
+    names = [summary[role]["finalist"] for role in ("baseline", "champion")]
+    table.add_row("trained again", *names, "", "")
+    validation, gain = summary["validation_mean"], summary["promotion"]["gain"]
+    is_one = names[0] == names[1]
     table.add_row(
-        label,
-        "" if theirs is None else f"{theirs:.4f}",
-        f"{ours:.4f}",
-        "" if theirs is None else f"{ours - theirs:+.4f}",
+        f"validation {summary['objective']} (selected on)",
+        f"{validation['baseline']:.4f}",
+        f"{validation['champion']:.4f}",
+        "" if is_one else format_interval(gain),
+        "",
     )
+    means = summary["test_mean"]
+    for name, ours in means["champion"].items():
+        theirs, interval = means["baseline"][name], summary["test_gain"].get(name)
+        shown = format_interval(interval) if interval else f"{ours - theirs:+.4f}"
+        bank = means["memory_bank"][name]
+        table.add_row(f"sealed test {name}", f"{theirs:.4f}", f"{ours:.4f}", "" if is_one else shown, f"{bank:.4f}")
+    return table
+
+
+def format_interval(interval: dict[str, float]) -> str:
+    """+0.0310 (+0.0120 to +0.0550)."""
+    return f"{interval['mean']:+.4f} ({interval['low']:+.4f} to {interval['high']:+.4f})"
 
 
 def print_training(result: Any) -> None:
@@ -187,7 +207,7 @@ def print_check(name: str, checked: Any) -> None:
 def print_effects(name: str, effects: Sequence[Any]) -> None:
     """What each knob of a space moved: shares of mask pixels and patches, mean change of a colour, change of loss."""
     knob = Column("knob", no_wrap=True)
-    table = Table(knob, "from", "to", "masks", "pictures", "labels", "loss after 2 steps", title=f"space {name}")
+    table = Table(knob, "from", "to", "masks", "pictures", "labels", "loss after 2 epochs", title=f"space {name}")
     for effect in effects:
         moved = (effect.masks, effect.pictures, effect.labels, effect.loss)
         ends = (f"{end:.3g}" if isinstance(end, float) else str(end) for end in (effect.start, effect.end))

@@ -62,6 +62,9 @@ ObjectiveName = Annotated[
     Objective,
     flag(TRAINING, "What is maximised, on validation pictures; auto: combined with masks, else image_auroc."),
 ]
+Patience = Annotated[
+    int | None, flag(SEARCH, "End after this many trials without a gain beyond noise.", "all trials are run")
+]
 StoreType = Annotated[StoreDtype, flag(RESOURCES, "What stored features are kept in.")]
 StoreLimit = Annotated[
     float | None,

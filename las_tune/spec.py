@@ -18,8 +18,8 @@ Foreground = Literal["otsu", "none"]
 Objective = Literal["auto", "image_auroc", "pixel_aupro", "combined"]
 StoreDtype = Literal["float32", "float16", "bfloat16"]
 HeadPrecision = Literal["float32", "tf32"]
-Sampler = Literal["tpe", "random"]
-Scheduler = Literal["asha", "none"]
+Sampler = Literal["tpe", "gp", "cmaes", "random", "grid"]
+Scheduler = Literal["asha", "hyperband", "median", "none"]
 
 MPDD_CATEGORIES = ("bracket_black", "bracket_brown", "bracket_white", "connector", "metal_plate", "tubes")
 
@@ -60,11 +60,13 @@ class TrainSpec:
     """Weight decay of both optimisers, at least 0."""
     hidden_width: int = field(default=768, metadata={"tunable": True})
     """Width of the discriminator's hidden layer."""
+    use_adaptor: bool = field(default=True, metadata={"tunable": True})
+    """Whether features pass the adaptor; without one, adaptor_lr has no effect."""
+    batch_size: int = field(default=8, metadata={"tunable": True})
+    """Normal pictures a step; as many synthesised ones go with them."""
 
     image_size: int = 288
     """Side of the square to which pictures are resized, in pixels."""
-    batch_size: int = 8
-    """Normal pictures a step; as many synthesised ones go with them."""
     epochs: int = 50
     seed: int = 0
     backbone: str = "wide_resnet50_2"
@@ -136,6 +138,12 @@ class TrainSpec:
             )
         return dataclasses.replace(self, **changes)
 
+    @property
+    def resolved_objective(self) -> Literal["image_auroc", "pixel_aupro", "combined"]:
+        """The objective, once auto is settled."""
+        assert self.objective != "auto", "the objective is resolved when the pictures are known"
+        return self.objective
+
     def hyperparameters(self) -> dict[str, Any]:
         """The tunable fields and their values."""
         return {name: getattr(self, name) for name in tunable_names()}
@@ -163,6 +171,12 @@ class StudySpec:
     trials: int = 32
     sampler: Sampler = "tpe"
     scheduler: Scheduler = "asha"
+    patience: int | None = None
+    """Trials in a row without a gain beyond noise, after which the search ends. None: all trials."""
+    finalists: int = 3
+    """How many of the best trials are trained again, with the baseline and the champion of earlier studies."""
+    seeds: int = 3
+    """New seeds that each of them is trained with."""
     gpus_per_trial: float | None = None
     """None: one where the cluster has any."""
     cpus_per_trial: float | None = None
@@ -190,8 +204,12 @@ class StudySpec:
             repr(self.study),
         )
         _require(self.trials >= 1, "--trials must be at least 1", self.trials)
-        _require(self.sampler in get_args(Sampler), "--sampler must be one of tpe, random", repr(self.sampler))
-        _require(self.scheduler in get_args(Scheduler), "--scheduler must be asha or none", repr(self.scheduler))
+        for name, kinds in (("sampler", get_args(Sampler)), ("scheduler", get_args(Scheduler))):
+            value = getattr(self, name)
+            _require(value in kinds, f"--{name} must be one of {', '.join(kinds)}", repr(value))
+        _require(self.patience is None or self.patience >= 1, "--patience must be at least 1", self.patience)
+        _require(self.finalists >= 1, "--finalists must be at least 1", self.finalists)
+        _require(self.seeds >= 2, "--seeds must be at least 2: one tells nothing of the noise", self.seeds)
         for name in ("gpus_per_trial", "cpus_per_trial"):
             value, flag = getattr(self, name), "--" + name.replace("_", "-")
             least = "at least 0" if name == "gpus_per_trial" else "above 0"

@@ -120,7 +120,7 @@ def test_every_flag_arrives(captured: Captured, tmp_path: Path) -> None:
     arguments = (
         "--category part --textures t --skip-broken --image-size 64 --batch-size 4 --epochs 3 --seed 7 "
         "--backbone resnet18 --backbone-weights w.pth --objective image_auroc --trials 5 --space connector "
-        "--sampler random --scheduler none --time-budget 30m --gpus-per-trial 0.5 --cpus-per-trial 2 "
+        "--sampler random --scheduler none --patience 9 --time-budget 30m --gpus-per-trial 0.5 --cpus-per-trial 2 "
         "--max-concurrent 3 --address auto --storage s3://bucket/x --results r --study mine "
         "--tracking-uri http://host:5000 --experiment e"
     )
@@ -144,6 +144,7 @@ def test_every_flag_arrives(captured: Captured, tmp_path: Path) -> None:
         trials=5,
         sampler="random",
         scheduler="none",
+        patience=9,
         gpus_per_trial=0.5,
         cpus_per_trial=2,
         max_concurrent=3,

@@ -44,6 +44,7 @@ def test_defaults_are_the_seed_programs() -> None:
         ("hard_share", (1e-6, 1.0)),
         ("weight_decay", (0.0, 1.0)),
         ("hidden_width", (1, 4096)),
+        ("use_adaptor", (True, False)),
         ("image_size", (32, 2048)),
         ("batch_size", (1, 512)),
         ("epochs", (1, 1000)),
@@ -111,8 +112,10 @@ def test_each_rule_of_a_training_is_one_line(changes: dict[str, Any], line: str)
         ({"study": "new\nline"}, ("--study", r"got 'new\nline'")),
         ({"study": "ends\n"}, ("--study", r"got 'ends\n'")),
         ({"trials": 0}, ("--trials must be at least 1, got 0.",)),
-        ({"sampler": "grid"}, ("--sampler must be one of tpe, random, got 'grid'.",)),
-        ({"scheduler": "pbt"}, ("--scheduler must be asha or none, got 'pbt'.",)),
+        ({"sampler": "nsga"}, ("--sampler must be one of tpe, gp, cmaes, random, grid, got 'nsga'.",)),
+        ({"scheduler": "pbt"}, ("--scheduler must be one of asha, hyperband, median, none, got 'pbt'.",)),
+        ({"patience": 0}, ("--patience must be at least 1, got 0.",)),
+        ({"patience": -3}, ("--patience must be at least 1, got -3.",)),
         ({"gpus_per_trial": -0.5}, ("--gpus-per-trial must be at least 0, got -0.5.",)),
         ({"gpus_per_trial": NAN}, ("--gpus-per-trial must be at least 0, got nan.",)),
         ({"cpus_per_trial": 0.0}, ("--cpus-per-trial must be above 0, got 0.0.",)),
@@ -177,6 +180,8 @@ def test_tunable_names_are_the_hyperparameters() -> None:
         "hard_share",
         "weight_decay",
         "hidden_width",
+        "use_adaptor",
+        "batch_size",
     )
     spec = TrainSpec(alpha=0.25)
     assert spec.hyperparameters() == {name: getattr(spec, name) for name in tunable_names()}

@@ -63,7 +63,7 @@ def load_detector(path: Path, device: str = "cpu") -> tuple[Detector, TrainSpec,
     spec = TrainSpec(**content["spec"])
     backbone = load_backbone(spec.backbone, "random")
     backbone.load_state_dict(content["backbone"])
-    head = Head(backbone.channels, spec.hidden_width, torch.Generator())
+    head = Head(backbone.channels, spec.hidden_width, torch.Generator(), spec.use_adaptor)
     head.load_state_dict(content["head"])
     return Detector(backbone, head).eval().to(device), spec, content["about"]
 

@@ -20,20 +20,23 @@ class Head(nn.Module):
     function of the same parameters as two layers on the joined features, at about a sixth of the products a patch.
     """
 
-    def __init__(self, channels: Sequence[int], hidden_width: int, generator: Generator) -> None:
+    def __init__(
+        self, channels: Sequence[int], hidden_width: int, generator: Generator, use_adaptor: bool = True
+    ) -> None:
         """Args:
         channels: channels of each feature map, finest first.
         hidden_width: width of the discriminator.
         generator: CPU generator for the Xavier initialisation.
+        use_adaptor: without it the discriminator works on the features themselves, and W1 = 1, b1 = 0.
         """
         super().__init__()
         self.channels = tuple(channels)
         total = sum(channels)
-        self.adaptor = nn.Linear(total, total)
+        self.adaptor = nn.Linear(total, total) if use_adaptor else None
         self.hidden = nn.Linear(total, hidden_width)
         self.norm = nn.BatchNorm1d(hidden_width)
         self.output = nn.Linear(hidden_width, 1)
-        for layer in (self.adaptor, self.hidden, self.output):
+        for layer in filter(None, (self.adaptor, self.hidden, self.output)):
             nn.init.xavier_normal_(layer.weight, generator=generator)
             nn.init.zeros_(layer.bias)
 
@@ -43,8 +46,11 @@ class Head(nn.Module):
 
     def first_layer(self) -> tuple[Tensor, Tensor]:
         """Adaptor and hidden layer as one: weight (hidden, C) and bias (hidden,); in evaluation the norm is in them."""
-        weight = self.hidden.weight @ self.adaptor.weight
-        bias = torch.addmv(self.hidden.bias, self.hidden.weight, self.adaptor.bias)
+        weight: Tensor = self.hidden.weight
+        bias: Tensor = self.hidden.bias
+        if self.adaptor is not None:
+            bias = torch.addmv(bias, weight, self.adaptor.bias)
+            weight = weight @ self.adaptor.weight
         if self.training:
             return weight, bias
         running_mean, running_var = self.norm.running_mean, self.norm.running_var

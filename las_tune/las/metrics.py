@@ -20,14 +20,14 @@ PRO_LIMIT = 0.3
 """AUPRO integrates up to this false positive rate (Bergmann et al., IJCV 2021)."""
 
 
-def area_under_curve(positives: Tensor, weights: Tensor, sorted_negatives: Tensor, limit: float = 1.0) -> float:
-    """Normalised area under the weighted detection rate over the false positive rate from 0 to limit.
+def areas_of_positives(positives: Tensor, sorted_negatives: Tensor, limit: float = 1.0) -> Tensor:
+    """What each positive adds to the normalised area under the detection rate up to limit: (P,) float64 in [0, 1].
 
-    Equals the trapezoid rule over the curve's points at all distinct thresholds, cut at limit by interpolation.
+    Their weighted mean equals the trapezoid rule over the curve's points at all distinct thresholds, cut at limit by
+    interpolation.
 
     Args:
         positives: (P,) float, scores of positives.
-        weights: (P,) float, what each counts; they sum to 1.
         sorted_negatives: (Q,) float, scores of negatives, ascending.
         limit: upper end of the false positive rate, in (0, 1].
     """
@@ -37,8 +37,12 @@ def area_under_curve(positives: Tensor, weights: Tensor, sorted_negatives: Tenso
     width = (at_or_above - above).clamp_min(1e-300)
     inside = limit - (above + at_or_above) / 2
     cut = (limit - above).clamp_min(0) ** 2 / (2 * width)
-    area = torch.where(at_or_above <= limit, inside, torch.where(above >= limit, 0.0, cut))
-    return float((area * weights.double()).sum() / limit)
+    return torch.where(at_or_above <= limit, inside, torch.where(above >= limit, 0.0, cut)) / limit
+
+
+def area_under_curve(positives: Tensor, weights: Tensor, sorted_negatives: Tensor, limit: float = 1.0) -> float:
+    """Normalised area under the weighted detection rate; weights (P,) float, what each positive counts, sum to 1."""
+    return float((areas_of_positives(positives, sorted_negatives, limit) * weights.double()).sum())
 
 
 def ascending(values: Tensor) -> Tensor:
@@ -99,3 +103,14 @@ def pixel_metrics(heat: Tensor, targets: PixelTargets) -> tuple[float, float]:
         area_under_curve(positives, even, negatives),
         area_under_curve(positives, targets.region_weight, negatives, PRO_LIMIT),
     )
+
+
+def aupro_by_picture(heat: Tensor, targets: PixelTargets) -> Tensor:
+    """What each picture adds to AUPRO: (N,) float64, 0 for good ones; its mean over the defective ones is AUPRO."""
+    flat = heat.flatten()
+    areas = areas_of_positives(flat[targets.positive], ascending(flat[targets.negative]), PRO_LIMIT)
+    picture = targets.positive // heat[0].numel()
+    sums = torch.zeros(len(heat), dtype=torch.float64, device=heat.device)
+    sums.index_add_(0, picture, areas * targets.region_weight)
+    num_defective = len(torch.bincount(picture, minlength=len(heat)).nonzero())
+    return sums * num_defective

@@ -128,16 +128,17 @@ class Training:
     """The parts of one training that change: head, optimisers, generator, what was best."""
 
     def __init__(self, spec: TrainSpec, channels: tuple[int, ...], device: torch.device) -> None:
-        self.head = Head(channels, spec.hidden_width, torch.Generator().manual_seed(spec.seed)).to(device)
-        adaptor, discriminator = self.head.adaptor.parameters(), self.head.discriminator_parameters()
+        drawn = torch.Generator().manual_seed(spec.seed)
+        self.head = Head(channels, spec.hidden_width, drawn, spec.use_adaptor).to(device)
         settings: dict[str, Any] = {
             "weight_decay": spec.weight_decay,
             "fused": device.type == "cuda",
         }  # fused: one kernel a step
-        self.optimisers = [
-            torch.optim.Adam(adaptor, spec.adaptor_lr, **settings),
-            torch.optim.AdamW(discriminator, spec.discriminator_lr, **settings),
+        self.optimisers: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(self.head.discriminator_parameters(), spec.discriminator_lr, **settings)
         ]
+        if self.head.adaptor is not None:
+            self.optimisers.insert(0, torch.optim.Adam(self.head.adaptor.parameters(), spec.adaptor_lr, **settings))
         self.generator = torch.Generator(device).manual_seed(spec.seed)
         self.epoch = 0
         self.best_objective = -math.inf

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import time
@@ -75,8 +76,9 @@ class Ledger:
             "status": "running",
             "baseline": str(trial.is_baseline).lower(),
         }
-        name = "trial 0 (baseline)" if trial.is_baseline else f"trial {trial.number}"
-        run_id = self._client.create_run(self.experiment_id, tags=tags, run_name=name).info.run_id
+        if trial.finalist:
+            tags |= {"finalist": trial.finalist, "finalist_seed": str(trial.seed)}
+        run_id = self._client.create_run(self.experiment_id, tags=tags, run_name=trial.title).info.run_id
         self._runs[trial.number] = run_id
         self._client.log_batch(run_id, params=[Param(k, str(v)) for k, v in trial.params.items()])
 
@@ -111,8 +113,17 @@ class Ledger:
         for file in files:
             self._client.log_artifact(run_id, str(file))
 
-    def promote(self, model_name: str, model_id: str, run_id: str, tags: Mapping[str, str]) -> str:
-        """Register a logged model as the next version of model_name, with alias champion. Returns its URI."""
+    def current_champion(self, model_name: str) -> dict[str, Any] | None:
+        """Hyperparameters of the version that has the alias champion; None where there is none that tells them."""
+        try:
+            version = self._client.get_model_version_by_alias(model_name, "champion")
+        except MlflowException:  # no such model, or no such alias
+            return None
+        params: dict[str, Any] | None = json.loads(version.tags.get("hyperparameters", "null"))
+        return params
+
+    def register(self, model_name: str, model_id: str, run_id: str, tags: Mapping[str, str], promote: bool) -> str:
+        """Register a logged model as the next version, with alias champion if it is promoted. Returns its URI."""
         try:
             self._client.create_registered_model(model_name)
         except MlflowException as error:
@@ -121,6 +132,8 @@ class Ledger:
         version = self._client.create_model_version(
             model_name, f"models:/{model_id}", run_id=run_id, tags=dict(tags), model_id=model_id
         ).version
+        if not promote:
+            return f"models:/{model_name}/{version}"
         self._client.set_registered_model_alias(model_name, "champion", version)
         return f"models:/{model_name}@champion"
 

@@ -36,6 +36,17 @@ class TrialRecord:
     """Rows by epoch, from 1; metrics that cannot be had (no masks) are left out."""
     seconds: float = 0.0
     """Time in its epochs."""
+    finalist: str = ""
+    """What was trained again with a new seed: baseline, current, or trial 7; empty in the search."""
+    seed: int | None = None
+    """The new seed of a finalist."""
+
+    @property
+    def title(self) -> str:
+        """How a person calls it."""
+        if self.finalist:
+            return f"{self.finalist}, seed {self.seed}"
+        return "trial 0 (baseline)" if self.is_baseline else f"trial {self.number}"
 
     @property
     def is_baseline(self) -> bool:

@@ -1,6 +1,7 @@
-"""What each knob of a space moves: masks, pictures, labels, or the loss after two steps. None may move nothing.
+"""What each knob of a space moves: masks, pictures, labels, or the loss after two epochs. None may move nothing.
 
-Rendered parts and a small network with random weights: it needs no data and takes seconds.
+Rendered parts and a small network with random weights: it needs no data and takes seconds. A step sees all pictures,
+but where batch_size is a knob: then each setting has a batch size, and there are at least as many pictures as the largest.
 """
 
 from __future__ import annotations
@@ -24,17 +25,19 @@ from las_tune.las.masks import grid_labels, otsu_foreground
 from las_tune.las.synthesis import synthesise
 from las_tune.las.train import Scored, TrainData, Training, train_epoch
 from las_tune.spec import TrainSpec
-from las_tune.tuning.space import Choice, Knob, Space
+from las_tune.tuning.knobs import Choice, Knob
+from las_tune.tuning.space import Space, holds
 
 SIZE = 64
 NUM_PICTURES = 16
+"""At least; an epoch is then one step, or two at the seed's batch size."""
 OTHER_PLACES = 8
 """A knob that moves nothing at the baseline is tried at so many other places of the space."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What one setting gave: masks and labels (bool), pictures in [0, 1], the loss after two steps."""
+    """What one setting gave: masks and labels (bool), pictures in [0, 1], the loss after two epochs."""
 
     masks: Tensor
     pictures: Tensor
@@ -48,7 +51,7 @@ class Effect:
 
     masks, labels  share of pixels and of patches that changed
     pictures       mean change of a colour, of 1
-    loss           change of the loss after two steps
+    loss           change of the loss after two epochs
     """
 
     knob: str
@@ -68,18 +71,20 @@ class Effect:
 def knob_effects(space: Space) -> list[Effect]:
     """One effect a knob, from one end of its range to the other; for choices the weakest step from value to value.
 
-    The other knobs are at the baseline; a knob that moves nothing there is tried at other places of the space.
+    The other knobs are at the baseline; a knob that moves nothing there is tried at other places of the space. All
+    places fulfil the condition of the knob that moves, and hold no knob whose own condition they do not fulfil.
     """
     backbone = load_backbone("resnet18", "random")
-    data = _rendered(backbone)
+    num_pictures = _num_pictures(space)
+    data = _rendered(backbone, num_pictures)
+    base = TrainSpec(image_size=SIZE, batch_size=num_pictures)
     seen: dict[str, Seen] = {}
 
     def look(settings: dict[str, Any]) -> Seen:
+        settings = space.active(settings)
         key = repr(sorted(settings.items()))
         if key not in seen:
-            seen[key] = _observe(
-                TrainSpec(image_size=SIZE, batch_size=NUM_PICTURES).replace(**settings), backbone, data
-            )
+            seen[key] = _observe(base.replace(**settings), backbone, data)
         return seen[key]
 
     def effect(name: str, start: Any, end: Any) -> Effect:
@@ -118,12 +123,21 @@ def _steps(knob: Knob) -> list[tuple[Any, Any]]:
 
 
 def _places(space: Space, moved: str) -> Iterator[dict[str, Any]]:
-    """Values of the other knobs: the baseline's first, then drawn ones."""
-    others = {name: knob for name, knob in space.knobs.items() if name != moved}
-    yield {name: space.baseline[name] for name in others}
+    """Values of the other knobs where the moved one's condition holds: the baseline's or the nearest, then drawn ones."""
+    knob = space.knobs[moved]
+    others = {name: other for name, other in space.knobs.items() if name != moved}
+    seeds = {name: getattr(TrainSpec(), name) for name in others}
+    yield seeds if holds(knob, seeds) else seeds | {name: wanted[0] for name, wanted in knob.when.items()}
     generator = random.Random(0)
     for _ in range(OTHER_PLACES):
-        yield {name: _draw(knob, generator) for name, knob in others.items()}
+        drawn = {name: _draw(other, generator) for name, other in others.items()}
+        yield drawn | {name: generator.choice(wanted) for name, wanted in knob.when.items()}
+
+
+def _num_pictures(space: Space) -> int:
+    """As many as the largest batch, so that each batch size is another number of steps."""
+    knob = space.knobs.get("batch_size")
+    return max(NUM_PICTURES, *map(int, knob.ends)) if knob else NUM_PICTURES
 
 
 def _draw(knob: Knob, generator: random.Random) -> Any:
@@ -136,19 +150,19 @@ def _draw(knob: Knob, generator: random.Random) -> Any:
     return round(value) if knob.integer else min(max(value, knob.low), knob.high)
 
 
-def _rendered(backbone: Backbone) -> TrainData:
+def _rendered(backbone: Backbone, num_pictures: int) -> TrainData:
     """Rendered brackets, and textures of coloured noise; the validation is never looked at."""
     surfaces = Surfaces.draw(np.random.default_rng(0), SIZE)
-    drawn = [render_picture(np.random.default_rng(i), surfaces, SIZE, "good")[0] for i in range(NUM_PICTURES)]
+    drawn = [render_picture(np.random.default_rng(i), surfaces, SIZE, "good")[0] for i in range(num_pictures)]
     pictures = torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2).contiguous()
     textures = torch.from_numpy(coloured_noise(8, SIZE)).permute(0, 3, 1, 2).contiguous()
     features = FeatureStore(pictures, store_features(backbone, pictures), backbone)
-    labels = torch.zeros(NUM_PICTURES, dtype=torch.bool)
+    labels = torch.zeros(num_pictures, dtype=torch.bool)
     return TrainData(features, otsu_foreground(pictures), textures, Scored(features, labels, None))
 
 
 def _observe(spec: TrainSpec, backbone: Backbone, data: TrainData) -> Seen:
-    """Synthesise once, then train: the loss of the third step is that after two."""
+    """Synthesise once, then train: the loss of the third epoch is that after two."""
     generator = torch.Generator().manual_seed(spec.seed)
     synthesised = synthesise(data.pictures, data.foreground, data.textures, spec, generator)
     training = Training(spec, backbone.channels, torch.device("cpu"))

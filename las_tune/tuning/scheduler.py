@@ -1,16 +1,20 @@
-"""Which trials are stopped early: ASHA, but never the baseline."""
+"""Which trials are stopped early: never the baseline."""
 
 from __future__ import annotations
 
+import math
+import random
 from typing import Any
 
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
 from las_tune.spec import StudySpec
 from las_tune.tuning.search import StudySearch
 
 REDUCTION_FACTOR = 3
-"""ASHA keeps the better third at each rung."""
+"""The better third goes on at each rung; the first rung is at a ninth of the epochs."""
+BRACKET_TRIALS = (9, 5, 3)
+"""Trials of each bracket of HyperBand (Li et al., arXiv:1603.06560, algorithm 1: ⌈3/(s+1) · 3^s⌉ for s = 2, 1, 0)."""
 
 
 class BaselineKept:
@@ -28,16 +32,53 @@ class BaselineKeptASHA(BaselineKept, ASHAScheduler):  # type: ignore[misc]
     """ASHA (Li et al., arXiv:1810.05934) that lets the baseline run."""
 
 
+class BaselineKeptHyperBand(BaselineKept, ASHAScheduler):  # type: ignore[misc]
+    """Asynchronous HyperBand: ASHA in three brackets, the first rung of each three times as late as the last one's.
+
+    Ray's synchronous HyperBand waits for a bracket to fill, which max_concurrent_trials forbids, and pauses trials,
+    which costs the epochs since their last checkpoint.
+    """
+
+    seed: int
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """Draw the bracket by seed and number: Ray draws from NumPy's global generator. The baseline's is the first."""
+        super().on_trial_add(tune_controller, trial)
+        number = self.search.number_of(trial.trial_id)
+        draw = random.Random(f"{self.seed} {number}").choices(self._brackets, BRACKET_TRIALS)[0]
+        self._trial_info[trial.trial_id] = draw if number else self._brackets[0]
+
+
+class BaselineKeptMedian(BaselineKept, MedianStoppingRule):  # type: ignore[misc]
+    """Stops a trial whose best is below the median of the others' means so far (Golovin et al., Vizier, KDD 2017)."""
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """The decision; a baseline that goes on is not noted as stopped, which Ray takes for a mistake."""
+        decision = super().on_trial_result(tune_controller, trial, result)
+        if decision == TrialScheduler.CONTINUE:
+            self._stopped_trials.discard(trial)
+        return decision
+
+
 def make_scheduler(spec: StudySpec, search: StudySearch) -> TrialScheduler:
     """The scheduler that --scheduler names."""
     if spec.scheduler == "none":
         return FIFOScheduler()
     epochs = spec.train.epochs
-    scheduler = BaselineKeptASHA(
-        time_attr="epoch",
-        max_t=epochs,
-        grace_period=max(1, epochs // REDUCTION_FACTOR**2),
-        reduction_factor=REDUCTION_FACTOR,
-    )
-    scheduler.search = search
+    grace = max(1, epochs // REDUCTION_FACTOR**2)
+    if spec.scheduler == "median":
+        # Without a least slice, Ray would pause trials while there are too few to compare with.
+        scheduler: Any = BaselineKeptMedian(
+            "epoch", grace_period=grace, min_samples_required=3, min_time_slice=math.inf
+        )
+    else:
+        kind = BaselineKeptASHA if spec.scheduler == "asha" else BaselineKeptHyperBand
+        scheduler = kind(
+            time_attr="epoch",
+            max_t=epochs,
+            grace_period=grace,
+            reduction_factor=REDUCTION_FACTOR,
+            brackets=1 if spec.scheduler == "asha" else len(BRACKET_TRIALS),
+        )
+    scheduler.search, scheduler.seed = search, spec.train.seed
     return scheduler

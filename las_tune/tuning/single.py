@@ -73,8 +73,8 @@ def run_single(spec: StudySpec, listeners: Sequence[Listener], progress: Progres
         for listener in listeners:
             listener.trial_ended(trial)
 
-    trained = {"champion": Trained(best, train_spec.hidden_width)}
-    evaluations = evaluate(backbone, trained, pictures.sealed_test, pictures.threshold_pictures)
+    trained = {"champion": Trained(best, train_spec.hidden_width, train_spec.use_adaptor)}
+    evaluations = evaluate(backbone, data, trained, pictures.sealed_test, pictures.threshold_pictures)
     files = write_outputs(
         spec.folder, spec.category, train_spec, backbone, {"champion": trial}, trained, evaluations,
         pictures.sealed_test.labels,

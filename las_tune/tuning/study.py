@@ -2,37 +2,43 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
-from ray.tune import Checkpoint
-
+from las_tune.errors import UserError
 from las_tune.las.backbone import Backbone, load_backbone
 from las_tune.spec import StudySpec
 from las_tune.tracking.ledger import Ledger, default_tracking_uri
 from las_tune.tracking.model import log_model
 from las_tune.tracking.provenance import provenance_tags, without_password
 from las_tune.tracking.record import Listener, TrialRecord
-from las_tune.tracking.summary import count_trials, describe_trial, write_json
+from las_tune.tracking.summary import count_trials, describe_cost, describe_trial, write_json
 from las_tune.tracking.training_log import TrainingLog
+from las_tune.tuning.cluster import Resources, ray_cluster, resources_of
 from las_tune.tuning.evaluate import Evaluation
+from las_tune.tuning.finalists import (
+    BASELINE,
+    CURRENT,
+    Finalist,
+    decide_champion,
+    known_hyperparameters,
+    make_jobs,
+    pick_finalists,
+    require_any,
+)
+from las_tune.tuning.openings import count_opening
 from las_tune.tuning.outputs import make_folder, require_new, write_outputs
 from las_tune.tuning.prepare import Progress, StudyPictures, load_pictures, resolve_objective
-from las_tune.tuning.select import select_champion
+from las_tune.tuning.promote import Decision
+from las_tune.tuning.remote import evaluate_remotely, prepare_remotely, score_remotely
+from las_tune.tuning.sealed import SealedReport
 from las_tune.tuning.space import Space, load_space, space_for
-from las_tune.tuning.tuner import (
-    Resources,
-    evaluate_remotely,
-    load_trained,
-    prepare_remotely,
-    ray_cluster,
-    resources_of,
-    run_trials,
-)
+from las_tune.tuning.trainable import SharedStudy
+from las_tune.tuning.tuner import load_trained, run_finalists, run_trials
 
 
 def run_study(spec: StudySpec, listeners: Sequence[Listener], progress: Progress) -> dict[str, Any]:
@@ -90,54 +96,98 @@ def _search_and_promote(
     progress(stored, 1, 1)
     ledger.tag_run(ledger.parent_run_id, {"features": stored})
     progress("trials", 0, 1)
-    trials, checkpoints = run_trials(spec, space, shared, resources, listeners)
-    roles = _roles(trials, checkpoints)
-    trained = {role: load_trained(checkpoints[trial.number]) for role, trial in roles.items()}
-    progress("opening the sealed test", 0, 1)
-    evaluations = evaluate_remotely(
-        shared.backbone, trained, pictures.sealed_test, pictures.threshold_pictures, resources
+    trials, _ = run_trials(spec, space, shared, resources, listeners)
+    require_any(trials)
+
+    progress("training the finalists again", 0, 1)
+    model_name = f"las-{spec.category}"
+    finalists, again = _train_finalists(
+        spec, space, ledger.current_champion(model_name), trials, shared, resources, listeners
     )
+    scores = score_remotely(shared, {name: one.heads for name, one in finalists.items()}, resources)
+    decision = decide_champion(finalists, scores, spec.train.resolved_objective)
+    handed_over = finalists[BASELINE if decision.champion == BASELINE else decision.best]
+
+    progress("opening the sealed test", 0, 1)
+    openings = count_opening(spec.results, spec.category, pictures.split.as_dict()["digest"], spec.study)
+    roles = {"baseline": finalists[BASELINE], "champion": handed_over}
+    heads = {f"{role}/{index}": head for role, one in roles.items() for index, head in enumerate(one.heads)}
+    evaluations = evaluate_remotely(shared, heads, pictures.sealed_test, pictures.threshold_pictures, resources)
+    report = SealedReport.of(roles, evaluations, pictures.sealed_test.labels)
+
     progress("writing the champion", 0, 1)
-    champion = roles["champion"]
+    shipped = {role: one.records[one.shipped] for role, one in roles.items()}
     files = write_outputs(
-        spec.folder, spec.category, spec.train.replace(**champion.params), backbone, roles, trained, evaluations,
-        pictures.sealed_test.labels,
+        spec.folder, spec.category, spec.train.replace(**handed_over.records[0].params), backbone, shipped,
+        {role: one.heads[one.shipped] for role, one in roles.items()}, report.shipped, pictures.sealed_test.labels,
     )  # fmt: skip
     ledger.log_artifacts(ledger.parent_run_id, files)
-    return _promote(spec, pictures, ledger, trials, roles, evaluations, files[-1])
+    _log_finalists(ledger, roles, evaluations, decision)
+    champion_run = ledger.run_of(shipped["champion"].number)
+    model_id = log_model(champion_run, files[-1], pictures.fit[0].transpose(1, 2, 0))
+    tags = {"study": spec.study, "demo": str(spec.demo).lower(), "trial": str(shipped["champion"].number)}
+    tags |= {"hyperparameters": json.dumps(shipped["champion"].params), "promotion": decision.reason}
+    model_uri = ledger.register(model_name, model_id, champion_run, tags, decision.champion != CURRENT)
+    summary = _describe(spec, pictures, trials, ledger) | {
+        **{role: describe_trial(shipped[role], report.shipped[role].metrics) for role in roles},
+        "validation_mean": {role: one.mean_objective for role, one in roles.items()},
+        "test_mean": report.means,
+        "test_gain": {name: asdict(interval) for name, interval in report.gains.items()},
+        "promotion": asdict(decision),
+        "test_openings": openings,
+        "cost": describe_cost([*trials, *again], decision.gain.mean),
+        "model_uri": model_uri,
+    }
+    ledger.log_metrics(ledger.parent_run_id, report.metrics() | {"test_openings": openings})
+    ledger.tag_run(ledger.parent_run_id, {"promotion": decision.reason})
+    return summary
 
 
-def _roles(trials: Sequence[TrialRecord], checkpoints: dict[int, Checkpoint]) -> dict[str, TrialRecord]:
-    """Baseline (where it did not fail) and champion; they may be one trial."""
-    champion = {"champion": select_champion(trials)}
-    baseline = next((trial for trial in trials if trial.is_baseline and trial.number in checkpoints), None)
-    return {"baseline": baseline, **champion} if baseline else champion
-
-
-def _promote(
+def _train_finalists(
     spec: StudySpec,
-    pictures: StudyPictures,
-    ledger: Ledger,
+    space: Space,
+    current: dict[str, Any] | None,
     trials: Sequence[TrialRecord],
-    roles: dict[str, TrialRecord],
-    evaluations: dict[str, Evaluation],
-    detector_file: Path,
+    shared: SharedStudy,
+    resources: Resources,
+    listeners: Sequence[Listener],
+) -> tuple[dict[str, Finalist], list[TrialRecord]]:
+    """Train baseline, finalists and current champion over new seeds; those that failed in every seed are left out."""
+    jobs = make_jobs(
+        pick_finalists(trials, spec.finalists), space.baseline, known_hyperparameters(current),
+        spec.train.seed + 1, spec.seeds,
+    )  # fmt: skip
+    first_number = max(trial.number for trial in trials) + 1
+    records, checkpoints = run_finalists(spec, jobs, first_number, shared, resources, listeners)
+    finalists: dict[str, Finalist] = {}
+    for record in records:
+        if record.number in checkpoints and record.status == "completed":
+            one = finalists.setdefault(record.finalist, Finalist(record.finalist, [], []))
+            one.records.append(record)
+            one.heads.append(load_trained(checkpoints[record.number]))
+    if BASELINE not in finalists:
+        reasons = sorted({record.reason for record in records if record.finalist == BASELINE})
+        raise UserError("The baseline must train with one of the new seeds", "; ".join(reasons), "see the log")
+    return finalists, records
+
+
+def _log_finalists(
+    ledger: Ledger, roles: dict[str, Finalist], evaluations: dict[str, Evaluation], decision: Decision
+) -> None:
+    """The sealed test's numbers into the runs of the heads that were scored, and who was what."""
+    for role, one in roles.items():
+        for index, record in enumerate(one.records):
+            run_id = ledger.run_of(record.number)
+            metrics = evaluations[f"{role}/{index}"].metrics
+            ledger.log_metrics(run_id, {f"test/{name}": value for name, value in metrics.items()})
+            if index == one.shipped:
+                ledger.tag_run(run_id, {role: "true", "promotion": decision.reason})
+
+
+def _describe(
+    spec: StudySpec, pictures: StudyPictures, trials: Sequence[TrialRecord], ledger: Ledger
 ) -> dict[str, Any]:
-    """Register the champion and write the sealed test's numbers into the ledger."""
-    for role, evaluation in evaluations.items():
-        run_id = ledger.run_of(roles[role].number)
-        ledger.log_metrics(run_id, {f"test/{name}": value for name, value in evaluation.metrics.items()})
-        ledger.log_metrics(
-            ledger.parent_run_id, {f"{role}/test_{name}": value for name, value in evaluation.metrics.items()}
-        )
-        ledger.tag_run(run_id, {role: "true"})
-    champion = roles["champion"]
-    champion_run = ledger.run_of(champion.number)
-    example = pictures.fit[0].transpose(1, 2, 0)
-    model_id = log_model(champion_run, detector_file, example)
-    tags = {"study": spec.study, "demo": str(spec.demo).lower(), "trial": str(champion.number)}
-    model_uri = ledger.promote(f"las-{spec.category}", model_id, champion_run, tags)
-    described = {role: describe_trial(trial, evaluations[role].metrics) for role, trial in roles.items()}
+    """What the summary says besides the numbers."""
     return {
         "study": spec.study,
         "category": spec.category,
@@ -147,12 +197,9 @@ def _promote(
         "skipped": list(pictures.skipped),
         "masks_missing": pictures.masks_missing,
         "trials": count_trials(trials),
-        "baseline": described.get("baseline"),
-        "champion": described["champion"],
         "tracking_uri": without_password(spec.tracking_uri),
         "experiment_id": ledger.experiment_id,
         "parent_run_id": ledger.parent_run_id,
-        "model_uri": model_uri,
     }
 
 

@@ -1,135 +1,33 @@
-"""Ray: where trials run. Starts or joins Ray, runs a study's trials, hands every event to the listeners."""
+"""Ray Tune: runs a study's trials and its finalists, and hands every event to the listeners."""
 
 from __future__ import annotations
 
-import logging
-import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import ray
 from ray import tune
 
-from las_tune.errors import UserError
-from las_tune.las.backbone import Backbone
 from las_tune.las.checkpoint import CHECKPOINT_NAME, load_checkpoint
-from las_tune.las.memory import keep_freed_memory
-from las_tune.las.train import pick_device
 from las_tune.spec import StudySpec
 from las_tune.tracking.record import ROW, Listener, TrialRecord
-from las_tune.tuning.evaluate import Evaluation, Trained, evaluate
-from las_tune.tuning.prepare import Array, Labelled, SharedData, StudyPictures, share, store_limit_bytes
+from las_tune.tuning.cluster import Resources
+from las_tune.tuning.evaluate import Trained
+from las_tune.tuning.finalists import Job
 from las_tune.tuning.scheduler import make_scheduler
-from las_tune.tuning.search import METRIC, StudySearch
+from las_tune.tuning.search import METRIC, make_search
 from las_tune.tuning.space import Space
 from las_tune.tuning.trainable import CHECKPOINT_SCORE, SharedStudy, run_trial
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What one trial gets, and how many trials run at once."""
-
-    cpus: float
-    gpus: float
-    max_concurrent: int
-
-    @property
-    def num_threads(self) -> int:
-        """Threads of torch in a trial, so that parallel trials do not fight for cores."""
-        return max(1, int(self.cpus))
-
-
-@contextmanager
-def ray_cluster(address: str | None) -> Iterator[None]:
-    """Start Ray on this machine, or join the cluster at address; leave it at the end."""
-    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # listeners record what is to be recorded
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # verbose=0 is silent in the old output only
-    try:
-        ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    except (OSError, RuntimeError, ValueError, SystemExit) as error:  # Ray itself exits where nobody answers
-        if address is None:
-            raise
-        reason = " ".join(str(error).split())[:160]
-        raise UserError(
-            "--address must be that of a running Ray cluster", f"{address} ({reason})", "start it"
-        ) from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-def resources_of(spec: StudySpec) -> Resources:
-    """What the flags say, else one GPU where the cluster has any, a quarter of a machine's cores, and all that fit."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    most_cpus, most_gpus = (max(node.get(kind, 0.0) for node in nodes) for kind in ("CPU", "GPU"))
-    gpus = spec.gpus_per_trial if spec.gpus_per_trial is not None else min(1.0, most_gpus)
-    cpus = spec.cpus_per_trial or max(1, int(most_cpus) // 4)
-
-    def fitting(node: dict[str, float]) -> int:
-        by_cpus = int(node.get("CPU", 0.0) / cpus + 1e-9)
-        return min(by_cpus, int(node.get("GPU", 0.0) / gpus + 1e-9)) if gpus else by_cpus
-
-    fit = sum(map(fitting, nodes))
-    if not fit:
-        raise UserError(
-            "--cpus-per-trial and --gpus-per-trial must fit on one machine of the cluster",
-            f"{cpus:g} CPUs and {gpus:g} GPUs",
-            f"the largest has {most_cpus:g} CPUs and {most_gpus:g} GPUs",
-        )
-    return Resources(cpus, gpus, spec.max_concurrent or fit)
-
-
-def prepare_remotely(
-    spec: StudySpec, backbone: Backbone, pictures: StudyPictures, resources: Resources
-) -> tuple[SharedStudy, str]:
-    """Compute the shared data where trials run.
-
-    Returns: what workers need of the study, and a sentence on the stored features.
-    """
-    memory = min(node["Resources"].get("object_store_memory", 0.0) for node in ray.nodes() if node["Alive"])
-    limit = store_limit_bytes(spec.store_limit_gb, memory)
-    backbone_ref = ray.put(backbone)
-    task = ray.remote(_share).options(num_cpus=resources.cpus, num_gpus=resources.gpus, num_returns=2)
-    # Fit, validation and textures: the sealed test does not leave the driver before promotion.
-    data_ref, stored = task.remote(
-        backbone_ref, pictures.fit, pictures.validation, pictures.textures, spec.train.store_dtype, limit
-    )
-    sentence: str = ray.get(stored)
-    return SharedStudy(spec.train, backbone_ref, data_ref, resources.num_threads), sentence
-
-
-def _share(
-    backbone: Backbone, fit: Array, validation: Labelled, textures: Array, store_dtype: str, limit: float
-) -> tuple[SharedData, str]:
-    keep_freed_memory()
-    return share(backbone.to(pick_device("auto")), fit, validation, textures, store_dtype, limit)
-
-
-def evaluate_remotely(
-    backbone_ref: Any, trained: dict[str, Trained], test: Labelled, calibration: Array, resources: Resources
-) -> dict[str, Evaluation]:
-    """Open the sealed test where trials ran."""
-    task = ray.remote(_evaluate).options(num_cpus=resources.cpus, num_gpus=resources.gpus)
-    evaluations: dict[str, Evaluation] = ray.get(task.remote(backbone_ref, trained, test, calibration))
-    return evaluations
-
-
-def _evaluate(
-    backbone: Backbone, trained: dict[str, Trained], test: Labelled, calibration: Array
-) -> dict[str, Evaluation]:
-    return evaluate(backbone.to(pick_device("auto")), trained, test, calibration)
 
 
 class Observer(tune.Callback):  # type: ignore[misc]  # ray ships no types for it
     """Turns Ray's events into TrialRecords and passes them on, on the driver."""
 
-    def __init__(self, search: StudySearch, num_epochs: int, listeners: Sequence[Listener]) -> None:
-        self._search = search
+    def __init__(
+        self, make_record: Callable[[Any], TrialRecord], num_epochs: int, listeners: Sequence[Listener]
+    ) -> None:
+        """make_record: from one of Ray's trials."""
+        self._make_record = make_record
         self._num_epochs = num_epochs
         self._listeners = listeners
         self.trials: dict[str, TrialRecord] = {}
@@ -162,20 +60,18 @@ class Observer(tune.Callback):  # type: ignore[misc]  # ray ships no types for i
         """A trial failed for good."""
         self._end(self._record_of(trial), "failed", _last_line(Path(trial.error_file)))
 
-    def end_rest(self) -> None:
-        """End the trials that Ray let go of without a word, as it does where the time budget ends."""
-        for trial_id, record in self.trials.items():
-            if record.status == "running":
-                row = {METRIC: record.best_objective, "epoch": len(record.epochs)} if record.epochs else None
-                self._search.on_trial_complete(trial_id, row, error=row is None)
-                self._end(
-                    record, "pruned" if row else "failed", f"the study ended after its epoch {len(record.epochs)}"
-                )
+    def end_rest(self) -> dict[str, TrialRecord]:
+        """End the trials that Ray let go of without a word, as it does where the time budget ends; returns them."""
+        rest = {trial_id: record for trial_id, record in self.trials.items() if record.status == "running"}
+        for record in rest.values():
+            reason = f"the trials ended after its epoch {len(record.epochs)}"
+            self._end(record, "pruned" if record.epochs else "failed", reason)
+        return rest
 
     def _record_of(self, trial: Any) -> TrialRecord:
         """The record of a trial, made when it is first heard of: one whose worker cannot start only ever fails."""
         if trial.trial_id not in self.trials:
-            record = TrialRecord(self._search.number_of(trial.trial_id), dict(trial.config))
+            record = self._make_record(trial)
             self.trials[trial.trial_id] = record
             for listener in self._listeners:
                 listener.trial_started(record)
@@ -205,33 +101,77 @@ def run_trials(
 
     Returns: the records by number, and for each trial that has one the checkpoint of its best epoch.
     """
-    search = StudySearch(
-        space,
-        study=spec.study,
-        num_epochs=spec.train.epochs,
-        sampler=spec.sampler,
-        seed=spec.train.seed,
-        storage=spec.folder / "optuna.journal",
+    search = make_search(spec, space)
+    observer = Observer(
+        lambda trial: TrialRecord(search.number_of(trial.trial_id), dict(trial.config)), spec.train.epochs, listeners
     )
-    observer = Observer(search, spec.train.epochs, listeners)
-    trainable = tune.with_resources(
-        tune.with_parameters(trial_function, shared=shared), {"cpu": resources.cpus, "gpu": resources.gpus}
+    config = tune.TuneConfig(
+        metric=METRIC,
+        mode="max",
+        num_samples=spec.trials,
+        search_alg=search,
+        scheduler=make_scheduler(spec, search),
+        max_concurrent_trials=resources.max_concurrent,  # workers start together, proposals are never ahead
+        time_budget_s=spec.time_budget_s,
+        reuse_actors=True,
+        trial_dirname_creator=lambda trial: f"trial_{trial.trial_id}",
     )
-    results = tune.Tuner(
-        trainable,
-        tune_config=tune.TuneConfig(
-            metric=METRIC,
-            mode="max",
-            num_samples=spec.trials,
-            search_alg=search,
-            scheduler=make_scheduler(spec, search),
-            max_concurrent_trials=resources.max_concurrent,  # workers start together, proposals are never ahead
-            time_budget_s=spec.time_budget_s,
-            reuse_actors=True,
-            trial_dirname_creator=lambda trial: f"trial_{trial.trial_id}",
-        ),
+    trainable = tune.with_parameters(trial_function, shared=shared)
+    results = _fit(spec, "ray", trainable, {}, config, resources, observer)
+    for trial_id, record in observer.end_rest().items():
+        row = {METRIC: record.best_objective, "epoch": len(record.epochs)} if record.epochs else None
+        search.on_trial_complete(trial_id, row, error=row is None)
+    return sorted(observer.trials.values(), key=lambda record: record.number), _best_checkpoints(results, observer)
+
+
+def run_finalists(
+    spec: StudySpec,
+    jobs: Sequence[Job],
+    first_number: int,
+    shared: SharedStudy,
+    resources: Resources,
+    listeners: Sequence[Listener],
+    trial_function: Callable[..., None] = run_trial,
+) -> tuple[list[TrialRecord], dict[int, tune.Checkpoint]]:
+    """Train the finalists' jobs, as trials with numbers from first_number on; returns what run_trials returns."""
+
+    def train_job(config: dict[str, Any], shared: SharedStudy) -> None:
+        job = jobs[config["job"]]
+        trial_function(job.params | {"seed": job.seed}, shared)
+
+    observer = Observer(
+        lambda trial: jobs[trial.config["job"]].record(first_number + trial.config["job"]), spec.train.epochs, listeners
+    )
+    config = tune.TuneConfig(
+        metric=METRIC,
+        mode="max",
+        max_concurrent_trials=resources.max_concurrent,
+        reuse_actors=True,
+        trial_dirname_creator=lambda trial: f"finalist_{trial.trial_id}",
+    )
+    trainable = tune.with_parameters(train_job, shared=shared)
+    space = {"job": tune.grid_search(list(range(len(jobs))))}
+    results = _fit(spec, "ray_finalists", trainable, space, config, resources, observer)
+    observer.end_rest()
+    return sorted(observer.trials.values(), key=lambda record: record.number), _best_checkpoints(results, observer)
+
+
+def _fit(
+    spec: StudySpec,
+    name: str,
+    trainable: Any,
+    space: dict[str, Any],
+    config: tune.TuneConfig,
+    resources: Resources,
+    observer: Observer,
+) -> Any:
+    """One experiment of Ray Tune in the study's folder."""
+    return tune.Tuner(
+        tune.with_resources(trainable, {"cpu": resources.cpus, "gpu": resources.gpus}),
+        param_space=space,
+        tune_config=config,
         run_config=tune.RunConfig(
-            name="ray",
+            name=name,
             storage_path=spec.storage or str(spec.folder),
             callbacks=[observer],
             verbose=0,
@@ -240,18 +180,21 @@ def run_trials(
             ),
         ),
     ).fit()
-    observer.end_rest()
+
+
+def _best_checkpoints(results: Any, observer: Observer) -> dict[int, tune.Checkpoint]:
+    """For each trial that has one, by its number, the checkpoint of its best epoch."""
     checkpoints = {}
     for result in results:
         trial_id = result.metrics["trial_id"] if result.metrics else None
         if trial_id in observer.trials and result.best_checkpoints:
             best = max(result.best_checkpoints, key=lambda pair: pair[1][CHECKPOINT_SCORE])[0]
             checkpoints[observer.trials[trial_id].number] = best
-    return sorted(observer.trials.values(), key=lambda record: record.number), checkpoints
+    return checkpoints
 
 
 def load_trained(checkpoint: tune.Checkpoint) -> Trained:
     """The head in a trial's checkpoint, wherever it is stored."""
     with checkpoint.as_directory() as folder:
         spec, state = load_checkpoint(Path(folder) / CHECKPOINT_NAME)
-    return Trained(state["head"], spec.hidden_width)
+    return Trained(state["head"], spec.hidden_width, spec.use_adaptor)

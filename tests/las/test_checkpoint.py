@@ -14,14 +14,17 @@ from las_tune.las.train import TrainData, train
 from tests.las.conftest import SPEC, numbers, seeded, tiny_data, uint8_noise
 
 
-def test_a_training_goes_on_from_its_checkpoint(backbone: Backbone, data: TrainData, tmp_path: Path) -> None:
-    whole = []
-    for result in train(SPEC, backbone, data):
+@pytest.mark.parametrize("use_adaptor", [True, False])
+def test_a_training_goes_on_from_its_checkpoint(
+    use_adaptor: bool, backbone: Backbone, data: TrainData, tmp_path: Path
+) -> None:
+    whole, started = [], SPEC.replace(use_adaptor=use_adaptor)
+    for result in train(started, backbone, data):
         whole.append(result)
         if result.epoch == 1:
-            save_checkpoint(tmp_path / "checkpoint.pth", SPEC, result.state)
+            save_checkpoint(tmp_path / "checkpoint.pth", started, result.state)
     spec, state = load_checkpoint(tmp_path / "checkpoint.pth")
-    assert spec == SPEC
+    assert spec == started
     assert numbers(list(train(spec, backbone, data, resume=state))) == numbers(whole)[1:]
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pth"]
 
@@ -32,8 +35,9 @@ def test_a_checkpoint_replaces_the_one_before(tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path / "checkpoint.pth")[1] == {"epoch": 2}
 
 
-def test_a_detector_scores_the_same_after_its_file(resnet: Backbone, tmp_path: Path) -> None:
-    spec = SPEC.replace(backbone="resnet18", backbone_weights="random", epochs=1)
+@pytest.mark.parametrize("use_adaptor", [True, False])
+def test_a_detector_scores_the_same_after_its_file(use_adaptor: bool, resnet: Backbone, tmp_path: Path) -> None:
+    spec = SPEC.replace(backbone="resnet18", backbone_weights="random", epochs=1, use_adaptor=use_adaptor)
     head_state = next(train(spec, resnet, tiny_data(resnet, 3))).state["head"]
     changed = copy.deepcopy(resnet)  # other weights than "random" gives: they must come from the file
     for index, parameter in enumerate(changed.parameters()):

@@ -12,15 +12,15 @@ CHANNELS = (5, 7)
 HIDDEN_WIDTH = 11
 
 
-def heads(channels: tuple[int, ...] = CHANNELS) -> tuple[Head, PlainHead]:
+def heads(channels: tuple[int, ...] = CHANNELS, use_adaptor: bool = True) -> tuple[Head, PlainHead]:
     """The fused head and the plain one with the same weights, float64, no bias or norm of them trivial."""
-    fused = Head(channels, HIDDEN_WIDTH, seeded()).double()
+    fused = Head(channels, HIDDEN_WIDTH, seeded(), use_adaptor).double()
     state = {
         name: torch.rand(value.shape, generator=seeded(index), dtype=torch.float64) + 0.2 if value.ndim == 1 else value
         for index, (name, value) in enumerate(fused.state_dict().items())
     }
     fused.load_state_dict(state)
-    plain = PlainHead(channels, HIDDEN_WIDTH).double()
+    plain = PlainHead(channels, HIDDEN_WIDTH, use_adaptor).double()
     plain.load_state_dict(state)
     return fused, plain
 
@@ -30,14 +30,15 @@ def maps(batch: int = 3, grids: tuple[int, ...] = (6, 3), channels: tuple[int, .
     return [torch.randn(shape, generator=seeded(i), dtype=torch.float64) for i, shape in enumerate(shapes)]
 
 
+@pytest.mark.parametrize("use_adaptor", [True, False])
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize(
     ("grids", "channels"), [((6, 3), (5, 7)), ((7, 4), (5, 7)), ((5,), (6,)), ((9, 5, 3), (3, 4, 2))]
 )
 def test_is_two_plain_layers_forward_and_backward(
-    training: bool, grids: tuple[int, ...], channels: tuple[int, ...]
+    training: bool, grids: tuple[int, ...], channels: tuple[int, ...], use_adaptor: bool
 ) -> None:
-    fused, plain = (head.train(training) for head in heads(channels))
+    fused, plain = (head.train(training) for head in heads(channels, use_adaptor))
     inputs = [[m.requires_grad_() for m in maps(3, grids, channels)] for _ in range(2)]
     fast, slow = fused(inputs[0]), plain(inputs[1])
     torch.testing.assert_close(fast, slow, atol=1e-10, rtol=1e-10)
@@ -62,6 +63,20 @@ def test_parameters_keep_their_own_names() -> None:
         "norm.weight": (11,), "norm.bias": (11,), "norm.running_mean": (11,), "norm.running_var": (11,),
         "norm.num_batches_tracked": (), "output.weight": (1, 11), "output.bias": (1,),
     }  # fmt: skip
+
+
+def test_without_an_adaptor_there_is_nothing_of_it() -> None:
+    head = Head(CHANNELS, HIDDEN_WIDTH, seeded(), use_adaptor=False)
+    named = set(Head(CHANNELS, HIDDEN_WIDTH, seeded()).state_dict())
+    assert set(head.state_dict()) == named - {"adaptor.weight", "adaptor.bias"}
+    assert {id(p) for p in head.parameters()} == {id(p) for p in head.discriminator_parameters()}
+
+
+def test_an_identity_as_adaptor_is_none() -> None:
+    without, head = (heads(use_adaptor=on)[0].eval() for on in (False, True))
+    identity = {"adaptor.weight": torch.eye(12), "adaptor.bias": torch.zeros(12)}
+    head.load_state_dict(without.state_dict() | identity)
+    torch.testing.assert_close(without(maps()), head(maps()))
 
 
 def test_discriminator_is_everything_but_the_adaptor() -> None:

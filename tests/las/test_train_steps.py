@@ -20,10 +20,12 @@ from tests.reference.masks import grid_labels
 from tests.reference.training import train_losses
 
 
-@pytest.mark.parametrize("hard_share", [0.5, 1.0])
-def test_equals_the_slow_training(hard_share: float, backbone: Backbone, data: TrainData) -> None:
+@pytest.mark.parametrize(("hard_share", "use_adaptor"), [(0.5, True), (1.0, True), (0.5, False)])
+def test_equals_the_slow_training(hard_share: float, use_adaptor: bool, backbone: Backbone, data: TrainData) -> None:
     """Recomputed features, two plain layers, labels by loops, 4 + 2 pictures an epoch."""
-    spec = SPEC.replace(adaptor_lr=1e-3, discriminator_lr=2e-3, weight_decay=1e-2, hard_share=hard_share)
+    spec = SPEC.replace(
+        adaptor_lr=1e-3, discriminator_lr=2e-3, weight_decay=1e-2, hard_share=hard_share, use_adaptor=use_adaptor
+    )
     slow = train_losses(spec, backbone, data)
     for result, (normal, las) in zip(run(spec, backbone, data), slow, strict=True):
         assert result["loss_normal"] == pytest.approx(normal, rel=1e-4)
@@ -41,7 +43,8 @@ def test_equals_the_slow_training_on_a_resnet(resnet: Backbone) -> None:
 CHANGES = {
     "adaptor_lr": 1e-3, "discriminator_lr": 1e-3, "alpha": 0.0, "beta_mean": 0.7, "beta_std": 0.3,
     "beta_min": 0.5, "beta_max": 0.45, "perlin_max_exponent": 1, "foreground": "none",
-    "focal_gamma": 1.0, "hard_share": 0.9, "weight_decay": 0.5, "hidden_width": 12,
+    "focal_gamma": 1.0, "hard_share": 0.9, "weight_decay": 0.5, "hidden_width": 12, "use_adaptor": False,
+    "batch_size": 2,
 }  # fmt: skip
 
 
@@ -70,6 +73,14 @@ def test_optimisers_are_adam_and_adamw_with_the_specs_rates() -> None:
         (3e-4, 0.25),
         (5e-4, 0.25),
     ]
+
+
+def test_without_an_adaptor_its_rate_has_no_effect(backbone: Backbone, data: TrainData) -> None:
+    spec = SPEC.replace(use_adaptor=False)
+    (adamw,) = Training(spec, (3, 2), torch.device("cpu")).optimisers
+    assert type(adamw) is torch.optim.AdamW and adamw.defaults["lr"] == spec.discriminator_lr
+    losses = [[row["loss"] for row in run(spec.replace(adaptor_lr=rate), backbone, data)] for rate in (1e-5, 1e-1)]
+    assert losses[0] == losses[1]
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 8])

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 
 class PlainHead(nn.Module):
-    """Linear(C, C), Linear(C, hidden), BatchNorm, LeakyReLU(0.2), Linear(hidden, 1), one after the other."""
+    """Linear(C, C) or nothing, Linear(C, hidden), BatchNorm, LeakyReLU(0.2), Linear(hidden, 1), one after the other."""
 
-    def __init__(self, channels: Sequence[int], hidden_width: int) -> None:
+    def __init__(self, channels: Sequence[int], hidden_width: int, use_adaptor: bool = True) -> None:
         super().__init__()
         total = sum(channels)
-        self.adaptor = nn.Linear(total, total)
+        self.adaptor = nn.Linear(total, total) if use_adaptor else nn.Identity()
         self.hidden = nn.Linear(total, hidden_width)
         self.norm = nn.BatchNorm1d(hidden_width)
         self.output = nn.Linear(hidden_width, 1)

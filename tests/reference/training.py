@@ -19,12 +19,16 @@ from tests.reference.masks import grid_labels
 
 def train_losses(spec: TrainSpec, backbone: Backbone, data: TrainData) -> list[tuple[float, float]]:
     """Mean loss of normal pictures and of synthesised ones, for each epoch."""
-    head = PlainHead(backbone.channels, spec.hidden_width)
-    drawn = Head(backbone.channels, spec.hidden_width, torch.Generator().manual_seed(spec.seed))
+    head = PlainHead(backbone.channels, spec.hidden_width, spec.use_adaptor)
+    drawn = Head(backbone.channels, spec.hidden_width, torch.Generator().manual_seed(spec.seed), spec.use_adaptor)
     head.load_state_dict(drawn.state_dict())
     discriminator = [p for name, p in head.named_parameters() if not name.startswith("adaptor")]
-    adam = torch.optim.Adam(head.adaptor.parameters(), spec.adaptor_lr, weight_decay=spec.weight_decay)
-    adamw = torch.optim.AdamW(discriminator, spec.discriminator_lr, weight_decay=spec.weight_decay)
+    adaptor = [p for name, p in head.named_parameters() if name.startswith("adaptor")]
+    optimisers: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(discriminator, spec.discriminator_lr, weight_decay=spec.weight_decay)
+    ]
+    if adaptor:
+        optimisers.append(torch.optim.Adam(adaptor, spec.adaptor_lr, weight_decay=spec.weight_decay))
     generator = torch.Generator().manual_seed(spec.seed)
     epochs = []
     for _ in range(spec.epochs):
@@ -41,11 +45,10 @@ def train_losses(spec: TrainSpec, backbone: Backbone, data: TrainData) -> list[t
             labels = np.stack([grid_labels(mask[0].numpy(), rows, columns) for mask in painted.masks])
             normal = F.binary_cross_entropy_with_logits(on_good, torch.zeros_like(on_good))
             las = focal(on_painted.flatten(), torch.from_numpy(labels).flatten(), spec)
-            adam.zero_grad()
-            adamw.zero_grad()
+            head.zero_grad()
             (normal + las).backward()
-            adam.step()
-            adamw.step()
+            for optimiser in optimisers:
+                optimiser.step()
             sums[0] += normal.item() * len(batch)
             sums[1] += las.item() * len(batch)
         epochs.append((sums[0] / len(data.pictures), sums[1] / len(data.pictures)))

@@ -15,7 +15,8 @@ MOVES = {
     "adaptor_lr": set(), "discriminator_lr": set(), "alpha": {MASKS, PICTURES, LABELS}, "beta_mean": {PICTURES},
     "beta_std": {PICTURES}, "beta_min": {PICTURES}, "beta_max": {PICTURES},
     "perlin_max_exponent": {MASKS, PICTURES, LABELS}, "foreground": {MASKS, PICTURES, LABELS},
-    "focal_gamma": set(), "hard_share": set(), "weight_decay": set(), "hidden_width": set(),
+    "focal_gamma": set(), "hard_share": set(), "weight_decay": set(), "hidden_width": set(), "use_adaptor": set(),
+    "batch_size": set(),
 }  # fmt: skip
 """What a knob moves besides the loss."""
 
@@ -37,8 +38,53 @@ def test_every_knob_of_a_shipped_space_is_alive(name: str) -> None:
         assert effect.loss > 0, effect
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[adaptor_lr]\nlow = 1e-5\nhigh = 1e-3\nseed = 1e-4\nreason = 'r'\nwhen = { use_adaptor = true }\n",
+        "[adaptor_lr]\nlow = 1e-4\nhigh = 1e-3\nseed = 1e-4\nreason = 'r'\n",
+    ],
+    ids=["on", "always"],
+)
+def test_a_knob_moves_where_its_condition_holds(text: str, tmp_path: Path) -> None:
+    """Without an adaptor its rate moves nothing; the baseline has one, and so have the places that are tried."""
+    space = load_space(write(tmp_path, text + "[use_adaptor]\nvalues = [true, false]\nseed = true\nreason = 'r'\n"))
+    assert all(effect.loss > 0 and not effect.masks for effect in knob_effects(space))
+
+
+def test_a_condition_that_the_baseline_does_not_fulfil_is_fulfilled(tmp_path: Path) -> None:
+    """A dead knob is dead there too; a live one moves the loss though the baseline does not have it."""
+    text = """
+        [hidden_width]
+        values = [256, 768]
+        seed = 768
+        reason = "r"
+        when = { use_adaptor = false }
+        [adaptor_lr]
+        low = 1e-5
+        high = 1e-3
+        seed = 1e-4
+        reason = "r"
+        when = { use_adaptor = false }
+        [use_adaptor]
+        values = [true, false]
+        seed = true
+        reason = "r"
+    """
+    space = load_space(write(tmp_path, text))
+    assert space.baseline == {"use_adaptor": True}
+    alive = {effect.knob: effect.is_any for effect in knob_effects(space)}
+    assert alive == {"adaptor_lr": False, "hidden_width": True, "use_adaptor": True}
+
+
+def test_batches_above_the_number_of_pictures_are_told_apart(tmp_path: Path) -> None:
+    space = load_space(write(tmp_path, "[batch_size]\nvalues = [8, 16, 32]\nseed = 8\nreason = 'r'\n"))
+    (effect,) = knob_effects(space)
+    assert effect.loss > 0 and not effect.masks and not effect.pictures
+
+
 def test_every_other_knob_is_alive_too(tmp_path: Path) -> None:
-    """Those that no shipped space holds; β's bounds act only where β spreads that far."""
+    """Those that no category's space holds; β's bounds act only where β spreads that far."""
     space = load_space(write(tmp_path, """
         [beta_std]
         low = 0.0

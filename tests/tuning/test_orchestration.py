@@ -15,14 +15,18 @@ from ray import tune
 
 from las_tune.spec import StudySpec, TrainSpec
 from las_tune.tracking.record import TrialRecord
-from las_tune.tuning.select import select_champion
-from las_tune.tuning.space import load_space
+from las_tune.tuning.cluster import Resources, ray_cluster, resources_of
+from las_tune.tuning.finalists import make_jobs
+from las_tune.tuning.knobs import Choice
+from las_tune.tuning.space import Space, load_space
 from las_tune.tuning.trainable import SharedStudy
-from las_tune.tuning.tuner import Resources, load_trained, ray_cluster, resources_of, run_trials
+from las_tune.tuning.tuner import load_trained, run_finalists, run_trials
+from tests.parts import make_trial
 from tests.tuning.fake_trial import ceiling, fake_trial
 
 EPOCHS = 9
 TRIALS = 20
+DEFAULT = load_space("default")
 
 
 @dataclass
@@ -66,12 +70,12 @@ def cluster() -> Iterator[None]:
         yield
 
 
-def run(spec: StudySpec) -> Ran:
+def run(spec: StudySpec, space: Space = DEFAULT) -> Ran:
     spec.folder.mkdir()
     recorder = Recorder()
     resources = resources_of(spec)
     shared = SharedStudy(spec.train, None, None, resources.num_threads)  # type: ignore[arg-type]
-    trials, checkpoints = run_trials(spec, load_space("default"), shared, resources, [recorder], fake_trial)
+    trials, checkpoints = run_trials(spec, space, shared, resources, [recorder], fake_trial)
     return Ran(spec, trials, checkpoints, recorder, resources)
 
 
@@ -130,7 +134,7 @@ def test_the_checkpoint_is_of_the_best_epoch(ran: Ran) -> None:
 
 
 def test_the_champion_is_the_best_of_all(ran: Ran) -> None:
-    champion = select_champion(ran.trials)
+    champion = max((t for t in ran.trials if t.epochs), key=lambda t: t.best["objective"])
     reached = [t for t in ran.trials if t.status == "completed" and t.params["alpha"] <= 0.45]
     assert champion.params["alpha"] == max(reached, key=lambda t: ceiling(t.params["alpha"])).params["alpha"]
 
@@ -146,8 +150,57 @@ def test_same_seed_same_search(ran: Ran, tmp_path: Path) -> None:
     assert [t.params for t in again.trials] == [t.params for t in ran.trials[:6]]
 
 
+def test_finalists_are_trials_of_the_ledger_and_one_that_fails_fails_alone(tmp_path: Path) -> None:
+    spec = make_spec(tmp_path, max_concurrent=2)
+    spec.folder.mkdir()
+    resources = resources_of(spec)
+    shared = SharedStudy(spec.train, None, None, resources.num_threads)  # type: ignore[arg-type]
+    good = make_trial(5, [0.5], status="completed")
+    good.params = {"alpha": 0.25}
+    bad = make_trial(6, [0.5], status="completed")
+    bad.params = {"beta_std": 0.3}
+    jobs = make_jobs([good, bad], {"alpha": 1 / 3}, None, first_seed=1, num_seeds=2)
+    recorder = Recorder()
+    records, checkpoints = run_finalists(spec, jobs, 20, shared, resources, [recorder], fake_trial)
+    assert [record.number for record in records] == list(range(20, 26))
+    assert [(r.finalist, r.seed, r.status) for r in records] == [
+        (name, seed, "failed" if name == "trial 6" else "completed")
+        for seed in (1, 2)
+        for name in ("baseline", "trial 5", "trial 6")
+    ]
+    assert all(len(record.epochs) == EPOCHS for record in records if record.status == "completed")
+    assert set(checkpoints) == {20, 21, 23, 24}
+    assert records[1].best_objective == pytest.approx(ceiling(0.25) * (1 - 0.5**EPOCHS))
+
+
 def test_a_time_budget_ends_the_study(tmp_path: Path) -> None:
     spec = make_spec(tmp_path, trials=500, time_budget_s=20.0, scheduler="none")
     trials = run(spec).trials
     assert 1 <= len(trials) < 500
     assert all(trial.status != "running" for trial in trials)
+
+
+@pytest.mark.parametrize("scheduler", ["hyperband", "median"])
+def test_other_schedulers_keep_the_baseline_too(tmp_path: Path, scheduler: str) -> None:
+    trials = run(make_spec(tmp_path, trials=6, scheduler=scheduler, sampler="random")).trials
+    assert [trial.number for trial in trials] == list(range(6))
+    assert trials[0].status == "completed"
+    for trial in trials:
+        assert [row["epoch"] for row in trial.epochs] == list(range(1, len(trial.epochs) + 1)), "none was paused"
+
+
+def test_a_study_ends_with_its_patience_and_leaves_running_trials_to_their_ends(tmp_path: Path) -> None:
+    """Two run at once; the baseline's α of 1/3 is better than that of most, and gains above 0.995 are none."""
+    spec = make_spec(tmp_path, trials=200, patience=4, max_concurrent=2, scheduler="none", cpus_per_trial=0.5)
+    trials = run(spec).trials
+    assert 5 <= len(trials) < 60
+    assert all(trial.status != "running" for trial in trials)
+    assert all(len(trial.epochs) == EPOCHS for trial in trials if trial.status == "completed")
+
+
+def test_a_study_ends_with_its_grid(tmp_path: Path) -> None:
+    space = Space("grid", {"foreground": Choice(("otsu", "none"))}, sources=())
+    trials = run(make_spec(tmp_path, trials=6, sampler="grid", max_concurrent=2, cpus_per_trial=0.5), space).trials
+    assert [(trial.params["foreground"], trial.status) for trial in trials] == [
+        ("otsu", "completed"), ("none", "completed"),
+    ]  # fmt: skip

@@ -4,19 +4,33 @@ from __future__ import annotations
 
 import math
 import pickle
+import warnings
 from pathlib import Path
+from typing import Any, get_args
 
 import optuna
 import pytest
 from optuna.trial import TrialState
 
-from las_tune.tuning.search import StudySearch
-from las_tune.tuning.space import load_space
+from las_tune.spec import Sampler
+from las_tune.tuning.knobs import Choice, Knob, Range
+from las_tune.tuning.search import SEED_NOISE, StudySearch, make_sampler
+from las_tune.tuning.space import Space
+from tests.tuning.test_grid import CORE, MIXED
+
+SAMPLERS = get_args(Sampler)
 
 
-def make_search(folder: Path, study: str = "study", sampler: str = "tpe", seed: int = 0) -> StudySearch:
-    space = load_space("default")
-    return StudySearch(space, study=study, num_epochs=4, sampler=sampler, seed=seed, storage=folder / "optuna.journal")
+def make_search(
+    folder: Path, study: str = "study", sampler: str = "tpe", seed: int = 0, space: Space = CORE, **settings: Any
+) -> StudySearch:
+    trials = settings.pop("trials", 32)
+    chosen = make_sampler(sampler, space, trials=trials, seed=seed)
+    return StudySearch(space, study=study, num_epochs=4, sampler=chosen, storage=folder / "optuna.journal", **settings)
+
+
+def told_as(search: StudySearch) -> list[TrialState]:
+    return [trial.state for trial in search._ot_study.trials]
 
 
 def result(epoch: int, value: float) -> dict[str, float]:
@@ -70,32 +84,132 @@ def test_the_optuna_study_has_the_studys_name_and_lies_in_its_file(tmp_path: Pat
     assert (tmp_path / "optuna.journal").stat().st_size > 0
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random"])
+# --- what every sampler does ---
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_same_seed_same_proposals(tmp_path: Path, sampler: str) -> None:
     def proposals(folder: str, seed: int) -> list[dict[str, float]]:
         (tmp_path / folder).mkdir()
         search = make_search(tmp_path / folder, sampler=sampler, seed=seed)
-        drawn = []
-        for index in range(14):  # past TPE's ten random ones
+        drawn: list[Any] = []
+        for index in range(12):  # past the ten random ones of TPE and GP
             drawn.append(search.suggest(str(index)))
             search.on_trial_complete(str(index), result(4, drawn[-1]["alpha"]))
         return drawn[1:]
 
-    assert proposals("a", 1) == proposals("b", 1)
-    assert proposals("c", 1) != proposals("d", 2)
+    assert proposals("a", 1) == proposals("b", 1) != proposals("c", 2)
 
 
-def test_proposals_lie_in_the_space(tmp_path: Path) -> None:
-    space = load_space("metal_plate")
-    search = StudySearch(space, study="s", num_epochs=4, sampler="random", seed=0, storage=tmp_path / "optuna.journal")
-    for index in range(50):
-        params = search.suggest(str(index))
-        assert all(space.knobs[name].contains(value) for name, value in params.items())
-        assert set(params) == set(space.knobs)
+@pytest.mark.parametrize("space", [CORE, MIXED], ids=["numbers", "mixed"])
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_the_baseline_comes_first_and_proposals_lie_in_the_space(tmp_path: Path, sampler: str, space: Space) -> None:
+    search = make_search(tmp_path, sampler=sampler, space=space)
+    with warnings.catch_warnings(action="error"):
+        for index in range(13 if sampler == "gp" else 24):
+            params: Any = search.suggest(str(index))
+            assert set(params) == set(space.knobs)
+            assert all(space.knobs[name].contains(value) for name, value in params.items()), params
+            assert index or params == pytest.approx(space.baseline)
+            search.on_trial_complete(str(index), result(4 if index % 3 else 1, params["alpha"]))
 
 
-def test_ray_can_snapshot_the_search(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_whatever_happened_to_other_trials_a_sampler_goes_on(tmp_path: Path, sampler: str) -> None:
+    """Four trials run at once; of every four one completes, one is pruned, one fails, one has no number."""
+    search = make_search(tmp_path, sampler=sampler, trials=44)
+    for start in range(0, 44, 4):
+        a, b, c, d = (str(start + offset) for offset in range(4))
+        for trial_id in (a, b, c, d):
+            assert isinstance(search.suggest(trial_id), dict)
+            search.on_trial_result(trial_id, result(1, 0.5))
+        search.on_trial_complete(d, result(4, math.nan))
+        search.on_trial_complete(c, result(1, 0.5), error=True)
+        search.on_trial_complete(b, result(2, 0.6))
+        search.on_trial_complete(a, result(4, 0.7 + start / 1000))
+    assert told_as(search) == [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.FAIL] * 11
+
+
+@pytest.mark.parametrize("knob", [Range(0.0, 0.5), Choice((1 / 3,))], ids=["a range", "a value"])
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_space_of_one_knob(tmp_path: Path, sampler: str, knob: Knob) -> None:
+    search = make_search(tmp_path, sampler=sampler, space=Space("one", {"alpha": knob}, sources=()), trials=14)
+    for index in range(14):
+        params: Any = search.suggest(str(index))
+        if params == "FINISHED":  # a grid of one value
+            assert (sampler, index) == ("grid", 1) and isinstance(knob, Choice)
+            break
+        assert knob.contains(params["alpha"])
+        search.on_trial_complete(str(index), result(4, params["alpha"]))
+
+
+def test_a_trial_stopped_at_its_first_report_has_a_value_for_the_sampler(tmp_path: Path) -> None:
     search = make_search(tmp_path)
+    search.suggest("a")
+    search.on_trial_complete("a", result(1, 0.2))  # Ray does not pass on the result that it stops a trial at
+    (trial,) = search._ot_study.trials
+    assert (trial.state, trial.value, trial.intermediate_values) == (TrialState.PRUNED, 0.2, {1: 0.2})
+
+
+def test_the_search_ends_where_the_grid_does(tmp_path: Path) -> None:
+    """Also while its last trials still run, which Optuna's own sampler proposes again."""
+    space = Space("small", {"foreground": Choice(("otsu", "none"))}, sources=())
+    search = make_search(tmp_path, sampler="grid", space=space)
+    assert [search.suggest(trial_id) for trial_id in "abc"] == [
+        {"foreground": "otsu"}, {"foreground": "none"}, "FINISHED",
+    ]  # fmt: skip
+    for trial_id in "ab":
+        search.on_trial_complete(trial_id, result(4, 0.5))
+    assert search.suggest("d") == "FINISHED"
+    assert told_as(search) == [TrialState.COMPLETE] * 2
+
+
+# --- patience ---
+
+
+def ended_after(folder: Path, values: list[float | None], patience: int | None) -> int:
+    """How many of the trials that end with these values are proposed. None: the trial fails."""
+    search = make_search(folder, sampler="random", patience=patience)
+    for index, value in enumerate(values):
+        if search.suggest(str(index)) == "FINISHED":
+            return index
+        search.on_trial_complete(str(index), result(4, value) if value is not None else None, error=value is None)
+    return len(values)
+
+
+@pytest.mark.parametrize(
+    ("values", "patience", "proposed"),
+    [
+        ([0.5] * 6, None, 6),
+        ([0.5] * 6, 3, 4),
+        ([0.5] * 6, 1, 2),
+        ([0.5, 0.6, 0.7, 0.1, 0.2, 0.9], 2, 5),
+        ([0.5, 0.5 + SEED_NOISE, 0.5 + SEED_NOISE, 0.9], 2, 3),  # no gain beyond the noise
+        ([0.5, 0.504, 0.508, 0.508, 0.508, 0.9], 2, 5),  # small gains add up
+        ([0.5, None, None, 0.9], 2, 3),
+        ([None, None, 0.9], 2, 2),
+        ([0.5, math.nan, math.nan, 0.9], 2, 3),
+        ([0.5] * 3, 10, 3),
+    ],
+)
+def test_patience(tmp_path: Path, values: list[float | None], patience: int | None, proposed: int) -> None:
+    assert ended_after(tmp_path, values, patience) == proposed
+
+
+def test_patience_counts_trials_as_they_end(tmp_path: Path) -> None:
+    search = make_search(tmp_path, patience=2)
+    for trial_id in "abcd":
+        search.suggest(trial_id)
+    search.on_trial_complete("d", result(4, 0.5))
+    search.on_trial_complete("b", result(1, 0.4))  # pruned
+    assert search.suggest("e") != "FINISHED"
+    search.on_trial_complete("c", result(4, 0.5))
+    assert search.suggest("f") == "FINISHED"  # Ray asks no more; a and e come to their ends
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_ray_can_snapshot_the_search(tmp_path: Path, sampler: str) -> None:
+    search = make_search(tmp_path, sampler=sampler)
     search.suggest("a")
     search.save(str(tmp_path / "snapshot"))
     copy = pickle.loads((tmp_path / "snapshot").read_bytes())

@@ -19,6 +19,8 @@ from las_tune.cli import main
 from las_tune.las.checkpoint import load_detector
 
 TRIALS = 3
+FINALISTS = 3 * 2
+"""Baseline and two others, two seeds each."""
 CATEGORY = "bracket_black"
 
 
@@ -41,7 +43,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
         patch.chdir(place)
         patch.setattr(sys, "argv", [
             "las_tune", "--category", CATEGORY, "--demo", "--trials", str(TRIALS), "--epochs", "2",
-            "--image-size", "64", "--study", "small", "--space", "default",
+            "--image-size", "64", "--study", "small", "--space", "default", "--finalists", "2", "--seeds", "2",
         ])  # fmt: skip
         with (place / "printed.txt").open("w") as printed:
             patch.setattr(sys, "stdout", printed)
@@ -62,13 +64,14 @@ def child(finished: Finished, number: int) -> Run:
 
 
 def test_one_parent_and_one_child_a_trial(finished: Finished) -> None:
-    assert sorted(int(run.data.tags["trial"]) for run in finished.children) == list(range(TRIALS))
+    assert sorted(int(run.data.tags["trial"]) for run in finished.children) == list(range(TRIALS + FINALISTS))
     assert finished.parent.info.status == "FINISHED"
     assert all(run.info.status == "FINISHED" for run in finished.children)
 
 
 def test_trial_0_is_the_baseline(finished: Finished) -> None:
-    assert finished.summary["baseline"]["trial"] == 0
+    assert child(finished, 0).data.tags["baseline"] == "true"
+    assert finished.summary["baseline"]["finalist"] == "baseline"
     assert finished.summary["baseline"]["params"]["adaptor_lr"] == pytest.approx(1e-4)
     assert float(child(finished, 0).data.params["discriminator_lr"]) == pytest.approx(2e-4)
 
@@ -81,7 +84,8 @@ def test_summary_agrees_with_mlflow(finished: Finished, role: str) -> None:
     assert run.data.params == {name: str(value) for name, value in described["params"].items()}
     for name, value in described["test"].items():
         assert run.data.metrics[f"test/{name}"] == pytest.approx(value)
-        assert finished.parent.data.metrics[f"{role}/test_{name}"] == pytest.approx(value)
+        mean = finished.summary["test_mean"][role][name]
+        assert finished.parent.data.metrics[f"{role}/test_{name}"] == pytest.approx(mean)
     for name in ("objective", "image_auroc", "pixel_aupro"):
         assert run.data.metrics[f"best/{name}"] == pytest.approx(described["validation"][name])
 
@@ -90,13 +94,47 @@ def test_every_epoch_is_in_the_ledger(finished: Finished) -> None:
     for run in finished.children:
         history = finished.client.get_metric_history(run.info.run_id, "image_auroc")
         assert [point.step for point in history] == list(range(1, len(history) + 1))
-    completed = [run for run in finished.children if run.data.tags["status"] == "completed"]
+    searched = [run for run in finished.children if "finalist" not in run.data.tags]
+    completed = [run for run in searched if run.data.tags["status"] == "completed"]
     assert len(completed) == finished.summary["trials"]["completed"] >= 1
 
 
-def test_the_champion_is_the_best_on_validation(finished: Finished) -> None:
-    best = max(run.data.metrics["best/objective"] for run in finished.children)
-    assert finished.summary["champion"]["validation"]["objective"] == pytest.approx(best)
+def test_finalists_are_trained_again_over_the_same_new_seeds(finished: Finished) -> None:
+    again: dict[str, list[str]] = {}
+    for run in finished.children:
+        if "finalist" in run.data.tags:
+            again.setdefault(run.data.tags["finalist"], []).append(run.data.tags["finalist_seed"])
+            repeated = run.data.tags["finalist"].removeprefix("trial ").replace("baseline", "0")
+            assert run.data.params == child(finished, int(repeated)).data.params
+    assert len(again) == 3 and {tuple(sorted(seeds)) for seeds in again.values()} == {("1", "2")}
+
+
+def test_the_promotion_is_told_everywhere(finished: Finished) -> None:
+    promotion = finished.summary["promotion"]
+    handed_over = finished.summary["champion"]["finalist"]
+    assert handed_over == (promotion["best"] if promotion["promoted"] else "baseline")
+    assert finished.parent.data.tags["promotion"] == promotion["reason"]
+    version = finished.client.get_model_version_by_alias(f"las-{CATEGORY}", "champion")
+    assert version.tags["promotion"] == promotion["reason"] in finished.printed.replace("\n", " ")
+    assert json.loads(version.tags["hyperparameters"]) == finished.summary["champion"]["params"]
+
+
+def test_the_memory_bank_and_the_openings_are_told(finished: Finished) -> None:
+    assert finished.parent.data.metrics["memory_bank/test_image_auroc"] == pytest.approx(
+        finished.summary["test_mean"]["memory_bank"]["image_auroc"]
+    )
+    assert finished.summary["test_openings"] == 1 == finished.parent.data.metrics["test_openings"]
+    assert "memory bank" in finished.printed and "was opened once" in finished.printed
+
+
+def test_cost_counts_every_epoch(finished: Finished) -> None:
+    seconds = sum(
+        point.value
+        for run in finished.children
+        for point in finished.client.get_metric_history(run.info.run_id, "seconds")
+    )
+    assert finished.summary["cost"]["trial_seconds"] == pytest.approx(seconds, abs=0.1)
+    assert finished.summary["cost"]["lost_seconds"] == 0
 
 
 def test_the_four_outputs_and_the_records_are_there(finished: Finished) -> None:

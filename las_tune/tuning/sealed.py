@@ -1,0 +1,60 @@
+"""What the sealed test says: means over seeds, gains with intervals, and the memory bank beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from las_tune.tuning.evaluate import MEMORY_BANK, Evaluation
+from las_tune.tuning.finalists import Finalist
+from las_tune.tuning.prepare import Array
+from las_tune.tuning.promote import Interval, Objective, Scores, paired_bootstrap
+
+GAINS: dict[str, Objective] = {"image_auroc": "image_auroc", "pixel_aupro": "pixel_aupro"}
+"""Metrics whose gain has an interval."""
+
+
+@dataclass(frozen=True)
+class SealedReport:
+    """The sealed test of a study.
+
+    means    metrics of baseline and champion, each the mean over seeds, and of the memory bank
+    gains    of the champion over the baseline, with the interval of pictures and seeds; none where they are one
+    shipped  the evaluation of the head that is handed over, by role
+    """
+
+    means: dict[str, dict[str, float]]
+    gains: dict[str, Interval]
+    shipped: dict[str, Evaluation]
+
+    @classmethod
+    def of(cls, roles: Mapping[str, Finalist], evaluations: Mapping[str, Evaluation], labels: Array) -> SealedReport:
+        """From the evaluations of every head (role/index) and of the memory bank."""
+        by_role = {role: [evaluations[f"{role}/{i}"] for i in range(len(one.heads))] for role, one in roles.items()}
+        means = {role: _mean(several) for role, several in by_role.items()}
+        means[MEMORY_BANK] = evaluations[MEMORY_BANK].metrics
+        gains = {}
+        if roles["champion"] is not roles["baseline"]:
+            scores = {role: _scores(several, labels) for role, several in by_role.items()}
+            gains = {
+                name: paired_bootstrap(scores["champion"], scores["baseline"], objective)
+                for name, objective in GAINS.items()
+                if name in means["champion"]
+            }
+        return cls(means, gains, {role: by_role[role][one.shipped] for role, one in roles.items()})
+
+    def metrics(self) -> dict[str, float]:
+        """For the study's run: role/test_metric, the means."""
+        return {f"{role}/test_{name}": value for role, mean in self.means.items() for name, value in mean.items()}
+
+
+def _mean(several: list[Evaluation]) -> dict[str, float]:
+    return {name: float(np.mean([one.metrics[name] for one in several])) for name in several[0].metrics}
+
+
+def _scores(several: list[Evaluation], labels: Array) -> Scores:
+    image = np.stack([one.scores for one in several]).astype(np.float64)
+    per_picture = [one.per_picture for one in several if one.per_picture is not None]
+    return Scores(labels, image, np.stack(per_picture) if per_picture else None)
