@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, NoReturn
 
 from cyclopts import App, CycloptsError
 
 from las_tune import __version__
+from las_tune.commands import data, space
 from las_tune.demo import DEMO
 from las_tune.errors import UserError
 from las_tune.flags import (
@@ -25,6 +26,7 @@ from las_tune.flags import (
     DataRoot,
     Demo,
     Epochs,
+    Holdout,
     ImageSize,
     ObjectiveName,
     Patience,
@@ -37,7 +39,6 @@ from las_tune.flags import (
     Study,
     Textures,
     absolute_uri,
-    find_categories,
     flag,
     make_study_specs,
     make_train_spec,
@@ -53,9 +54,7 @@ app = App(
     suppress_keyboard_interrupt=False,
     help_epilogue="Example: python -m las_tune --category bracket_black --demo",
 )
-data = App(name="data", help="Fetch data sets, look at what a category holds.")
 app.command(data)
-space = App(name="space", help="Look at search spaces.")
 app.command(space)
 
 
@@ -67,6 +66,7 @@ def tune(
     data_root: DataRoot = Path("data/anomaly_dataset"),
     textures: Textures = Path("data/dtd"),
     skip_broken: SkipBroken = False,
+    holdout: Holdout = 0.5,
     demo: Demo = False,
     image_size: ImageSize = None,
     batch_size: BatchSize = DEFAULTS.batch_size,
@@ -128,7 +128,9 @@ def tune(
     train_spec = make_train_spec(
         demo, image_size, batch_size, epochs, seed, backbone, backbone_weights, objective, store_dtype, head_precision
     )
-    specs = make_study_specs(category, data_root, textures, results, study, skip_broken, demo, train_spec, settings)
+    specs = make_study_specs(
+        category, data_root, textures, results, study, skip_broken, holdout, demo, train_spec, settings
+    )
     from las_tune.console import StudyConsole, print_summary
     from las_tune.tuning.study import run_study
 
@@ -149,6 +151,7 @@ def train(
     data_root: DataRoot = Path("data/anomaly_dataset"),
     textures: Textures = Path("data/dtd"),
     skip_broken: SkipBroken = False,
+    holdout: Holdout = 0.5,
     demo: Demo = False,
     image_size: ImageSize = None,
     batch_size: BatchSize = DEFAULTS.batch_size,
@@ -181,7 +184,9 @@ def train(
         beta_std=beta_std,
     )
     settings = {"store_limit_gb": store_limit_gb}
-    specs = make_study_specs(category, data_root, textures, results, study, skip_broken, demo, train_spec, settings)
+    specs = make_study_specs(
+        category, data_root, textures, results, study, skip_broken, holdout, demo, train_spec, settings
+    )
     from las_tune.console import StudyConsole, print_training
     from las_tune.tuning.single import run_single
 
@@ -191,67 +196,6 @@ def train(
             _render_demo(spec, console.progress)
             result = run_single(spec, [console], console.progress)
         print_training(result)
-
-
-@data.command
-def fetch(what: Literal["dtd", "mpdd"], *, folder: Path | None = None) -> None:
-    """Download a data set into the folder where tune looks for it.
-
-    Parameters
-    ----------
-    what
-        dtd: textures, by torchvision. mpdd: the six categories of metal parts, from Google Drive.
-    folder
-        Where to put it, if not in data/dtd or data/anomaly_dataset.
-    """
-    from las_tune.console import print_lines
-    from las_tune.data.download import fetch_dtd, fetch_mpdd
-
-    if what == "dtd":
-        fetched = fetch_dtd((folder or Path("data/dtd")).absolute())
-    else:
-        fetched = fetch_mpdd((folder or Path("data/anomaly_dataset")).absolute())
-    if not fetched.names:
-        print_lines([f"{what} is in {fetched.folder} already"])
-    else:
-        print_lines([f"{what} is in {fetched.folder}: {', '.join(fetched.names)}"])
-        if fetched.sha256:
-            print_lines([f"sha256 of the archive: {fetched.sha256} (none is published to compare it with)"])
-
-
-@data.command
-def check(*, category: Category, data_root: DataRoot = Path("data/anomaly_dataset")) -> None:
-    """Show what a category holds, and what is wrong with it; exit code 2 if anything is."""
-    from las_tune.console import print_check
-    from las_tune.data.category import index_category
-    from las_tune.data.check import check_category
-
-    problems = 0
-    for name in find_categories(category, data_root.absolute()):
-        checked = check_category(index_category(data_root.absolute(), name))
-        print_check(name, checked)
-        problems += len(checked.problems)
-    if problems:
-        sys.exit(2)
-
-
-@space.command(name="check")
-def check_space(file: str) -> None:
-    """Show what each knob of a search space moves; exit code 2 if one moves nothing.
-
-    Parameters
-    ----------
-    file
-        A TOML file, or the name of a shipped space.
-    """
-    from las_tune.console import print_effects
-    from las_tune.tuning.alive import knob_effects, require_effects
-    from las_tune.tuning.space import load_space
-
-    loaded = load_space(file)
-    effects = knob_effects(loaded)
-    print_effects(loaded.name, effects)
-    require_effects(loaded, effects)
 
 
 def _render_demo(spec: StudySpec, progress: Any) -> None:

@@ -41,6 +41,7 @@ CATEGORY_HELP = (
 Category = Annotated[list[str], flag(DATA, CATEGORY_HELP, negative="")]
 DataRoot = Annotated[Path, flag(DATA, "Folder that holds the categories.")]
 Textures = Annotated[Path, flag(DATA, "Folder of textures (DTD, or any pictures) that defects are painted with.")]
+Holdout = Annotated[float, flag(DATA, "Share of the labelled test pictures that validates; the rest is sealed.")]
 SkipBroken = Annotated[bool, flag(DATA, "Leave broken pictures out and count them.", negative="")]
 Demo = Annotated[bool, flag(DATA, "Render a small bracket_black and search it: no data needed.", negative="")]
 ImageSize = Annotated[
@@ -111,6 +112,7 @@ def make_study_specs(
     results: Path,
     study: str | None,
     skip_broken: bool,
+    holdout: float,
     demo: bool,
     train_spec: TrainSpec,
     settings: dict[str, Any],
@@ -128,6 +130,7 @@ def make_study_specs(
         textures=textures.absolute(),
         results=results.absolute(),
         skip_broken=skip_broken,
+        holdout=holdout,
         demo=demo,
         command=shlex.join(["python", "-m", "las_tune", *sys.argv[1:]]),
         **settings,

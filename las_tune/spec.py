@@ -193,6 +193,8 @@ class StudySpec:
     """MLflow store; empty: sqlite beside the results."""
     experiment: str = "las_tune"
     skip_broken: bool = False
+    holdout: float = 0.5
+    """Share of every test folder that validates; the rest is the sealed test."""
     demo: bool = False
     command: str = ""
     """The command line, for the record."""
@@ -208,6 +210,12 @@ class StudySpec:
             value = getattr(self, name)
             _require(value in kinds, f"--{name} must be one of {', '.join(kinds)}", repr(value))
         _require(self.patience is None or self.patience >= 1, "--patience must be at least 1", self.patience)
+        _require(
+            0 < self.holdout < 1,
+            "--holdout must lie between 0 and 1, both excluded",
+            self.holdout,
+            "the usual value is 0.5",
+        )
         _require(self.finalists >= 1, "--finalists must be at least 1", self.finalists)
         _require(self.seeds >= 2, "--seeds must be at least 2: one tells nothing of the noise", self.seeds)
         for name in ("gpus_per_trial", "cpus_per_trial"):

@@ -115,6 +115,7 @@ def load_pictures(
     spec: TrainSpec,
     skip_broken: bool = False,
     progress: Progress | None = None,
+    holdout: float = 0.5,
 ) -> StudyPictures:
     """Index, split and decode a category and its textures. Raises DataError with one line for what is wrong."""
 
@@ -122,7 +123,7 @@ def load_pictures(
         return (lambda done, total: progress(what, done, total)) if progress else None
 
     category = index_category(data_root, category_name)
-    split = split_category(category, spec.seed)
+    split = split_category(category, spec.seed, holdout)
     size = spec.image_size
 
     def decode(what: str, pictures: Any) -> Decoded:

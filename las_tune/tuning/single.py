@@ -36,7 +36,9 @@ class SingleResult:
 def run_single(spec: StudySpec, listeners: Sequence[Listener], progress: Progress) -> SingleResult:
     """Train once, open the sealed test, write the four outputs and splits.json into the study's folder."""
     require_new(spec.folder)
-    pictures = load_pictures(spec.data_root, spec.category, spec.textures, spec.train, spec.skip_broken, progress)
+    pictures = load_pictures(
+        spec.data_root, spec.category, spec.textures, spec.train, spec.skip_broken, progress, spec.holdout
+    )
     train_spec = resolve_objective(spec.train, pictures.validation.masks is not None)
     device = pick_device(train_spec.device)
     backbone = load_backbone(train_spec.backbone, train_spec.backbone_weights).to(device)

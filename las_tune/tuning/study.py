@@ -49,7 +49,9 @@ def run_study(spec: StudySpec, listeners: Sequence[Listener], progress: Progress
     started = time.monotonic()
     require_new(spec.folder)
     space = load_space(spec.space) if spec.space else space_for(spec.category)
-    pictures = load_pictures(spec.data_root, spec.category, spec.textures, spec.train, spec.skip_broken, progress)
+    pictures = load_pictures(
+        spec.data_root, spec.category, spec.textures, spec.train, spec.skip_broken, progress, spec.holdout
+    )
     spec = replace(
         spec,
         train=resolve_objective(spec.train, pictures.validation.masks is not None),

@@ -1,0 +1,75 @@
+"""Commands beside the search: fetch and check data, check a search space."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Literal
+
+from cyclopts import App
+
+from las_tune.flags import Category, DataRoot, find_categories
+
+data = App(name="data", help="Fetch data sets, look at what a category holds.")
+space = App(name="space", help="Look at search spaces.")
+
+
+@data.command
+def fetch(what: Literal["dtd", "mpdd"], *, folder: Path | None = None) -> None:
+    """Download a data set into the folder where tune looks for it.
+
+    Parameters
+    ----------
+    what
+        dtd: textures, by torchvision. mpdd: the six categories of metal parts, from Google Drive.
+    folder
+        Where to put it, if not in data/dtd or data/anomaly_dataset.
+    """
+    from las_tune.console import print_lines
+    from las_tune.data.download import fetch_dtd, fetch_mpdd
+
+    if what == "dtd":
+        fetched = fetch_dtd((folder or Path("data/dtd")).absolute())
+    else:
+        fetched = fetch_mpdd((folder or Path("data/anomaly_dataset")).absolute())
+    if not fetched.names:
+        print_lines([f"{what} is in {fetched.folder} already"])
+    else:
+        print_lines([f"{what} is in {fetched.folder}: {', '.join(fetched.names)}"])
+        if fetched.sha256:
+            print_lines([f"sha256 of the archive: {fetched.sha256} (none is published to compare it with)"])
+
+
+@data.command
+def check(*, category: Category, data_root: DataRoot = Path("data/anomaly_dataset")) -> None:
+    """Show what a category holds, and what is wrong with it; exit code 2 if anything is."""
+    from las_tune.console import print_check
+    from las_tune.data.category import index_category
+    from las_tune.data.check import check_category
+
+    problems = 0
+    for name in find_categories(category, data_root.absolute()):
+        checked = check_category(index_category(data_root.absolute(), name))
+        print_check(name, checked)
+        problems += len(checked.problems)
+    if problems:
+        sys.exit(2)
+
+
+@space.command(name="check")
+def check_space(file: str) -> None:
+    """Show what each knob of a search space moves; exit code 2 if one moves nothing.
+
+    Parameters
+    ----------
+    file
+        A TOML file, or the name of a shipped space.
+    """
+    from las_tune.console import print_effects
+    from las_tune.tuning.alive import knob_effects, require_effects
+    from las_tune.tuning.space import load_space
+
+    loaded = load_space(file)
+    effects = knob_effects(loaded)
+    print_effects(loaded.name, effects)
+    require_effects(loaded, effects)
