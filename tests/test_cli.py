@@ -113,6 +113,7 @@ def test_defaults_are_the_seeds(captured: Captured, tmp_path: Path) -> None:
     assert (spec.gpus_per_trial, spec.cpus_per_trial, spec.max_concurrent, spec.time_budget_s) == (None,) * 4
     assert (spec.address, spec.storage, spec.tracking_uri, spec.experiment) == (None, "", "", "las_tune")
     assert (spec.skip_broken, spec.demo) == (False, False)
+    assert (spec.holdout, spec.finalists, spec.seeds, spec.store_limit_gb) == (0.5, 3, 3, None)
     assert spec.command == "python -m las_tune --category part"
 
 
@@ -122,7 +123,8 @@ def test_every_flag_arrives(captured: Captured, tmp_path: Path) -> None:
         "--backbone resnet18 --backbone-weights w.pth --objective image_auroc --trials 5 --space connector "
         "--sampler random --scheduler none --patience 9 --time-budget 30m --gpus-per-trial 0.5 --cpus-per-trial 2 "
         "--max-concurrent 3 --address auto --storage s3://bucket/x --results r --study mine "
-        "--tracking-uri http://host:5000 --experiment e"
+        "--tracking-uri http://host:5000 --experiment e --holdout 0.4 --finalists 2 --seeds 4 --store-dtype float16 "
+        "--store-limit-gb 1.5 --head-precision tf32"
     )
     (spec,) = captured(*arguments.split())
     assert spec == StudySpec(
@@ -136,8 +138,14 @@ def test_every_flag_arrives(captured: Captured, tmp_path: Path) -> None:
             backbone="resnet18",
             backbone_weights=str(tmp_path / "w.pth"),
             objective="image_auroc",
+            store_dtype="float16",
+            head_precision="tf32",
         ),
         data_root=tmp_path / "data/anomaly_dataset",
+        holdout=0.4,
+        finalists=2,
+        seeds=4,
+        store_limit_gb=1.5,
         textures=tmp_path / "t",
         results=tmp_path / "r",
         space="connector",

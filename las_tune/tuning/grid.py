@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from collections.abc import Iterable
@@ -9,7 +10,7 @@ from typing import Any
 
 from las_tune.spec import TrainSpec
 from las_tune.tuning.knobs import Choice, Knob, Range
-from las_tune.tuning.space import Space
+from las_tune.tuning.space import Space, holds
 
 MOST_DRAWN = 16
 """Points drawn for each one wanted, where conditions make several of them one."""
@@ -41,7 +42,7 @@ def grid_axes(space: Space, trials: int) -> dict[str, list[Any]]:
     counts = {name: 1 for name, knob in space.knobs.items() if isinstance(knob, Range)}
     seeds = {name: getattr(TrainSpec(), name) for name in space.knobs}
     axes = {name: axis(knob, seeds[name], 1) for name, knob in space.knobs.items()}
-    while math.prod(map(len, axes.values())) < trials:
+    while _num_points(space, axes) < trials:
         growing = [name for name, count in counts.items() if _can_grow(space.knobs[name], count)]
         if not growing:
             break
@@ -64,6 +65,14 @@ def axis(knob: Knob, seed: Any, count: int) -> list[Any]:
     nearest = min(range(count), key=lambda index: abs(scale(values[index]) - scale(seed)))
     values[nearest] = seed
     return sorted(set(values))
+
+
+def _num_points(space: Space, axes: dict[str, list[Any]]) -> int:
+    """Points that differ in what trials get."""
+    named = {other: axes[other] for knob in space.knobs.values() for other in knob.when}
+    others = {name: knob for name, knob in space.knobs.items() if name not in named}
+    settings = (dict(zip(named, values, strict=True)) for values in itertools.product(*named.values()))
+    return sum(math.prod(len(axes[name]) for name in others if holds(others[name], values)) for values in settings)
 
 
 def _can_grow(knob: Knob, count: int) -> bool:

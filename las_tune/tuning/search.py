@@ -80,7 +80,9 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # ray ships no types for
         grid_is_done = isinstance(self._sampler, GridSampler) and asked >= len(self._sampler.points)
         if grid_is_done or (self._patience is not None and self._trials_since_gain >= self._patience):
             return str(Searcher.FINISHED)
-        proposal: dict[str, Any] | None = super().suggest(trial_id)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Define-by-run function")  # that a sampler thinks for long is no mistake
+            proposal: dict[str, Any] | None = super().suggest(trial_id)
         return proposal
 
     def number_of(self, trial_id: str) -> int:
@@ -145,7 +147,11 @@ class GridSampler(BaseSampler):
 
 
 def draw(space: Space, trial: optuna.Trial) -> dict[str, Any]:
-    """Ask for the knobs that a trial gets, those with a condition last: it names knobs without one."""
+    """Ask for the knobs that a trial gets, those with a condition last: it names knobs without one.
+
+    TPE models the knobs that all trials have jointly, and one with a condition by itself, from the trials that have it.
+    Its experimental group=True differs only where several knobs share a condition.
+    """
     values: dict[str, Any] = {}
     for name in sorted(space.knobs, key=lambda name: bool(space.knobs[name].when)):
         knob = space.knobs[name]

@@ -145,14 +145,9 @@ def _check_ends(path: Path, knobs: dict[str, Knob]) -> None:
     """TrainSpec accepts the ends of every knob, and every combination of ends of knobs that share a rule."""
     for names in (*zip(knobs, strict=True), *SHARED_RULES):
         searched = [name for name in names if name in knobs]
-        for corner in itertools.product(*(_corners(name, knobs[name]) for name in searched)):
+        for corner in itertools.product(*(knobs[name].ends for name in searched)):
             try:
                 TrainSpec().replace(**dict(zip(searched, corner, strict=True)))
             except UserError as error:
                 where = " and ".join(f"[{name}]" for name in searched)
                 raise SpaceError(f"{path}: {where} {error}".rstrip(".")) from None
-
-
-def _corners(name: str, knob: Knob) -> tuple[Any, ...]:
-    """The ends of a knob, and the seed's value where some trials keep it."""
-    return (*knob.ends, getattr(TrainSpec(), name)) if knob.when else knob.ends

@@ -198,7 +198,7 @@ def test_promotion_moves_the_alias_and_keeps_the_old_version(filled: Filled) -> 
         run_id = filled.ledger.run_of(number)
         logged = filled.client.create_logged_model(filled.ledger.experiment_id, "detector", source_run_id=run_id)
         filled.client.finalize_logged_model(logged.model_id, "READY")
-        uri = filled.ledger.promote("las-part", logged.model_id, run_id, {"trial": str(number)})
+        uri = filled.ledger.register("las-part", logged.model_id, run_id, {"trial": str(number)}, promote=True)
         assert uri == "models:/las-part@champion"
         version = filled.client.get_model_version_by_alias("las-part", "champion")
         assert (version.run_id, version.tags) == (run_id, {"trial": str(number)})
@@ -207,6 +207,34 @@ def test_promotion_moves_the_alias_and_keeps_the_old_version(filled: Filled) -> 
     assert [int(version) for version in versions] == [1, 2]
     old = filled.client.get_model_version("las-part", "1")
     assert (old.tags, old.aliases) == ({"trial": "0"}, [])
+
+
+def test_a_model_that_is_not_promoted_leaves_the_alias(filled: Filled) -> None:
+    assert filled.ledger.current_champion("las-other") is None
+    tags = {"hyperparameters": '{"alpha": 0.25}'}
+    for promote, uri in (
+        (False, "models:/las-other/1"),
+        (True, "models:/las-other@champion"),
+        (False, "models:/las-other/3"),
+    ):
+        run_id = filled.ledger.run_of(0)
+        logged = filled.client.create_logged_model(filled.ledger.experiment_id, "detector", source_run_id=run_id)
+        filled.client.finalize_logged_model(logged.model_id, "READY")
+        assert filled.ledger.register("las-other", logged.model_id, run_id, tags, promote) == uri
+        assert filled.ledger.current_champion("las-other") == (None if uri.endswith("1") else {"alpha": 0.25})
+    assert filled.client.get_model_version_by_alias("las-other", "champion").version in ("2", 2)
+
+
+def test_a_finalist_has_its_own_name_and_tags(filled: Filled) -> None:
+    trial = make_trial(9, [0.5], finalist="trial 3", seed=2)
+    filled.ledger.trial_started(trial)
+    run = filled.run(9)
+    assert run.info.run_name == "trial 3, seed 2"
+    assert (run.data.tags["finalist"], run.data.tags["finalist_seed"], run.data.tags["baseline"]) == (
+        "trial 3",
+        "2",
+        "false",
+    )
 
 
 def test_an_experiment_that_was_deleted_is_one_line(filled: Filled, store: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from las_tune.tracking.record import BASELINE_NUMBER, TrialRecord
-from las_tune.tracking.summary import count_trials, describe_trial, write_json
+from las_tune.tracking.summary import count_trials, describe_cost, describe_trial, write_json
 from tests.parts import make_trial
 
 
@@ -22,12 +22,19 @@ def test_a_trial_is_described_by_its_best_epoch() -> None:
     described = describe_trial(trial, {"image_auroc": 0.9})
     assert described == {
         "trial": 4,
+        "finalist": "",
         "status": "completed",
         "params": trial.params,
         "validation": trial.epochs[1],
         "test": {"image_auroc": 0.9},
     }
     assert describe_trial(trial, None)["test"] is None
+
+
+def test_cost_by_hand() -> None:
+    trials = [make_trial(0, [0.5, 0.5], status="completed"), make_trial(1, [0.5], status="failed")]
+    assert describe_cost(trials, 0.03) == {"trial_seconds": 4.5, "lost_seconds": 1.5, "seconds_per_point": 1.5}
+    assert describe_cost(trials, -0.01)["seconds_per_point"] is None
 
 
 def test_json_is_written_and_read(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from las_tune.errors import SpaceError
+from las_tune.spec import tunable_names
 from las_tune.tuning.alive import knob_effects, require_effects
 from las_tune.tuning.space import known_spaces, load_space
 
@@ -26,7 +27,11 @@ def write(folder: Path, text: str) -> str:
     return str(folder / "mine.toml")
 
 
-@pytest.mark.parametrize("name", known_spaces())
+def test_extended_holds_every_knob_there_is() -> None:
+    assert MOVES.keys() == load_space("extended").knobs.keys() == set(tunable_names())
+
+
+@pytest.mark.parametrize("name", sorted(set(known_spaces()) - {"default"}))  # default is core
 def test_every_knob_of_a_shipped_space_is_alive(name: str) -> None:
     space = load_space(name)
     effects = knob_effects(space)
@@ -81,50 +86,6 @@ def test_batches_above_the_number_of_pictures_are_told_apart(tmp_path: Path) -> 
     space = load_space(write(tmp_path, "[batch_size]\nvalues = [8, 16, 32]\nseed = 8\nreason = 'r'\n"))
     (effect,) = knob_effects(space)
     assert effect.loss > 0 and not effect.masks and not effect.pictures
-
-
-def test_every_other_knob_is_alive_too(tmp_path: Path) -> None:
-    """Those that no category's space holds; β's bounds act only where β spreads that far."""
-    space = load_space(write(tmp_path, """
-        [beta_std]
-        low = 0.0
-        high = 0.3
-        seed = 0.1
-        reason = "r"
-        [beta_min]
-        low = 0.0
-        high = 0.2
-        seed = 0.2
-        reason = "r"
-        [beta_max]
-        low = 0.8
-        high = 1.0
-        seed = 0.8
-        reason = "r"
-        [focal_gamma]
-        low = 0.0
-        high = 4.0
-        seed = 2.0
-        reason = "r"
-        [hard_share]
-        low = 0.1
-        high = 1.0
-        seed = 0.5
-        reason = "r"
-        [weight_decay]
-        low = 1e-6
-        high = 1e-3
-        log = true
-        seed = 1e-5
-        reason = "r"
-        [hidden_width]
-        values = [256, 768, 1024]
-        seed = 768
-        reason = "r"
-    """))  # fmt: skip
-    for effect in knob_effects(space):
-        moved = {part for part in (MASKS, PICTURES, LABELS) if getattr(effect, part)}
-        assert moved == MOVES[effect.knob] and effect.loss > 0, effect
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,15 @@ from las_tune.tuning.knobs import Choice, Knob, Range
 from las_tune.tuning.space import Space, load_space
 
 CORE = load_space("core")
+CONDITIONAL = Space(
+    "conditional",
+    {
+        "adaptor_lr": Range(1e-5, 1e-3, log=True, when={"use_adaptor": (True,)}),
+        "alpha": Range(0.0, 0.5),
+        "use_adaptor": Choice((True, False)),
+    },
+    sources=(),
+)
 MIXED = Space(
     "mixed",
     {

@@ -17,7 +17,7 @@ from las_tune.spec import StudySpec, TrainSpec
 from las_tune.tracking.record import TrialRecord
 from las_tune.tuning.cluster import Resources, ray_cluster, resources_of
 from las_tune.tuning.finalists import make_jobs
-from las_tune.tuning.knobs import Choice
+from las_tune.tuning.knobs import Choice, Range
 from las_tune.tuning.space import Space, load_space
 from las_tune.tuning.trainable import SharedStudy
 from las_tune.tuning.tuner import load_trained, run_finalists, run_trials
@@ -190,12 +190,12 @@ def test_other_schedulers_keep_the_baseline_too(tmp_path: Path, scheduler: str) 
 
 
 def test_a_study_ends_with_its_patience_and_leaves_running_trials_to_their_ends(tmp_path: Path) -> None:
-    """Two run at once; the baseline's α of 1/3 is better than that of most, and gains above 0.995 are none."""
-    spec = make_spec(tmp_path, trials=200, patience=4, max_concurrent=2, scheduler="none", cpus_per_trial=0.5)
-    trials = run(spec).trials
-    assert 5 <= len(trials) < 60
-    assert all(trial.status != "running" for trial in trials)
-    assert all(len(trial.epochs) == EPOCHS for trial in trials if trial.status == "completed")
+    """No α near the baseline's brings a gain beyond the noise: three trials after it, and one that ran beside them."""
+    space = Space("near", {"alpha": Range(0.32, 0.34)}, sources=())
+    spec = make_spec(tmp_path, trials=50, patience=3, max_concurrent=2, scheduler="none", cpus_per_trial=0.5)
+    trials = run(spec, space).trials
+    assert len(trials) in (4, 5)
+    assert all((trial.status, len(trial.epochs)) == ("completed", EPOCHS) for trial in trials)
 
 
 def test_a_study_ends_with_its_grid(tmp_path: Path) -> None:

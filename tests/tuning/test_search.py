@@ -16,7 +16,7 @@ from las_tune.spec import Sampler
 from las_tune.tuning.knobs import Choice, Knob, Range
 from las_tune.tuning.search import SEED_NOISE, StudySearch, make_sampler
 from las_tune.tuning.space import Space
-from tests.tuning.test_grid import CORE, MIXED
+from tests.tuning.test_grid import CONDITIONAL, CORE, MIXED
 
 SAMPLERS = get_args(Sampler)
 
@@ -101,14 +101,14 @@ def test_same_seed_same_proposals(tmp_path: Path, sampler: str) -> None:
     assert proposals("a", 1) == proposals("b", 1) != proposals("c", 2)
 
 
-@pytest.mark.parametrize("space", [CORE, MIXED], ids=["numbers", "mixed"])
+@pytest.mark.parametrize("space", [CORE, MIXED, CONDITIONAL], ids=["numbers", "mixed", "conditional"])
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_the_baseline_comes_first_and_proposals_lie_in_the_space(tmp_path: Path, sampler: str, space: Space) -> None:
     search = make_search(tmp_path, sampler=sampler, space=space)
     with warnings.catch_warnings(action="error"):
         for index in range(13 if sampler == "gp" else 24):
             params: Any = search.suggest(str(index))
-            assert set(params) == set(space.knobs)
+            assert params == space.active(params) and len(params) >= len(space.knobs) - 1
             assert all(space.knobs[name].contains(value) for name, value in params.items()), params
             assert index or params == pytest.approx(space.baseline)
             search.on_trial_complete(str(index), result(4 if index % 3 else 1, params["alpha"]))

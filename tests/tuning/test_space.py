@@ -14,17 +14,11 @@ from hypothesis import strategies as st
 from las_tune.errors import SpaceError
 from las_tune.spec import MPDD_CATEGORIES, TrainSpec, tunable_names
 from las_tune.tuning import space as module
-from las_tune.tuning.space import (
-    Choice,
-    Range,
-    Space,
-    known_spaces,
-    load_space,
-    space_for,
-    spaces_folder,
-)
+from las_tune.tuning.knobs import Choice, Range
+from las_tune.tuning.space import GENERAL_SPACES, Space, known_spaces, load_space, space_for, spaces_folder
 
 RATE = "[adaptor_lr]\nlow = 1e-5\nhigh = 1e-3\nlog = true\nseed = 1e-4\nreason = 'r'\n"
+ADAPTOR = "[use_adaptor]\nvalues = [true, false]\nseed = true\nreason = 'r'\n"
 STD = "[beta_std]\nlow = 0.0\nhigh = 0.3\nseed = 0.1\nreason = 'r'\n"
 
 
@@ -46,7 +40,7 @@ def load_text(folder: Path, text: str | bytes, name: str = "my.toml") -> Space:
 def test_shipped_space_holds_the_seed_program(name: str) -> None:
     space = load_space(name)
     assert space.name == name
-    assert space.baseline == {knob: getattr(TrainSpec(), knob) for knob in space.knobs}
+    assert space.baseline == {knob: getattr(TrainSpec(), knob) for knob in space.knobs}, "all conditions hold"
     assert list(space.knobs) == [knob for knob in tunable_names() if knob in space.knobs]
     for knob_name, knob in space.knobs.items():
         assert knob.contains(space.baseline[knob_name])
@@ -57,27 +51,43 @@ def test_shipped_space_holds_the_seed_program(name: str) -> None:
 
 
 def test_every_mpdd_category_has_its_own_space_over_the_default() -> None:
-    assert set(known_spaces()) == {"default", *MPDD_CATEGORIES}
-    default = spaces_folder() / "default.toml"
-    fingerprints = {space_for(category).fingerprint() for category in known_spaces()}
-    assert len(fingerprints) == len(known_spaces())
+    assert set(known_spaces()) == {*GENERAL_SPACES, *MPDD_CATEGORIES}
+    fingerprints = {load_space(name).fingerprint() for name in known_spaces()}
+    assert len(fingerprints) == len(known_spaces()) - 1, "default is core"
     for category in MPDD_CATEGORIES:
-        assert space_for(category).sources == (default, spaces_folder() / f"{category}.toml")
+        names = [path.name for path in space_for(category).sources]
+        assert names == ["core.toml", "default.toml", f"{category}.toml"]
 
 
 def test_shipped_files_say_that_reasons_are_priors() -> None:
-    for name in known_spaces():
+    for name in set(known_spaces()) - {"default"}:
         text = " ".join((spaces_folder() / f"{name}.toml").read_text().replace("#", "").split()).lower()
         assert "priors, not measurements" in text
 
 
 def test_a_category_without_a_file_gets_the_default() -> None:
-    assert space_for("screws").name == "default"
+    for category in ("screws", *GENERAL_SPACES):  # a category may have one of these names
+        assert space_for(category).name == "default"
     assert space_for("../default").name == "default"
 
 
-def test_default_space() -> None:
-    space = load_space("default")
+def test_default_is_core_and_nothing_more() -> None:
+    lines = (spaces_folder() / "default.toml").read_text().splitlines()
+    assert [line for line in lines if not line.startswith("#")] == ['extends = "core"']
+    assert load_space("default").knobs == load_space("core").knobs
+
+
+def test_extended_is_everything() -> None:
+    core, extended = load_space("core"), load_space("extended")
+    assert tuple(extended.knobs) == tunable_names()
+    assert {name for name, knob in extended.knobs.items() if knob.when} == {"adaptor_lr"}
+    assert extended.knobs["adaptor_lr"].when == {"use_adaptor": (True,)}
+    for name in set(core.knobs) - {"adaptor_lr"}:
+        assert extended.knobs[name] == core.knobs[name]
+
+
+def test_core_space() -> None:
+    space = load_space("core")
     assert list(space.knobs) == ["adaptor_lr", "discriminator_lr", "alpha", "beta_mean", "beta_std"]
     assert space.baseline["alpha"] == 1 / 3
     alpha = space.knobs["alpha"]
@@ -116,6 +126,10 @@ def test_neither_ray_nor_optuna_is_imported() -> None:
         (Choice(("otsu", "none")), "none", True),
         (Choice(("otsu", "none")), "all", False),
         (Choice(("otsu", "none")), [], False),
+        (Choice((True, False)), False, True),
+        (Choice((True, False)), 0, False),
+        (Choice((0.0, 1.0)), True, False),
+        (Choice((0.0, 1.0)), 1, True),
     ],
 )
 def test_contains(knob: Range | Choice, value: Any, inside: bool) -> None:
@@ -142,6 +156,42 @@ def test_baseline_is_the_default_itself(tmp_path: Path) -> None:
     assert space.baseline == {"alpha": 1 / 3}
 
 
+def test_booleans_are_values_of_a_bool(tmp_path: Path) -> None:
+    space = load_text(tmp_path, ADAPTOR)
+    assert space.knobs == {"use_adaptor": Choice((True, False), "r")} and space.baseline == {"use_adaptor": True}
+
+
+# --- conditions ---
+
+
+def test_a_condition_is_a_value_or_a_list_of_them(tmp_path: Path) -> None:
+    foreground = table("foreground", values="['otsu', 'none']", seed="'otsu'")
+    text = RATE + "when = { use_adaptor = true, foreground = ['otsu', 'none'] }\n" + ADAPTOR + foreground
+    space = load_text(tmp_path, text)
+    rate = space.knobs["adaptor_lr"]
+    assert rate == Range(1e-5, 1e-3, True, reason="r", when={"use_adaptor": (True,), "foreground": ("none", "otsu")})
+    assert space.is_conditional and not load_text(tmp_path, RATE).is_conditional
+
+
+def test_a_trial_has_the_knobs_whose_conditions_hold(tmp_path: Path) -> None:
+    width = table("hidden_width", values="[64, 768]", seed="768", when="{ use_adaptor = false, batch_size = [4, 16] }")
+    batch = table("batch_size", values="[4, 8, 16]", seed="8")
+    space = load_text(tmp_path, RATE + "when = { use_adaptor = true }\n" + ADAPTOR + width + batch)
+    assert space.baseline == {"adaptor_lr": 1e-4, "use_adaptor": True, "batch_size": 8}
+    for adaptor, size, names in [(True, 4, {"adaptor_lr"}), (False, 8, set()), (False, 16, {"hidden_width"})]:
+        values = {"adaptor_lr": 1e-5, "hidden_width": 64, "use_adaptor": adaptor, "batch_size": size}
+        assert space.active(values).keys() == {"use_adaptor", "batch_size", *names}
+
+
+def test_a_child_may_replace_the_condition_and_what_it_names(tmp_path: Path) -> None:
+    (tmp_path / "parent.toml").write_text(RATE + "when = { use_adaptor = true }\n" + ADAPTOR)
+    inherited = load_text(tmp_path, "extends = './parent.toml'\n" + STD)
+    assert inherited.knobs["adaptor_lr"].when == {"use_adaptor": (True,)}
+    assert not load_text(tmp_path, "extends = './parent.toml'\n" + RATE).is_conditional
+    both = load_text(tmp_path, "extends = './parent.toml'\ndrop = ['use_adaptor', 'adaptor_lr']\n" + STD)
+    assert list(both.knobs) == ["beta_std"]
+
+
 # --- inheritance ---
 
 
@@ -153,7 +203,7 @@ def test_tables_replace_and_drop_removes(tmp_path: Path) -> None:
     assert list(space.knobs) == ["adaptor_lr", "discriminator_lr", "alpha", "beta_mean"]
     assert space.knobs["alpha"] == Range(0.2, 0.4, reason="r")
     assert space.knobs["beta_mean"] == load_space("default").knobs["beta_mean"]
-    assert space.sources == (spaces_folder() / "default.toml", tmp_path / "my.toml")
+    assert space.sources == (spaces_folder() / "core.toml", spaces_folder() / "default.toml", tmp_path / "my.toml")
 
 
 def test_extends_is_relative_to_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,6 +224,14 @@ def test_fingerprint_ignores_reasons_order_and_spelling(tmp_path: Path) -> None:
     again = STD.replace("'r'", "'other words'").replace("0.3", "3e-1") + RATE
     assert load_text(tmp_path, again, "again.toml").fingerprint() == first.fingerprint()
     assert len(first.fingerprint()) == 64
+
+
+def test_fingerprint_tells_conditions_apart(tmp_path: Path) -> None:
+    batch = table("batch_size", values="[4, 8, 16]", seed="8")
+    conditions = ["", "when = { batch_size = 4 }", "when = { batch_size = [4, 8] }", "when = { batch_size = 8 }"]
+    prints = [load_text(tmp_path, RATE + when + "\n" + batch).fingerprint() for when in conditions]
+    assert len(set(prints)) == 4
+    assert load_text(tmp_path, RATE + "when = { batch_size = [8, 4] }\n" + batch).fingerprint() == prints[2]
 
 
 @pytest.mark.parametrize(
@@ -219,10 +277,10 @@ ERRORS: dict[str, tuple[str | bytes, list[str]]] = {
             "[alpha] must hold known keys only",
             "'lower'",
             "Did you mean low?",
-            "Known: low, high, log, seed, reason",
+            "Known: low, high, log, seed, reason, when",
         ],
     ),
-    "both forms": (table("alpha", values="[0]", low="0"), ["'low'", "Known: values, seed, reason"]),
+    "both forms": (table("alpha", values="[0]", low="0"), ["'low'", "Known: values, seed, reason, when"]),
     "no low": (table("alpha", high="0.5", seed="0.3"), ["[alpha] must hold low", "'high'", "Add low = ..."]),
     "no high": (table("alpha", low="0", seed="0.3"), ["[alpha] must hold high"]),
     "no seed": (table("alpha", low="0", high="0.5"), ["[alpha] must hold seed"]),
@@ -329,6 +387,70 @@ ERRORS: dict[str, tuple[str | bytes, list[str]]] = {
         table("beta_min", low="0.0", high="0.7", seed="0.2") + table("beta_max", low="0.6", high="1.0", seed="0.8"),
         ["[beta_min] and [beta_max]", "0 <= beta_min <= beta_max <= 1", "(0.7, 0.6)"],
     ),
+    "bool of a number": (
+        table("batch_size", values="[true]", seed="8"),
+        ["values must be a finite number", "got True"],
+    ),
+    "number of a bool": (
+        table("use_adaptor", values="[1, 0]", seed="true"),
+        ["[use_adaptor] values must be true or false", "got 1"],
+    ),
+    "text of a bool": (table("use_adaptor", values="['true']", seed="true"), ["must be true or false", "'true'"]),
+    "range of a bool": (table("use_adaptor", low="0", high="1", seed="true"), ["[use_adaptor] must hold values"]),
+    "another bool as seed": (ADAPTOR.replace("seed = true", "seed = false"), ["Write seed = true"]),
+    "batch of none": (table("batch_size", low="0", high="16", seed="8"), ["[batch_size]", "at least 1", "got 0"]),
+    "when no table": (RATE + "when = 'use_adaptor'", ["[adaptor_lr] when must be a table, not empty", "'use_adaptor'"]),
+    "when empty": (RATE + "when = {}", ["when must be a table, not empty", "got {}", "Write when = { use_adaptor"]),
+    "when of an unknown field": (
+        RATE + "when = { use_adapter = true }",
+        ["[adaptor_lr] when must name tunable fields", "'use_adapter'", "Did you mean use_adaptor?"],
+    ),
+    "when of no knob": (
+        RATE + "when = { use_adaptor = true }",
+        ["[adaptor_lr] when must name other knobs with values", "'use_adaptor'", "Known: none"],
+    ),
+    "when of a dropped knob": (
+        "extends = 'extended'\ndrop = ['use_adaptor']",
+        ["[adaptor_lr] when must name other knobs with values", "'use_adaptor'", "Known: foreground"],
+    ),
+    "when of a range": (
+        RATE + "when = { beta_std = 0.1 }\n" + STD,
+        ["must name other knobs with values", "'beta_std'"],
+    ),
+    "when of itself": (
+        ADAPTOR + "when = { use_adaptor = true }",
+        ["[use_adaptor] when must name other knobs with values", "'use_adaptor'"],
+    ),
+    "when of no value": (
+        RATE + "when = { use_adaptor = [] }\n" + ADAPTOR,
+        ["when use_adaptor must be a list, not empty"],
+    ),
+    "when of a wrong type": (
+        RATE + "when = { use_adaptor = 1 }\n" + ADAPTOR,
+        ["[adaptor_lr] when use_adaptor must be true or false", "got 1"],
+    ),
+    "when of a value twice": (
+        RATE + "when = { use_adaptor = [true, true] }\n" + ADAPTOR,
+        ["when use_adaptor must differ"],
+    ),
+    "when of a value that the knob has not": (
+        RATE + "when = { batch_size = [8, 32] }\n" + table("batch_size", values="[4, 8]", seed="8"),
+        ["[adaptor_lr] when batch_size must be among the values of [batch_size]", "got 32", "Known: [4, 8]"],
+    ),
+    "when of when": (
+        RATE
+        + "when = { use_adaptor = true }\n"
+        + ADAPTOR
+        + "when = { batch_size = 8 }\n"
+        + table("batch_size", values="[4, 8]", seed="8"),
+        ["[adaptor_lr] when must name knobs without a when", "'use_adaptor'", "Drop the when of [use_adaptor]"],
+    ),
+    "when in a circle": (
+        ADAPTOR
+        + "when = { batch_size = 8 }\n"
+        + table("batch_size", values="[4, 8]", seed="8", when="{ use_adaptor = true }"),
+        ["when must name knobs without a when"],
+    ),
     "drop of an unknown knob": (
         "extends = 'default'\ndrop = ['beta_sd']",
         ["drop must name knobs of the parent", "'beta_sd'", "Did you mean beta_std?"],
@@ -401,13 +523,14 @@ SCALARS = (
     st.sampled_from(["0.1", "1e-4", "5", "0.5", "0.3333333333333333", "-1", "inf", "nan", "true", "'otsu'"])
     | st.floats().map(repr)
     | st.integers(-(10**30), 10**30).map(str)
+    | st.sampled_from(["{ use_adaptor = true }", "{ foreground = ['otsu'] }", "{ alpha = 0.1 }"])
     | st.sampled_from(["1979-05-27", "[]", "{}", "['otsu', 'none']", "[1, 2]", "[[1], {a = 1}]", "''", "'why'"])
 )
 NAMES = st.sampled_from([*tunable_names(), "epochs", "nonsense"])
-KEYS = st.sampled_from(["low", "high", "log", "seed", "reason", "values", "x"])
+KEYS = st.sampled_from(["low", "high", "log", "seed", "reason", "values", "when", "x"])
 SENSIBLE = st.builds(
     lambda name, low, high: table(name, low=repr(low), high=repr(high), seed=repr(getattr(TrainSpec(), name))),
-    st.sampled_from([name for name in tunable_names() if name != "foreground"]),
+    st.sampled_from([name for name in tunable_names() if name not in ("foreground", "use_adaptor")]),
     st.sampled_from([0, 0.0, 1e-5, 0.1, 0.2, 1, 2]),
     st.sampled_from([0.5, 0.6, 0.8, 0.9, 1, 1.0, 5, 7, 1000]),
 )
@@ -422,7 +545,15 @@ def title(text: str) -> str:
     return text.splitlines()[0]
 
 
-HEADS = st.sampled_from(["", "extends = 'default'\n", "drop = ['alpha']\n", "extends = 'tubes'\ndrop = ['alpha']\n"])
+HEADS = st.sampled_from(
+    [
+        "",
+        "extends = 'default'\n",
+        "extends = 'extended'\n",
+        "drop = ['alpha']\n",
+        "extends = 'tubes'\ndrop = ['alpha']\n",
+    ]
+)
 TABLE_LISTS = st.lists(SENSIBLE, max_size=4, unique_by=title) | st.lists(TABLES, max_size=4, unique_by=title)
 DOCUMENTS = st.builds(lambda head, tables: head + "\n".join(tables), HEADS, TABLE_LISTS)
 
@@ -437,9 +568,10 @@ def test_any_file_is_a_space_or_a_space_error(tmp_path: Path, text: str | bytes)
         assert "\n" not in str(error)
         return
     assert tomllib.loads(text.decode())
-    assert space.knobs and space.baseline.keys() == space.knobs.keys()
+    assert space.knobs and space.baseline.keys() <= space.knobs.keys()
+    assert space.is_conditional or space.baseline.keys() == space.knobs.keys()
     for name, knob in space.knobs.items():
-        assert knob.contains(space.baseline[name])
+        assert knob.contains(getattr(TrainSpec(), name))
         for end in knob.ends:
             TrainSpec().replace(**{name: end})
     assert space.fingerprint() == load_text(tmp_path, text).fingerprint()
