@@ -1,7 +1,7 @@
 """What each knob of a space moves: masks, pictures, labels, or the loss after two epochs. None may move nothing.
 
-Rendered parts and a small network with random weights: it needs no data and takes seconds. A step sees all pictures,
-but where batch_size is a knob: then each setting has a batch size, and there are at least as many pictures as the largest.
+Rendered parts and a small network with random weights: it needs no data and takes seconds. A step sees all pictures.
+Where batch_size is a knob, each setting has its own, and there are at least as many pictures as the largest batch.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def _steps(knob: Knob) -> list[tuple[Any, Any]]:
 
 
 def _places(space: Space, moved: str) -> Iterator[dict[str, Any]]:
-    """Values of the other knobs where the moved one's condition holds: the baseline's or the nearest, then drawn ones."""
+    """Values of the other knobs where the moved one's condition holds: at the baseline if it does, then drawn ones."""
     knob = space.knobs[moved]
     others = {name: other for name, other in space.knobs.items() if name != moved}
     seeds = {name: getattr(TrainSpec(), name) for name in others}

@@ -19,11 +19,11 @@ import cyclopts
 from las_tune.las.backbone import load_backbone
 from las_tune.spec import StudySpec, TrainSpec
 from las_tune.tracking.record import TrialRecord
+from las_tune.tuning.cluster import ray_cluster, resources_of
 from las_tune.tuning.prepare import load_pictures
+from las_tune.tuning.remote import prepare_remotely
 from las_tune.tuning.space import load_space
 from las_tune.tuning.trainable import SharedStudy, run_trial
-from las_tune.tuning.cluster import ray_cluster, resources_of
-from las_tune.tuning.remote import prepare_remotely
 from las_tune.tuning.tuner import run_trials
 
 FILE = Path(__file__).with_name("recorded_trials.json")
