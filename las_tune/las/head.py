@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -82,3 +83,14 @@ def upsample(features: Tensor, grid: tuple[int, int]) -> Tensor:
     """Bilinear interpolation of (B, rows, columns, C) to another grid."""
     channels_first = features.permute(0, 3, 1, 2)
     return F.interpolate(channels_first, grid, mode="bilinear", align_corners=False).permute(0, 2, 3, 1)
+
+
+@contextmanager
+def head_precision(name: str) -> Iterator[None]:
+    """How a GPU multiplies the head's matrices: float32, or tf32 (10 bits of mantissa, several times faster)."""
+    before = torch.backends.cuda.matmul.fp32_precision
+    torch.backends.cuda.matmul.fp32_precision = "tf32" if name == "tf32" else "ieee"
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.fp32_precision = before

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from las_tune.las.backbone import Backbone
 from las_tune.las.features import FeatureStore, extract_features
-from las_tune.las.head import Head
+from las_tune.las.head import Head, head_precision
 from las_tune.las.losses import focal_loss, normal_loss
 from las_tune.las.masks import grid_labels
 from las_tune.las.memory import peak_memory_mb, reset_peak_memory
@@ -113,27 +112,13 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-@contextmanager
-def head_precision(name: str) -> Iterator[None]:
-    """How a GPU multiplies the head's matrices: float32, or tf32 (10 bits of mantissa, several times faster)."""
-    before = torch.backends.cuda.matmul.fp32_precision
-    torch.backends.cuda.matmul.fp32_precision = "tf32" if name == "tf32" else "ieee"
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.fp32_precision = before
-
-
 class Training:
     """The parts of one training that change: head, optimisers, generator, what was best."""
 
     def __init__(self, spec: TrainSpec, channels: tuple[int, ...], device: torch.device) -> None:
         drawn = torch.Generator().manual_seed(spec.seed)
         self.head = Head(channels, spec.hidden_width, drawn, spec.use_adaptor).to(device)
-        settings: dict[str, Any] = {
-            "weight_decay": spec.weight_decay,
-            "fused": device.type == "cuda",
-        }  # fused: one kernel a step
+        settings: dict[str, Any] = {"weight_decay": spec.weight_decay, "fused": device.type == "cuda"}
         self.optimisers: list[torch.optim.Optimizer] = [
             torch.optim.AdamW(self.head.discriminator_parameters(), spec.discriminator_lr, **settings)
         ]

@@ -3,11 +3,13 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
 import torch
 
 from las_tune.las.backbone import Backbone
-from las_tune.las.memory import keep_freed_memory, peak_memory_mb
-from las_tune.las.train import TrainData, head_precision, train
+from las_tune.las.head import head_precision
+from las_tune.las.memory import keep_freed_memory
+from las_tune.las.train import TrainData, train
 from tests.las.conftest import SPEC, run
 
 
@@ -17,30 +19,30 @@ def test_memory_is_measured_and_never_falls(backbone: Backbone, data: TrainData)
     assert held == sorted(held)
 
 
-def test_what_is_held_is_seen() -> None:
-    before = peak_memory_mb(torch.device("cpu"))
-    block = torch.ones(64, 2**20 // 4)  # 64 MiB
-    assert 60 < peak_memory_mb(torch.device("cpu")) - before < 80
-    del block
+HOLD_AND_FREE = """
+import torch
+from las_tune.las.memory import keep_freed_memory, peak_memory_mb
+cpu = torch.device("cpu")
+if {keep}: keep_freed_memory()
+before = peak_memory_mb(cpu)
+block = torch.ones(64, 2**20 // 4)  # 64 MiB
+print(peak_memory_mb(cpu) - before)
+del block
+print(peak_memory_mb(cpu) - before)
+"""
 
 
-def test_keeping_freed_memory_keeps_it_and_changes_no_number(backbone: Backbone, data: TrainData) -> None:
-    script = """
-        import torch
-        from las_tune.las.memory import keep_freed_memory, peak_memory_mb
-        cpu = torch.device("cpu")
-        if {keep}: keep_freed_memory()
-        before = peak_memory_mb(cpu)
-        block = torch.ones(64, 2**20 // 4)
-        del block
-        print(peak_memory_mb(cpu) - before)
-    """
-    held = {}
-    for keep in (True, False):
-        code = "\n".join(line.strip() for line in script.format(keep=keep).splitlines())
-        held[keep] = float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout)
+@pytest.mark.parametrize("keep", [True, False])
+def test_what_is_held_is_seen_and_what_is_freed_is_kept_on_demand(keep: bool) -> None:
+    """In processes of their own: the setting stays."""
+    command = [sys.executable, "-c", HOLD_AND_FREE.format(keep=keep)]
+    held, kept = map(float, subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+    assert 60 < held < 80
     if sys.platform == "linux":
-        assert held[True] > 60 and held[False] < 10
+        assert kept > 60 if keep else kept < 10
+
+
+def test_keeping_freed_memory_changes_no_number(backbone: Backbone, data: TrainData) -> None:
     before = run(SPEC, backbone, data)
     keep_freed_memory()
     assert run(SPEC, backbone, data) == before
