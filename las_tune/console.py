@@ -122,8 +122,7 @@ def print_summary(summary: dict[str, Any], folder: Any) -> None:
     console.print(f"promotion: {promotion['reason']}")
     if promotion["tied"]:
         console.print(f"tied with {promotion['best']} within the noise: {', '.join(promotion['tied'])}")
-    opened = "once" if summary["test_openings"] == 1 else f"{summary['test_openings']} times"
-    console.print(f"this sealed test was opened {opened} so far")
+    print_openings(summary["test_openings"])
     print_left_out(summary["skipped"], summary["masks_missing"])
     cost = summary["cost"]
     console.print(
@@ -175,13 +174,19 @@ def format_interval(interval: dict[str, float]) -> str:
 def print_training(result: Any) -> None:
     """The end of a single training."""
     console = Console(highlight=False, soft_wrap=True)
-    table = Table("", "value", title=f"best epoch {int(result.trial.best['epoch'])}")
-    table.add_row("validation objective", f"{result.trial.best['objective']:.4f}")
+    table = Table("", "value", "memory bank", title=f"best epoch {int(result.trial.best['epoch'])}")
+    table.add_row("validation objective", f"{result.trial.best['objective']:.4f}", "")
     for name, value in result.evaluation.metrics.items():
-        table.add_row(f"sealed test {name}", f"{value:.4f}")
+        table.add_row(f"sealed test {name}", f"{value:.4f}", f"{result.memory_bank.metrics[name]:.4f}")
     console.print(table)
+    print_openings(result.test_openings)
     print_left_out(result.skipped, result.masks_missing)
     print_lines(["files:", *(f"  {file}" for file in result.files)])
+
+
+def print_openings(number: int) -> None:
+    """A test that is looked at often is no longer sealed."""
+    print_lines([f"this sealed test was opened {'once' if number == 1 else f'{number} times'} so far"])
 
 
 def print_left_out(skipped: Sequence[str], masks_missing: int) -> None:

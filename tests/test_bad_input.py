@@ -320,7 +320,7 @@ SPACES = [
         "{here}/my.toml: must be TOML ... line 1 ... https://toml.io",
         lambda here: write(here, "my.toml", "adaptor_lr: 1e-5\n"),
     ),
-    Bad("missing space", TUNE, "--space no.toml", "--space must be ... '{here}/no.toml' ... connector, default"),
+    Bad("missing space", TUNE, "--space no.toml", "--space must be ... '{here}/no.toml' ... connector, core, default"),
     Bad("unknown space", TUNE, "--space conector", "--space must be ... 'conector' ... Did you mean connector?"),
 ]
 

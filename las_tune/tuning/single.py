@@ -17,7 +17,8 @@ from las_tune.spec import StudySpec
 from las_tune.tracking.record import ROW, Listener, TrialRecord
 from las_tune.tracking.summary import write_json
 from las_tune.tracking.training_log import TrainingLog
-from las_tune.tuning.evaluate import Evaluation, Trained, evaluate
+from las_tune.tuning.evaluate import MEMORY_BANK, Evaluation, Trained, evaluate
+from las_tune.tuning.openings import count_opening
 from las_tune.tuning.outputs import make_folder, require_new, write_outputs
 from las_tune.tuning.prepare import Progress, load_pictures, resolve_objective, share, store_limit_bytes
 
@@ -28,6 +29,8 @@ class SingleResult:
 
     trial: TrialRecord
     evaluation: Evaluation
+    memory_bank: Evaluation
+    test_openings: int
     files: list[Path]
     skipped: tuple[str, ...]
     masks_missing: int
@@ -76,9 +79,19 @@ def run_single(spec: StudySpec, listeners: Sequence[Listener], progress: Progres
             listener.trial_ended(trial)
 
     trained = {"champion": Trained(best, train_spec.hidden_width, train_spec.use_adaptor)}
+    openings = count_opening(spec.results, spec.category, pictures.split.as_dict()["digest"], spec.study)
     evaluations = evaluate(backbone, data, trained, pictures.sealed_test, pictures.threshold_pictures)
+    champion = {"champion": evaluations["champion"]}
     files = write_outputs(
-        spec.folder, spec.category, train_spec, backbone, {"champion": trial}, trained, evaluations,
+        spec.folder, spec.category, train_spec, backbone, {"champion": trial}, trained, champion,
         pictures.sealed_test.labels,
     )  # fmt: skip
-    return SingleResult(trial, evaluations["champion"], [*files, log.path], pictures.skipped, pictures.masks_missing)
+    return SingleResult(
+        trial=trial,
+        evaluation=evaluations["champion"],
+        memory_bank=evaluations[MEMORY_BANK],
+        test_openings=openings,
+        files=[*files, log.path],
+        skipped=pictures.skipped,
+        masks_missing=pictures.masks_missing,
+    )
