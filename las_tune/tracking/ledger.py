@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import time
@@ -113,14 +112,13 @@ class Ledger:
         for file in files:
             self._client.log_artifact(run_id, str(file))
 
-    def current_champion(self, model_name: str) -> dict[str, Any] | None:
-        """Hyperparameters of the version that has the alias champion; None where there is none that tells them."""
+    def champion_tags(self, model_name: str) -> dict[str, str]:
+        """Tags of the version that has the alias champion; empty where there is none."""
         try:
             version = self._client.get_model_version_by_alias(model_name, "champion")
         except MlflowException:  # no such model, or no such alias
-            return None
-        params: dict[str, Any] | None = json.loads(version.tags.get("hyperparameters", "null"))
-        return params
+            return {}
+        return dict(version.tags)
 
     def register(self, model_name: str, model_id: str, run_id: str, tags: Mapping[str, str], promote: bool) -> str:
         """Register a logged model as the next version, with alias champion if it is promoted. Returns its URI."""

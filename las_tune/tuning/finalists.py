@@ -19,6 +19,8 @@ from las_tune.tuning.evaluate import Trained
 from las_tune.tuning.promote import Decision, Interval, Objective, Scores, decide
 
 BASELINE, CURRENT = "baseline", "current"
+MAX_SEED = 2**31
+"""TrainSpec takes seeds below this."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def make_jobs(
     """Everyone with every seed, seed by seed. baseline, current: hyperparameters."""
     everyone = {BASELINE: baseline} | ({CURRENT: current} if current is not None else {})
     everyone |= {f"trial {trial.number}": trial.params for trial in finalists}
-    seeds = range(first_seed, first_seed + num_seeds)
+    seeds = [(first_seed + index) % MAX_SEED for index in range(num_seeds)]
     return [Job(name, dict(params), seed) for seed in seeds for name, params in everyone.items()]
 
 

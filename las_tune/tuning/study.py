@@ -103,9 +103,10 @@ def _search_and_promote(
 
     progress("training the finalists again", 0, 1)
     model_name = f"las-{spec.category}"
-    finalists, again = _train_finalists(
-        spec, space, ledger.current_champion(model_name), trials, shared, resources, listeners
-    )
+    holder = ledger.champion_tags(model_name)
+    demo = str(spec.demo).lower()
+    current = json.loads(holder.get("hyperparameters", "null")) if holder.get("demo") == demo else None
+    finalists, again = _train_finalists(spec, space, current, trials, shared, resources, listeners)
     scores = score_remotely(shared, {name: one.heads for name, one in finalists.items()}, resources)
     decision = decide_champion(finalists, scores, spec.train.resolved_objective)
     handed_over = finalists[BASELINE if decision.champion == BASELINE else decision.best]
@@ -127,9 +128,10 @@ def _search_and_promote(
     _log_finalists(ledger, roles, evaluations, decision)
     champion_run = ledger.run_of(shipped["champion"].number)
     model_id = log_model(champion_run, files[-1], pictures.fit[0].transpose(1, 2, 0))
-    tags = {"study": spec.study, "demo": str(spec.demo).lower(), "trial": str(shipped["champion"].number)}
+    tags = {"study": spec.study, "demo": demo, "trial": str(shipped["champion"].number)}
     tags |= {"hyperparameters": json.dumps(shipped["champion"].params), "promotion": decision.reason}
-    model_uri = ledger.register(model_name, model_id, champion_run, tags, decision.champion != CURRENT)
+    promote = decision.champion != CURRENT and not (spec.demo and holder.get("demo") == "false")  # of real pictures
+    model_uri = ledger.register(model_name, model_id, champion_run, tags, promote)
     summary = _describe(spec, pictures, trials, ledger) | {
         **{role: describe_trial(shipped[role], report.shipped[role].metrics) for role in roles},
         "validation_mean": {role: one.mean_objective for role, one in roles.items()},

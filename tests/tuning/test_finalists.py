@@ -66,6 +66,12 @@ def test_everyone_is_trained_with_every_seed() -> None:
     assert not record.is_baseline
 
 
+def test_seeds_wrap_round_at_the_greatest() -> None:
+    jobs = make_jobs([], {}, None, first_seed=2**31, num_seeds=2)
+    assert [job.seed for job in jobs] == [0, 1]
+    assert TrainSpec(seed=make_jobs([], {}, None, 2**31 - 1, 1)[0].seed).seed == 2**31 - 1
+
+
 @pytest.mark.parametrize(
     ("params", "known"),
     [(None, None), (TrainSpec().hyperparameters(), None), ({"alpha": 0.5, "gone": 1}, {"alpha": 0.5})],

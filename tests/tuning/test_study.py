@@ -17,6 +17,7 @@ from PIL import Image
 
 from las_tune.cli import main
 from las_tune.las.checkpoint import load_detector
+from tests.parts import run_command
 
 TRIALS = 3
 FINALISTS = 3 * 2
@@ -192,3 +193,25 @@ def test_demo_results_say_so(finished: Finished) -> None:
 def test_the_end_names_the_command_that_opens_mlflow(finished: Finished) -> None:
     assert f"mlflow ui --backend-store-uri {finished.summary['tracking_uri']}" in finished.printed
     assert finished.summary["parent_run_id"] in finished.printed
+
+
+def test_a_second_study_has_a_rival_and_a_demo_leaves_a_real_champion(
+    finished: Finished, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = f"las-{CATEGORY}"
+    version = finished.client.get_model_version_by_alias(name, "champion").version
+    finished.client.set_model_version_tag(name, version, "hyperparameters", '{"alpha": 0.125}')
+    monkeypatch.chdir(finished.folder.parents[2])
+    common = (
+        f"--category {CATEGORY} --demo --trials 2 --epochs 1 --image-size 64 --space default --finalists 1 --seeds 2"
+    )
+    first = run_command(monkeypatch, capsys, [*common.split(), "--study", "second"])
+    assert first.code == 0
+    summary = json.loads((finished.folder.parent / "second" / "summary.json").read_text())
+    assert summary["test_openings"] == 2 and summary["promotion"]["gain_over_current"] is not None
+    assert "current, seed 1" in first.out
+    version = finished.client.get_model_version_by_alias(name, "champion").version
+    finished.client.set_model_version_tag(name, version, "demo", "false")
+    second = run_command(monkeypatch, capsys, [*common.split(), "--study", "third"])
+    assert second.code == 0 and "current, seed 1" not in second.out
+    assert finished.client.get_model_version_by_alias(name, "champion").version == version
