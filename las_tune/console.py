@@ -122,6 +122,12 @@ def print_summary(summary: dict[str, Any], folder: Any) -> None:
     console.print(f"promotion: {promotion['reason']}")
     if promotion["tied"]:
         console.print(f"tied with {promotion['best']} within the noise: {', '.join(promotion['tied'])}")
+    reference = summary["reference"]
+    if reference["memory_bank_wins"]:
+        console.print(
+            "[bold yellow]the memory bank, which learns nothing, does better on the sealed test[/bold yellow]: "
+            f"{summary['objective']} {reference['memory_bank']:.4f} against {reference['champion']:.4f}"
+        )
     print_openings(summary["test_openings"])
     print_left_out(summary["skipped"], summary["masks_missing"])
     cost = summary["cost"]

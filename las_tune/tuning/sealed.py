@@ -45,6 +45,12 @@ class SealedReport:
             }
         return cls(means, gains, {role: by_role[role][one.shipped] for role, one in roles.items()})
 
+    def bank_against_champion(self, objective: Objective) -> dict[str, float | bool]:
+        """The objective of the memory bank and of the champion on the sealed test, and whether the bank wins."""
+        names = {"combined": ("image_auroc", "pixel_aupro")}.get(objective, (objective,))
+        bank, champion = (float(np.mean([self.means[r][n] for n in names])) for r in (MEMORY_BANK, "champion"))
+        return {"memory_bank": bank, "champion": champion, "memory_bank_wins": bank > champion}
+
     def metrics(self) -> dict[str, float]:
         """For the study's run: role/test_metric, the means."""
         return {f"{role}/test_{name}": value for role, mean in self.means.items() for name, value in mean.items()}

@@ -137,6 +137,7 @@ def _search_and_promote(
         "validation_mean": {role: one.mean_objective for role, one in roles.items()},
         "test_mean": report.means,
         "test_gain": {name: asdict(interval) for name, interval in report.gains.items()},
+        "reference": report.bank_against_champion(spec.train.resolved_objective),
         "promotion": asdict(decision),
         "test_openings": openings,
         "cost": describe_cost([*trials, *again], decision.gain.mean),

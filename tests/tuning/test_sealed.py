@@ -95,5 +95,8 @@ def test_the_report_has_means_gains_and_the_memory_bank() -> None:
     assert set(report.gains) == {"image_auroc"}
     assert report.shipped["champion"] is evaluations["champion/1"]
     assert report.metrics()["baseline/test_image_auroc"] == 0.5
+    assert report.bank_against_champion("image_auroc") == {
+        "memory_bank": 1.0, "champion": 0.875, "memory_bank_wins": True
+    }  # fmt: skip
     same = SealedReport.of({"baseline": baseline, "champion": baseline}, evaluations, labels)
     assert same.gains == {}

@@ -124,6 +124,11 @@ def test_the_memory_bank_and_the_openings_are_told(finished: Finished) -> None:
     assert finished.parent.data.metrics["memory_bank/test_image_auroc"] == pytest.approx(
         finished.summary["test_mean"]["memory_bank"]["image_auroc"]
     )
+    reference = finished.summary["reference"]
+    means = finished.summary["test_mean"]
+    for role in ("memory_bank", "champion"):
+        assert reference[role] == pytest.approx((means[role]["image_auroc"] + means[role]["pixel_aupro"]) / 2)
+    assert ("does better on the sealed test" in finished.printed) is reference["memory_bank_wins"]
     assert finished.summary["test_openings"] == 1 == finished.parent.data.metrics["test_openings"]
     assert "memory bank" in finished.printed and "was opened once" in finished.printed
 
