@@ -91,14 +91,23 @@ def known_hyperparameters(params: Mapping[str, Any] | None) -> dict[str, Any] | 
     return None if TrainSpec().replace(**known).hyperparameters() == TrainSpec().hyperparameters() else known
 
 
-def decide_champion(finalists: Mapping[str, Finalist], scores: Mapping[str, Scores], objective: Objective) -> Decision:
-    """Who becomes the champion; without any finalist the baseline does."""
-    challengers = {name: scores[name] for name in finalists if name not in (BASELINE, CURRENT)}
-    if challengers:
-        return decide(challengers, scores[BASELINE], scores.get(CURRENT), objective)
+def decide_champion(scores: Mapping[str, Scores], objective: Objective, has_current: bool) -> Decision:
+    """Who becomes the champion. An earlier champion stays where nobody, or not itself, could be trained to compare.
+
+    Args:
+        scores: of the baseline, the finalists, and the current champion where it trained.
+        objective: what is compared.
+        has_current: whether there is a champion of an earlier study.
+    """
+    challengers = {name: one for name, one in scores.items() if name not in (BASELINE, CURRENT)}
+    current = scores.get(CURRENT)
+    if challengers and (current is not None) == has_current:
+        return decide(challengers, scores[BASELINE], current, objective)
+    kept = "old champion" if has_current else "baseline"
+    why = "it failed to train again" if challengers else "no other trial was trained"
     nothing = Interval(0.0, 0.0, 0.0)
-    reason = "kept the baseline: no other trial was trained"
-    return Decision(BASELINE, BASELINE, False, nothing, None, (), reason)
+    best = next(iter(challengers), BASELINE)
+    return Decision(CURRENT if has_current else BASELINE, best, False, nothing, None, (), f"kept the {kept}: {why}")
 
 
 def score_heads(backbone: Backbone, scored: Scored, heads: Sequence[Trained]) -> Scores:

@@ -106,9 +106,10 @@ def _search_and_promote(
     holder = ledger.champion_tags(model_name)
     demo = str(spec.demo).lower()
     current = json.loads(holder.get("hyperparameters", "null")) if holder.get("demo") == demo else None
+    current = known_hyperparameters(current)
     finalists, again = _train_finalists(spec, space, current, trials, shared, resources, listeners)
     scores = score_remotely(shared, {name: one.heads for name, one in finalists.items()}, resources)
-    decision = decide_champion(finalists, scores, spec.train.resolved_objective)
+    decision = decide_champion(scores, spec.train.resolved_objective, current is not None)
     handed_over = finalists[BASELINE if decision.champion == BASELINE else decision.best]
 
     progress("opening the sealed test", 0, 1)
@@ -159,7 +160,7 @@ def _train_finalists(
 ) -> tuple[dict[str, Finalist], list[TrialRecord]]:
     """Train baseline, finalists and current champion over new seeds; those that failed in every seed are left out."""
     jobs = make_jobs(
-        pick_finalists(trials, spec.finalists), space.baseline, known_hyperparameters(current),
+        pick_finalists(trials, spec.finalists), space.baseline, current,
         spec.train.seed + 1, spec.seeds,
     )  # fmt: skip
     first_number = max(trial.number for trial in trials) + 1

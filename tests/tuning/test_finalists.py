@@ -87,17 +87,26 @@ def scores(gain: float, seed: int) -> Scores:
 
 
 def test_only_a_gain_beyond_the_noise_makes_a_champion() -> None:
-    finalists = {name: Finalist(name, [], []) for name in (BASELINE, "trial 3")}
-    better = decide_champion(finalists, {BASELINE: scores(-0.5, 1), "trial 3": scores(1.5, 2)}, "image_auroc")
+    better = decide_champion({BASELINE: scores(-0.5, 1), "trial 3": scores(1.5, 2)}, "image_auroc", False)
     assert (better.champion, better.promoted) == ("trial 3", True)
-    equal = decide_champion(finalists, {BASELINE: scores(0, 1), "trial 3": scores(0, 2)}, "image_auroc")
+    equal = decide_champion({BASELINE: scores(0, 1), "trial 3": scores(0, 2)}, "image_auroc", False)
     assert (equal.champion, equal.promoted) == (BASELINE, False)
 
 
-def test_without_finalists_the_baseline_stays() -> None:
-    alone = decide_champion({BASELINE: Finalist(BASELINE, [], [])}, {BASELINE: scores(0, 1)}, "image_auroc")
-    assert (alone.champion, alone.best, alone.promoted) == (BASELINE, BASELINE, False)
-    assert alone.reason == "kept the baseline: no other trial was trained"
+@pytest.mark.parametrize(
+    ("names", "has_current", "champion", "reason"),
+    [
+        ([BASELINE], False, BASELINE, "kept the baseline: no other trial was trained"),
+        ([BASELINE, CURRENT], True, CURRENT, "kept the old champion: no other trial was trained"),
+        ([BASELINE, "trial 3"], True, CURRENT, "kept the old champion: it failed to train again"),
+    ],
+)
+def test_without_a_comparison_nobody_is_displaced(
+    names: list[str], has_current: bool, champion: str, reason: str
+) -> None:
+    gains = {BASELINE: -0.5, CURRENT: 0.0, "trial 3": 1.5}
+    decided = decide_champion({name: scores(gains[name], 1) for name in names}, "image_auroc", has_current)
+    assert (decided.champion, decided.promoted, decided.reason) == (champion, False, reason)
 
 
 def test_the_best_seed_is_handed_over_and_the_mean_is_told() -> None:
