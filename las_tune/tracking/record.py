@@ -63,11 +63,6 @@ class TrialRecord:
         """The greatest objective so far."""
         return self.best.get("objective")
 
-    @property
-    def peak_memory_mb(self) -> float:
-        """The most that an epoch took, 0 before the first; see EpochResult."""
-        return max((row.get("peak_memory_mb", 0.0) for row in self.epochs), default=0.0)
-
     def add_epoch(self, row: dict[str, float]) -> None:
         """Take the numbers of an epoch."""
         self.epochs.append(row)
