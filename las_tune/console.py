@@ -81,8 +81,8 @@ class StudyConsole:
         self._draw()
         if not self._console.is_terminal:
             best = f"{trial.best['objective']:.4f} in epoch {int(trial.best['epoch'])}" if trial.best else trial.reason
-            name = f"{trial.finalist}, seed {trial.seed}" if trial.finalist else ""
-            line = f"trial {trial.number:3d}  {trial.status:9s}  {best}  {name or format_params(trial.params)}"
+            what = trial.title if trial.finalist else format_params(trial.params)
+            line = f"trial {trial.number:3d}  {trial.status:9s}  {best}  {what}"
             self._console.print(line)
 
     def _draw(self) -> None:
@@ -161,7 +161,7 @@ def _gains(summary: dict[str, Any]) -> Table:
         f"{validation['baseline']:.4f}",
         f"{validation['champion']:.4f}",
         "" if is_one else format_interval(gain),
-        "",
+        f"{validation['memory_bank']:.4f}",
     )
     means = summary["test_mean"]
     for name, ours in means["champion"].items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -49,14 +49,14 @@ class Evaluation:
     scores      (N,) float, in the order of the pictures
     per_picture (N,) float, what each picture adds to AUPRO (see aupro_by_picture); None without masks
     threshold   score from which a picture is called defective, from good calibration pictures alone
-    validation  the first four metrics on the validation pictures
+    validation  metrics on the validation pictures; of the memory bank only, a head has them from its training
     """
 
     metrics: dict[str, float]
     scores: Array
     per_picture: Array | None
     threshold: float
-    validation: dict[str, float]
+    validation: dict[str, float] = field(default_factory=dict)
 
 
 def evaluate(
@@ -74,27 +74,35 @@ def evaluate(
     size = test.pictures.shape[-1]
     device = backbone.mean.device
     targets = pixel_targets(test.masks) if test.masks is not None else None
+    is_stored = data.features.maps is not None  # what did not fit the limit there does not fit here either
+
+    def features(pictures: Array) -> FeatureStore:
+        tensor = torch.from_numpy(pictures).to(device)
+        return FeatureStore(tensor, store_features(backbone, tensor) if is_stored else None, backbone)
+
     scored = Scored(
-        _features(backbone, test.pictures),
+        features(test.pictures),
         torch.from_numpy(test.labels).to(device),
         targets.to(device) if targets else None,
     )
-    normals = _features(backbone, calibration)
+    normals = features(calibration)
 
     def judge(heat_of: Callable[[FeatureStore], Tensor]) -> Evaluation:
         heat = heat_of(scored.features)
         scores = picture_scores(heat).cpu().numpy()
         threshold = threshold_of(picture_scores(heat_of(normals)).cpu().numpy())
         metrics = known(metrics_of(heat, scored)) | at_threshold(scores, test.labels, threshold)
-        validation = known(metrics_of(heat_of(data.validation.features), data.validation))
         per_picture = aupro_by_picture(heat, scored.targets).cpu().numpy() if scored.targets else None
-        return Evaluation(metrics, scores, per_picture, threshold, validation)
+        return Evaluation(metrics, scores, per_picture, threshold)
 
     evaluations = {}
     for name, part in trained.items():
         evaluations[name] = judge(partial(_heat_of_head, part.load(backbone, device), size))
     bank = build_bank(data.features)
-    evaluations[MEMORY_BANK] = judge(lambda features: score_bank(bank, features, size))
+    evaluations[MEMORY_BANK] = replace(
+        judge(lambda features: score_bank(bank, features, size)),
+        validation=known(metrics_of(score_bank(bank, data.validation.features, size), data.validation)),
+    )
     return evaluations
 
 
@@ -121,8 +129,3 @@ def at_threshold(scores: Array, labels: Array, threshold: float) -> dict[str, fl
 def known(metrics: Mapping[str, Any]) -> dict[str, float]:
     """Without those that need masks where there are none."""
     return {name: value for name, value in metrics.items() if value is not None}
-
-
-def _features(backbone: Backbone, pictures: Array) -> FeatureStore:
-    tensor = torch.from_numpy(pictures).to(backbone.mean.device)
-    return FeatureStore(tensor, store_features(backbone, tensor), backbone)

@@ -12,7 +12,7 @@ from las_tune.tuning.finalists import Finalist
 from las_tune.tuning.prepare import Array
 from las_tune.tuning.promote import Interval, Objective, Scores, paired_bootstrap
 
-GAINS: dict[str, Objective] = {"image_auroc": "image_auroc", "pixel_aupro": "pixel_aupro"}
+GAINS: tuple[Objective, ...] = ("image_auroc", "pixel_aupro")
 """Metrics whose gain has an interval."""
 
 
@@ -35,25 +35,30 @@ class SealedReport:
         by_role = {role: [evaluations[f"{role}/{i}"] for i in range(len(one.heads))] for role, one in roles.items()}
         means = {role: _mean(several) for role, several in by_role.items()}
         means[MEMORY_BANK] = evaluations[MEMORY_BANK].metrics
-        gains = {}
+        gains: dict[str, Interval] = {}
         if roles["champion"] is not roles["baseline"]:
             scores = {role: _scores(several, labels) for role, several in by_role.items()}
             gains = {
-                name: paired_bootstrap(scores["champion"], scores["baseline"], objective)
-                for name, objective in GAINS.items()
+                name: paired_bootstrap(scores["champion"], scores["baseline"], name)
+                for name in GAINS
                 if name in means["champion"]
             }
         return cls(means, gains, {role: by_role[role][one.shipped] for role, one in roles.items()})
 
     def bank_against_champion(self, objective: Objective) -> dict[str, float | bool]:
         """The objective of the memory bank and of the champion on the sealed test, and whether the bank wins."""
-        names = {"combined": ("image_auroc", "pixel_aupro")}.get(objective, (objective,))
-        bank, champion = (float(np.mean([self.means[r][n] for n in names])) for r in (MEMORY_BANK, "champion"))
+        bank, champion = (objective_in(self.means[role], objective) for role in (MEMORY_BANK, "champion"))
         return {"memory_bank": bank, "champion": champion, "memory_bank_wins": bank > champion}
 
     def metrics(self) -> dict[str, float]:
         """For the study's run: role/test_metric, the means."""
         return {f"{role}/test_{name}": value for role, mean in self.means.items() for name, value in mean.items()}
+
+
+def objective_in(metrics: Mapping[str, float], objective: Objective) -> float:
+    """The objective, from the metrics that it is made of."""
+    names = ("image_auroc", "pixel_aupro") if objective == "combined" else (objective,)
+    return float(np.mean([metrics[name] for name in names]))
 
 
 def _mean(several: list[Evaluation]) -> dict[str, float]:

@@ -19,7 +19,7 @@ from las_tune.tracking.record import Listener, TrialRecord
 from las_tune.tracking.summary import count_trials, describe_cost, describe_trial, write_json
 from las_tune.tracking.training_log import TrainingLog
 from las_tune.tuning.cluster import Resources, ray_cluster, resources_of
-from las_tune.tuning.evaluate import Evaluation
+from las_tune.tuning.evaluate import MEMORY_BANK, Evaluation
 from las_tune.tuning.finalists import (
     BASELINE,
     CURRENT,
@@ -35,7 +35,7 @@ from las_tune.tuning.outputs import make_folder, require_new, write_outputs
 from las_tune.tuning.prepare import Progress, StudyPictures, load_pictures, resolve_objective
 from las_tune.tuning.promote import Decision
 from las_tune.tuning.remote import evaluate_remotely, prepare_remotely, score_remotely
-from las_tune.tuning.sealed import SealedReport
+from las_tune.tuning.sealed import SealedReport, objective_in
 from las_tune.tuning.space import Space, load_space, space_for
 from las_tune.tuning.trainable import SharedStudy
 from las_tune.tuning.tuner import load_trained, run_finalists, run_trials
@@ -135,7 +135,8 @@ def _search_and_promote(
     model_uri = ledger.register(model_name, model_id, champion_run, tags, promote)
     summary = _describe(spec, pictures, trials, ledger) | {
         **{role: describe_trial(shipped[role], report.shipped[role].metrics) for role in roles},
-        "validation_mean": {role: one.mean_objective for role, one in roles.items()},
+        "validation_mean": {role: one.mean_objective for role, one in roles.items()}
+        | {MEMORY_BANK: objective_in(evaluations[MEMORY_BANK].validation, spec.train.resolved_objective)},
         "test_mean": report.means,
         "test_gain": {name: asdict(interval) for name, interval in report.gains.items()},
         "reference": report.bank_against_champion(spec.train.resolved_objective),

@@ -76,7 +76,7 @@ def test_no_sealed_picture_and_no_path_of_one_leaves_the_driver(
 
 
 def evaluation(scores: list[float], auroc: float) -> Evaluation:
-    return Evaluation({"image_auroc": auroc, "recall": 1.0}, np.array(scores), None, 0.5, {})
+    return Evaluation({"image_auroc": auroc, "recall": 1.0}, np.array(scores), None, 0.5)
 
 
 def test_the_report_has_means_gains_and_the_memory_bank() -> None:

@@ -124,6 +124,7 @@ def test_the_memory_bank_and_the_openings_are_told(finished: Finished) -> None:
     assert finished.parent.data.metrics["memory_bank/test_image_auroc"] == pytest.approx(
         finished.summary["test_mean"]["memory_bank"]["image_auroc"]
     )
+    assert 0 < finished.summary["validation_mean"]["memory_bank"] <= 1
     reference = finished.summary["reference"]
     means = finished.summary["test_mean"]
     for role in ("memory_bank", "champion"):
