@@ -3,48 +3,19 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 from cyclopts import App, CycloptsError
 
-from las_tune import __version__
+from las_tune import __version__, flags
 from las_tune.commands import data, space
 from las_tune.demo import DEMO
 from las_tune.errors import UserError
-from las_tune.flags import (
-    DEFAULTS,
-    RECORD,
-    RESOURCES,
-    SEARCH,
-    TRAINING,
-    BackboneName,
-    BackboneWeights,
-    BatchSize,
-    Category,
-    DataRoot,
-    Demo,
-    Epochs,
-    Holdout,
-    ImageSize,
-    ObjectiveName,
-    Patience,
-    Precision,
-    Results,
-    Seed,
-    SkipBroken,
-    StoreLimit,
-    StoreType,
-    Study,
-    Textures,
-    absolute_uri,
-    flag,
-    make_study_specs,
-    make_train_spec,
-    shown,
-)
-from las_tune.spec import Sampler, Scheduler, StudySpec
+from las_tune.flags import RECORD, RESOURCES, SEARCH, absolute_uri, flag, make_study_specs, make_train_spec
+from las_tune.study_spec import Sampler, Scheduler, StudySpec
 
 app = App(
     name="las_tune",
@@ -62,31 +33,34 @@ app.command(space)
 @app.command
 def tune(
     *,
-    category: Category,
-    data_root: DataRoot = Path("data/anomaly_dataset"),
-    textures: Textures = Path("data/dtd"),
-    skip_broken: SkipBroken = False,
-    holdout: Holdout = 0.5,
-    demo: Demo = False,
-    image_size: ImageSize = None,
-    batch_size: BatchSize = DEFAULTS.batch_size,
-    epochs: Epochs = None,
-    seed: Seed = 0,
-    backbone: BackboneName = None,
-    backbone_weights: BackboneWeights = DEFAULTS.backbone_weights,
-    objective: ObjectiveName = "auto",
-    store_dtype: StoreType = DEFAULTS.store_dtype,
-    store_limit_gb: StoreLimit = None,
-    head_precision: Precision = DEFAULTS.head_precision,
-    trials: Annotated[int | None, flag(SEARCH, "Trials, the baseline among them.", shown("trials", 32))] = None,
-    finalists: Annotated[
-        int | None, flag(SEARCH, "Best trials that are trained again with new seeds.", shown("finalists", 3))
-    ] = None,
-    seeds: Annotated[int | None, flag(SEARCH, "New seeds for each of them.", shown("seeds", 3))] = None,
-    space: Annotated[str, flag(SEARCH, "Search space: a name or a TOML file.", "the category's, else default")] = "",
+    category: flags.Category,
+    data_root: flags.DataRoot = Path("data/anomaly_dataset"),
+    textures: flags.Textures = Path("data/dtd"),
+    skip_broken: flags.SkipBroken = False,
+    holdout: flags.Holdout = 0.5,
+    validation: flags.ValidationKind = "labelled",
+    demo: flags.Demo = False,
+    image_size: flags.ImageSize = None,
+    batch_size: flags.BatchSize = flags.DEFAULTS.batch_size,
+    epochs: flags.Epochs = None,
+    seed: flags.Seed = 0,
+    backbone: flags.BackboneName = None,
+    backbone_weights: flags.BackboneWeights = flags.DEFAULTS.backbone_weights,
+    objective: flags.ObjectiveName = "auto",
+    fpr: flags.FalsePositiveRate = flags.DEFAULTS.fpr,
+    store_dtype: flags.StoreType = flags.DEFAULTS.store_dtype,
+    store_limit_gb: flags.StoreLimit = None,
+    head_precision: flags.Precision = flags.DEFAULTS.head_precision,
+    trials: flags.Trials = None,
+    finalists: flags.Finalists = None,
+    seeds: flags.Seeds = None,
+    space: flags.SpaceName = "",
     sampler: Annotated[Sampler, flag(SEARCH, "How Optuna proposes trials.")] = "tpe",
     scheduler: Annotated[Scheduler, flag(SEARCH, "How weak trials are stopped.")] = "asha",
-    patience: Patience = None,
+    patience: flags.Patience = None,
+    warm_start: flags.WarmStart = (),
+    protocol: flags.ProtocolName = "sealed",
+    leakage_gap: flags.LeakageGap = False,
     time_budget: Annotated[
         timedelta | None,
         flag(SEARCH, "The trials end after this long, like 30m or 8h."),
@@ -96,8 +70,8 @@ def tune(
     max_concurrent: Annotated[int | None, flag(RESOURCES, "Trials at once.", "as many as fit")] = None,
     address: Annotated[str | None, flag(RESOURCES, "Ray cluster to join.", "this machine")] = None,
     storage: Annotated[str, flag(RESOURCES, "Folder or URI of checkpoints.", "the study's folder")] = "",
-    results: Results = Path("results/las"),
-    study: Study = None,
+    results: flags.Results = Path("results/las"),
+    study: flags.Study = None,
     tracking_uri: Annotated[str, flag(RECORD, "MLflow store.", "sqlite in --results")] = "",
     experiment: Annotated[str, flag(RECORD, "MLflow experiment.")] = "las_tune",
 ) -> None:
@@ -106,95 +80,113 @@ def tune(
     Trial 0 is the baseline: the seed program's own hyperparameters. The champion is registered in MLflow as
     las-CATEGORY with alias champion.
     """
-    settings: dict[str, Any] = {
-        "space": str(Path(space).absolute()) if space.endswith(".toml") or "/" in space else space,
-        **{
-            name: given if given is not None else DEMO[name] if demo else usual
-            for name, given, usual in (("trials", trials, 32), ("finalists", finalists, 3), ("seeds", seeds, 3))
-        },
-        "sampler": sampler,
-        "scheduler": scheduler,
-        "patience": patience,
-        "time_budget_s": time_budget.total_seconds() if time_budget is not None else None,
-        "gpus_per_trial": gpus_per_trial,
-        "cpus_per_trial": cpus_per_trial,
-        "max_concurrent": max_concurrent,
-        "store_limit_gb": store_limit_gb,
-        "address": address,
-        "storage": absolute_uri(storage),
-        "tracking_uri": absolute_uri(tracking_uri),
-        "experiment": experiment,
-    }
+    usual: dict[str, Any] = DEMO if demo else {"trials": 32, "finalists": 3, "seeds": 3}
     train_spec = make_train_spec(
-        demo, image_size, batch_size, epochs, seed, backbone, backbone_weights, objective, store_dtype, head_precision
-    )
+        demo, image_size=image_size, batch_size=batch_size, epochs=epochs, seed=seed, backbone=backbone,
+        backbone_weights=backbone_weights, objective=objective, fpr=fpr, store_dtype=store_dtype,
+        head_precision=head_precision,
+    )  # fmt: skip
     specs = make_study_specs(
-        category, data_root, textures, results, study, skip_broken, holdout, demo, train_spec, settings
+        category,
+        data_root,
+        textures,
+        results,
+        study,
+        demo,
+        train_spec,
+        skip_broken=skip_broken,
+        holdout=holdout,
+        validation=validation,
+        protocol=protocol,
+        leakage_gap=leakage_gap,
+        warm_start=warm_start,
+        space=str(Path(space).absolute()) if space.endswith(".toml") or "/" in space else space,
+        trials=trials if trials is not None else usual["trials"],
+        finalists=finalists if finalists is not None else usual["finalists"],
+        seeds=seeds if seeds is not None else usual["seeds"],
+        sampler=sampler,
+        scheduler=scheduler,
+        patience=patience,
+        time_budget_s=time_budget.total_seconds() if time_budget is not None else None,
+        gpus_per_trial=gpus_per_trial,
+        cpus_per_trial=cpus_per_trial,
+        max_concurrent=max_concurrent,
+        store_limit_gb=store_limit_gb,
+        address=address,
+        storage=absolute_uri(storage),
+        tracking_uri=absolute_uri(tracking_uri),
+        experiment=experiment,
     )
-    from las_tune.console import StudyConsole, print_summary
-    from las_tune.tuning.study import run_study
+    from las_tune.console import StudyConsole
+    from las_tune.report import print_run
+    from las_tune.tuning.study import run_studies
 
-    for spec in specs:
-        title = f"las_tune {__version__}: study {spec.study}, {spec.trials} trials of {spec.train.epochs} epochs"
-        title += "  (DEMO: rendered pictures)" if demo else ""
-        trainings = spec.trials + (1 + spec.finalists) * spec.seeds
-        with StudyConsole(title, trainings * spec.train.epochs, spec.train.epochs) as console:
-            _render_demo(spec, console.progress)
-            summary = run_study(spec, [console], console.progress)
-        print_summary(summary, spec.folder)
+    with StudyConsole(f"las_tune {__version__}: {_plan(specs)}", specs) as console:
+        _render_demo(specs[0], console.progress)
+        run = run_studies(specs, lambda spec: [console.study(spec.category)], console.progress)
+    print_run(run, specs)
+    if any("failed" in summary for summary in run["studies"]):
+        sys.exit(2)
+
+
+def _plan(specs: list[StudySpec]) -> str:
+    """What is about to run, in a phrase."""
+    first = specs[0]
+    name = f"study {first.study}" if len(specs) == 1 else f"run {first.run}, {len(specs)} categories"
+    each = " each" if len(specs) > 1 else ""
+    plan = f"{name}, {first.trials} trials of {first.train.epochs} epochs{each}"
+    return plan + ("  (DEMO: rendered pictures)" if first.demo else "")
 
 
 @app.command
 def train(
     *,
-    category: Category,
-    data_root: DataRoot = Path("data/anomaly_dataset"),
-    textures: Textures = Path("data/dtd"),
-    skip_broken: SkipBroken = False,
-    holdout: Holdout = 0.5,
-    demo: Demo = False,
-    image_size: ImageSize = None,
-    batch_size: BatchSize = DEFAULTS.batch_size,
-    epochs: Epochs = None,
-    seed: Seed = 0,
-    backbone: BackboneName = None,
-    backbone_weights: BackboneWeights = DEFAULTS.backbone_weights,
-    objective: ObjectiveName = "auto",
-    store_dtype: StoreType = DEFAULTS.store_dtype,
-    store_limit_gb: StoreLimit = None,
-    head_precision: Precision = DEFAULTS.head_precision,
-    adaptor_lr: Annotated[float, flag(TRAINING, "Learning rate of the adaptor.")] = DEFAULTS.adaptor_lr,
-    discriminator_lr: Annotated[
-        float, flag(TRAINING, "Learning rate of the discriminator.")
-    ] = DEFAULTS.discriminator_lr,
-    alpha: Annotated[float, flag(TRAINING, "Mask combination, in [0, 1/2].")] = DEFAULTS.alpha,
-    beta_mean: Annotated[float, flag(TRAINING, "Mean of β, in [0, 1].")] = DEFAULTS.beta_mean,
-    beta_std: Annotated[float, flag(TRAINING, "Deviation of β.")] = DEFAULTS.beta_std,
-    results: Results = Path("results/las"),
-    study: Study = None,
+    category: flags.Category,
+    data_root: flags.DataRoot = Path("data/anomaly_dataset"),
+    textures: flags.Textures = Path("data/dtd"),
+    skip_broken: flags.SkipBroken = False,
+    holdout: flags.Holdout = 0.5,
+    validation: flags.ValidationKind = "labelled",
+    demo: flags.Demo = False,
+    image_size: flags.ImageSize = None,
+    batch_size: flags.BatchSize = flags.DEFAULTS.batch_size,
+    epochs: flags.Epochs = None,
+    seed: flags.Seed = 0,
+    backbone: flags.BackboneName = None,
+    backbone_weights: flags.BackboneWeights = flags.DEFAULTS.backbone_weights,
+    objective: flags.ObjectiveName = "auto",
+    fpr: flags.FalsePositiveRate = flags.DEFAULTS.fpr,
+    store_dtype: flags.StoreType = flags.DEFAULTS.store_dtype,
+    store_limit_gb: flags.StoreLimit = None,
+    head_precision: flags.Precision = flags.DEFAULTS.head_precision,
+    adaptor_lr: flags.AdaptorRate = flags.DEFAULTS.adaptor_lr,
+    discriminator_lr: flags.DiscriminatorRate = flags.DEFAULTS.discriminator_lr,
+    alpha: flags.Alpha = flags.DEFAULTS.alpha,
+    beta_mean: flags.BetaMean = flags.DEFAULTS.beta_mean,
+    beta_std: flags.BetaStd = flags.DEFAULTS.beta_std,
+    results: flags.Results = Path("results/las"),
+    study: flags.Study = None,
 ) -> None:
     """Train one detector without Ray: the seed program's job, by the code that a trial runs."""
     train_spec = make_train_spec(
-        demo, image_size, batch_size, epochs, seed, backbone, backbone_weights, objective, store_dtype, head_precision
-    ).replace(
-        adaptor_lr=adaptor_lr,
-        discriminator_lr=discriminator_lr,
-        alpha=alpha,
-        beta_mean=beta_mean,
-        beta_std=beta_std,
-    )
-    settings = {"store_limit_gb": store_limit_gb}
+        demo, image_size=image_size, batch_size=batch_size, epochs=epochs, seed=seed, backbone=backbone,
+        backbone_weights=backbone_weights, objective=objective, fpr=fpr, store_dtype=store_dtype,
+        head_precision=head_precision, adaptor_lr=adaptor_lr, discriminator_lr=discriminator_lr, alpha=alpha,
+        beta_mean=beta_mean, beta_std=beta_std,
+    )  # fmt: skip
     specs = make_study_specs(
-        category, data_root, textures, results, study, skip_broken, holdout, demo, train_spec, settings
-    )
-    from las_tune.console import StudyConsole, print_training
+        category, data_root, textures, results, study, demo, train_spec, skip_broken=skip_broken, holdout=holdout,
+        validation=validation, store_limit_gb=store_limit_gb,
+    )  # fmt: skip
+    from las_tune.console import StudyConsole
+    from las_tune.report import print_training
     from las_tune.tuning.single import run_single
 
     for spec in specs:
         title = f"las_tune {__version__}: training {spec.study}, {train_spec.epochs} epochs"
-        with StudyConsole(title, train_spec.epochs, train_spec.epochs) as console:
+        with StudyConsole(title, [replace(spec, trials=1)], is_search=False) as console:
             _render_demo(spec, console.progress)
-            result = run_single(spec, [console], console.progress)
+            result = run_single(spec, [console.study(spec.category)], console.progress)
         print_training(result)
 
 

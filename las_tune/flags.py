@@ -13,7 +13,8 @@ from typing import Annotated, Any
 from cyclopts import Group, Parameter
 
 from las_tune.demo import DEMO, demo_folders
-from las_tune.spec import MPDD_CATEGORIES, HeadPrecision, Objective, StoreDtype, StudySpec, TrainSpec
+from las_tune.spec import HeadPrecision, ObjectiveChoice, StoreDtype, TrainSpec
+from las_tune.study_spec import MPDD_CATEGORIES, Protocol, StudySpec, Validation
 
 DATA = Group("Data", sort_key=1)
 TRAINING = Group("Training", sort_key=2)
@@ -42,6 +43,13 @@ Category = Annotated[list[str], flag(DATA, CATEGORY_HELP, negative="")]
 DataRoot = Annotated[Path, flag(DATA, "Folder that holds the categories.")]
 Textures = Annotated[Path, flag(DATA, "Folder of textures (DTD, or any pictures) that defects are painted with.")]
 Holdout = Annotated[float, flag(DATA, "Share of the labelled test pictures that validates; the rest is sealed.")]
+ValidationKind = Annotated[
+    Validation,
+    flag(
+        DATA,
+        "Pictures that select: labelled test pictures, or good ones and defects painted on them (no real ones needed).",
+    ),
+]
 SkipBroken = Annotated[bool, flag(DATA, "Leave broken pictures out and count them.", negative="")]
 Demo = Annotated[bool, flag(DATA, "Render a small bracket_black and search it: no data needed.", negative="")]
 ImageSize = Annotated[
@@ -60,12 +68,37 @@ BackboneName = Annotated[
 ]
 BackboneWeights = Annotated[str, flag(TRAINING, "imagenet, random, or the file of a state dict.")]
 ObjectiveName = Annotated[
-    Objective,
-    flag(TRAINING, "What is maximised, on validation pictures; auto: combined with masks, else image_auroc."),
+    ObjectiveChoice,
+    flag(
+        TRAINING,
+        "What is maximised, on validation pictures; auto: combined (mean of image_auroc and pixel_aupro) with masks, "
+        "else image_auroc.",
+    ),
 ]
+FalsePositiveRate = Annotated[float, flag(TRAINING, "Share of good calibration pictures that the threshold rejects.")]
 Patience = Annotated[
     int | None, flag(SEARCH, "End after this many trials without a gain beyond noise.", "all trials are run")
 ]
+Trials = Annotated[int | None, flag(SEARCH, "Trials, the baseline among them.", shown("trials", 32))]
+Finalists = Annotated[
+    int | None, flag(SEARCH, "Best trials that are trained again with new seeds.", shown("finalists", 3))
+]
+Seeds = Annotated[int | None, flag(SEARCH, "New seeds for each of them.", shown("seeds", 3))]
+SpaceName = Annotated[str, flag(SEARCH, "Search space: a name or a TOML file.", "the category's, else default")]
+WarmStart = Annotated[
+    tuple[str, ...],
+    flag(SEARCH, "Studies or categories whose champions are tried first.", "none", negative="", consume_multiple=True),
+]
+ProtocolName = Annotated[
+    Protocol,
+    flag(SEARCH, "paper: choose by all test pictures, as published tables do; everything is tagged test-selected."),
+]
+LeakageGap = Annotated[bool, flag(SEARCH, "Also tell how much choosing by the test would have flattered.", negative="")]
+AdaptorRate = Annotated[float, flag(TRAINING, "Learning rate of the adaptor.")]
+DiscriminatorRate = Annotated[float, flag(TRAINING, "Learning rate of the discriminator.")]
+Alpha = Annotated[float, flag(TRAINING, "Mask combination, in [0, 1/2].")]
+BetaMean = Annotated[float, flag(TRAINING, "Mean of β, in [0, 1].")]
+BetaStd = Annotated[float, flag(TRAINING, "Deviation of β.")]
 StoreType = Annotated[StoreDtype, flag(RESOURCES, "What stored features are kept in.")]
 StoreLimit = Annotated[
     float | None,
@@ -76,33 +109,13 @@ Results = Annotated[Path, flag(RECORD, "Folder of all studies.")]
 Study = Annotated[str | None, flag(RECORD, "Name of the study.", "<category>-<time>")]
 
 
-def make_train_spec(
-    demo: bool,
-    image_size: int | None,
-    batch_size: int,
-    epochs: int | None,
-    seed: int,
-    backbone: str | None,
-    backbone_weights: str,
-    objective: Objective,
-    store_dtype: StoreDtype,
-    head_precision: HeadPrecision,
-) -> TrainSpec:
-    """Flags that were not given take the demo's values with --demo, else the seed's."""
-    given = {"image_size": image_size, "epochs": epochs, "backbone": backbone}
+def make_train_spec(demo: bool, *, backbone_weights: str, **given: Any) -> TrainSpec:
+    """Flags that were not given (None) take the demo's values with --demo, else the seed's."""
     chosen = {name: value for name, value in given.items() if value is not None}
-    usual = {name: DEMO[name] for name in given} if demo else {}
+    usual = {name: value for name, value in DEMO.items() if name in given} if demo else {}
     if backbone_weights not in ("imagenet", "random"):
         backbone_weights = str(Path(backbone_weights).absolute())
-    return TrainSpec(
-        batch_size=batch_size,
-        seed=seed,
-        backbone_weights=backbone_weights,
-        objective=objective,
-        store_dtype=store_dtype,
-        head_precision=head_precision,
-        **(usual | chosen),
-    )
+    return TrainSpec(backbone_weights=backbone_weights, **(usual | chosen))
 
 
 def make_study_specs(
@@ -111,33 +124,30 @@ def make_study_specs(
     textures: Path,
     results: Path,
     study: str | None,
-    skip_broken: bool,
-    holdout: float,
     demo: bool,
     train_spec: TrainSpec,
-    settings: dict[str, Any],
+    **settings: Any,
 ) -> list[StudySpec]:
-    """One spec a category; several categories share the name of the study as a prefix."""
+    """One spec a category; several categories are one run, whose name is the prefix of their studies' names."""
     if demo:
         data_root, textures = demo_folders(category)
     names = category if demo else find_categories(category, data_root.absolute())
     now = f"{datetime.now():%Y%m%d-%H%M%S}"
+    run = study or f"run-{now}"
     base = StudySpec(
         category=names[0],
-        study="study",
+        study=study or f"{_plain(names[0])}-{now}",
         train=train_spec,
         data_root=data_root.absolute(),
         textures=textures.absolute(),
         results=results.absolute(),
-        skip_broken=skip_broken,
-        holdout=holdout,
         demo=demo,
         command=shlex.join(["python", "-m", "las_tune", *sys.argv[1:]]),
         **settings,
     )
-    if study is None:
-        return [replace(base, category=name, study=f"{_plain(name)}-{now}") for name in names]
-    return [replace(base, category=n, study=study if len(names) == 1 else f"{study}-{_plain(n)}") for n in names]
+    if len(names) == 1:
+        return [base]
+    return [replace(base, category=name, study=f"{run}-{_plain(name)}", run=run) for name in names]
 
 
 def _plain(category: str) -> str:

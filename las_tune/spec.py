@@ -1,30 +1,25 @@
-"""TrainSpec: one training. StudySpec: one search. Both are made once, checked here, and passed down.
+"""TrainSpec: one training. It is made once, checked here, and passed down.
 
-The defaults are the seed program's values; DESIGN words (category, study, trial, baseline) are used throughout.
+The defaults are the seed program's values.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-import re
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 from las_tune.errors import UserError
+from las_tune.objectives import Objective
 
 Foreground = Literal["otsu", "none"]
-Objective = Literal["auto", "image_auroc", "pixel_aupro", "combined"]
+ObjectiveChoice = Literal["auto", "image_auroc", "pixel_aupro", "combined", "recall_at_fpr", "worst_defect"]
 StoreDtype = Literal["float32", "float16", "bfloat16"]
 HeadPrecision = Literal["float32", "tf32"]
-Sampler = Literal["tpe", "gp", "cmaes", "random", "grid"]
-Scheduler = Literal["asha", "hyperband", "median", "none"]
-
-MPDD_CATEGORIES = ("bracket_black", "bracket_brown", "bracket_white", "connector", "metal_plate", "tubes")
 
 
-def _require(holds: bool, rule: str, received: object, do: str = "") -> None:
+def require(holds: bool, rule: str, received: object, do: str = "") -> None:
     """Raise the one line that a user reads when a value breaks a rule."""
     if not holds:
         raise UserError(rule, received, do)
@@ -72,8 +67,10 @@ class TrainSpec:
     backbone: str = "wide_resnet50_2"
     backbone_weights: str = "imagenet"
     """imagenet, random, or the path of a state dict."""
-    objective: Objective = "auto"
+    objective: ObjectiveChoice = "auto"
     """What the best epoch is chosen by, on validation pictures; auto is combined with masks, image_auroc without."""
+    fpr: float = 0.01
+    """Share of good calibration pictures that the threshold rejects, in (0, 1)."""
     device: str = "auto"
     store_dtype: StoreDtype = "float32"
     """What stored features are kept in: the half types take half the memory and round to 3 or 2 digits."""
@@ -83,49 +80,55 @@ class TrainSpec:
     def __post_init__(self) -> None:
         for name in ("adaptor_lr", "discriminator_lr"):
             value = getattr(self, name)
-            _require(0 < value < math.inf, f"{name} must be above 0", value, "the seed's values are 1e-4 and 2e-4")
-        _require(
+            require(0 < value < math.inf, f"{name} must be above 0", value, "the seed's values are 1e-4 and 2e-4")
+        require(
             0 <= self.alpha <= 0.5,
             "alpha must lie in [0, 1/2] (GLASS eq. 3)",
             self.alpha,
             "the seed's value is 1/3",
         )
-        _require(
+        require(
             0 <= self.beta_mean <= 1,
             "beta_mean must lie in [0, 1]",
             self.beta_mean,
             "the seed's value is 0.5",
         )
-        _require(0 <= self.beta_std <= 1, "beta_std must lie in [0, 1]", self.beta_std, "the seed's value is 0.1")
-        _require(
+        require(0 <= self.beta_std <= 1, "beta_std must lie in [0, 1]", self.beta_std, "the seed's value is 0.1")
+        require(
             0 <= self.beta_min <= self.beta_max <= 1,
             "beta_min and beta_max must satisfy 0 <= beta_min <= beta_max <= 1",
             (self.beta_min, self.beta_max),
         )
-        _require(
+        require(
             0 <= self.perlin_max_exponent <= 7,
             "perlin_max_exponent must lie in 0..7",
             self.perlin_max_exponent,
         )
-        _require(self.foreground in get_args(Foreground), "foreground must be otsu or none", repr(self.foreground))
-        _require(0 <= self.focal_gamma <= 10, "focal_gamma must lie in [0, 10]", self.focal_gamma)
-        _require(0 < self.hard_share <= 1, "hard_share must lie in (0, 1]", self.hard_share)
-        _require(0 <= self.weight_decay <= 1, "weight_decay must lie in [0, 1]", self.weight_decay)
-        _require(self.hidden_width >= 1, "hidden_width must be at least 1", self.hidden_width)
-        _require(32 <= self.image_size <= 2048, "--image-size must lie in 32..2048 pixels", self.image_size)
-        _require(self.batch_size >= 1, "--batch-size must be at least 1", self.batch_size)
-        _require(self.epochs >= 1, "--epochs must be at least 1", self.epochs)
-        _require(
+        require(self.foreground in get_args(Foreground), "foreground must be otsu or none", repr(self.foreground))
+        require(0 <= self.focal_gamma <= 10, "focal_gamma must lie in [0, 10]", self.focal_gamma)
+        require(0 < self.hard_share <= 1, "hard_share must lie in (0, 1]", self.hard_share)
+        require(0 <= self.weight_decay <= 1, "weight_decay must lie in [0, 1]", self.weight_decay)
+        require(self.hidden_width >= 1, "hidden_width must be at least 1", self.hidden_width)
+        require(32 <= self.image_size <= 2048, "--image-size must lie in 32..2048 pixels", self.image_size)
+        require(self.batch_size >= 1, "--batch-size must be at least 1", self.batch_size)
+        require(self.epochs >= 1, "--epochs must be at least 1", self.epochs)
+        require(
+            self.objective in get_args(ObjectiveChoice),
+            f"--objective must be one of {', '.join(get_args(ObjectiveChoice))}",
+            repr(self.objective),
+        )
+        require(0 < self.fpr < 1, "--fpr must lie between 0 and 1, both excluded", self.fpr, "the usual value is 0.01")
+        require(
             self.store_dtype in get_args(StoreDtype),
             "--store-dtype must be float32, float16 or bfloat16",
             repr(self.store_dtype),
         )
-        _require(
+        require(
             self.head_precision in get_args(HeadPrecision),
             "--head-precision must be float32 or tf32",
             repr(self.head_precision),
         )
-        _require(0 <= self.seed < 2**31, "--seed must lie in 0..2147483647", self.seed)
+        require(0 <= self.seed < 2**31, "--seed must lie in 0..2147483647", self.seed)
 
     def replace(self, **changes: Any) -> TrainSpec:
         """A copy with other values, checked again; unknown names are errors that list the known ones."""
@@ -139,7 +142,7 @@ class TrainSpec:
         return dataclasses.replace(self, **changes)
 
     @property
-    def resolved_objective(self) -> Literal["image_auroc", "pixel_aupro", "combined"]:
+    def resolved_objective(self) -> Objective:
         """The objective, once auto is settled."""
         assert self.objective != "auto", "the objective is resolved when the pictures are known"
         return self.objective
@@ -154,94 +157,7 @@ def tunable_names() -> tuple[str, ...]:
     return tuple(f.name for f in dataclasses.fields(TrainSpec) if f.metadata.get("tunable"))
 
 
-@dataclass(frozen=True, kw_only=True)
-class StudySpec:
-    """One search over one category. Paths are absolute: workers run in other folders."""
-
-    category: str
-    study: str
-    """Name of the Ray experiment, the Optuna study and the MLflow parent run."""
-    train: TrainSpec
-    """What every trial starts from; the baseline as it is."""
-    data_root: Path
-    textures: Path
-    results: Path
-    space: str = ""
-    """Name or path of a search space; empty: the category's own, else default."""
-    trials: int = 32
-    sampler: Sampler = "tpe"
-    scheduler: Scheduler = "asha"
-    patience: int | None = None
-    """Trials in a row without a gain beyond noise, after which the search ends. None: all trials."""
-    finalists: int = 3
-    """How many of the best trials are trained again, with the baseline and the champion of earlier studies."""
-    seeds: int = 3
-    """New seeds that each of them is trained with."""
-    gpus_per_trial: float | None = None
-    """None: one where the cluster has any."""
-    cpus_per_trial: float | None = None
-    """None: a quarter of the machine, at least one."""
-    max_concurrent: int | None = None
-    time_budget_s: float | None = None
-    store_limit_gb: float | None = None
-    """Most that stored features may take; above it trials compute them again. None: half of Ray's object store."""
-    address: str | None = None
-    """Ray cluster; None: this machine."""
-    storage: str = ""
-    """Where Ray keeps checkpoints; empty: in the study's folder."""
-    tracking_uri: str = ""
-    """MLflow store; empty: sqlite beside the results."""
-    experiment: str = "las_tune"
-    skip_broken: bool = False
-    holdout: float = 0.5
-    """Share of every test folder that validates; the rest is the sealed test."""
-    demo: bool = False
-    command: str = ""
-    """The command line, for the record."""
-
-    def __post_init__(self) -> None:
-        _require(
-            re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", self.study) is not None,
-            "--study must be letters, digits, '_', '-' and '.', at most 100, the first a letter or digit",
-            repr(self.study),
-        )
-        _require(self.trials >= 1, "--trials must be at least 1", self.trials)
-        for name, kinds in (("sampler", get_args(Sampler)), ("scheduler", get_args(Scheduler))):
-            value = getattr(self, name)
-            _require(value in kinds, f"--{name} must be one of {', '.join(kinds)}", repr(value))
-        _require(self.patience is None or self.patience >= 1, "--patience must be at least 1", self.patience)
-        _require(
-            0 < self.holdout < 1,
-            "--holdout must lie between 0 and 1, both excluded",
-            self.holdout,
-            "the usual value is 0.5",
-        )
-        _require(self.finalists >= 1, "--finalists must be at least 1", self.finalists)
-        _require(self.seeds >= 2, "--seeds must be at least 2: one tells nothing of the noise", self.seeds)
-        for name in ("gpus_per_trial", "cpus_per_trial"):
-            value, flag = getattr(self, name), "--" + name.replace("_", "-")
-            least = "at least 0" if name == "gpus_per_trial" else "above 0"
-            holds = value is None or (value >= 0 if name == "gpus_per_trial" else value > 0)
-            _require(holds, f"{flag} must be {least}", value)
-        _require(
-            self.max_concurrent is None or self.max_concurrent >= 1,
-            "--max-concurrent must be at least 1",
-            self.max_concurrent,
-        )
-        _require(
-            self.time_budget_s is None or self.time_budget_s > 0,
-            "--time-budget must be above 0 seconds",
-            self.time_budget_s,
-        )
-        _require(
-            self.store_limit_gb is None or self.store_limit_gb >= 0,
-            "--store-limit-gb must be at least 0",
-            self.store_limit_gb,
-        )
-        for name in ("data_root", "textures", "results"):
-            assert getattr(self, name).is_absolute(), f"{name} must be absolute"
-
-    @property
-    def folder(self) -> Path:
-        """Everything that the study leaves behind, but the MLflow store."""
-        return self.results / self.study
+def known_hyperparameters(params: dict[str, Any]) -> dict[str, Any] | None:
+    """Those of an earlier study's champion that this version still has; None where it is the baseline."""
+    known = {name: value for name, value in params.items() if name in tunable_names()}
+    return None if TrainSpec().replace(**known).hyperparameters() == TrainSpec().hyperparameters() else known

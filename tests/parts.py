@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 
 from las_tune.cli import main
+from las_tune.spec import TrainSpec
+from las_tune.study_spec import StudySpec
 from las_tune.tracking.record import TrialRecord
 from tests.data.conftest import save_mask, save_picture
 
@@ -39,6 +41,12 @@ def make_textures(folder: Path) -> Path:
     for index in range(3):
         save_picture(folder / "woven" / f"{index}.png", size=(16, 16))
     return folder
+
+
+def part_spec(root: Path, train: TrainSpec, **fields: Any) -> StudySpec:
+    """A study of the part in a folder, with the textures in it."""
+    usual = {"category": "part", "study": "s", "data_root": root, "textures": root / "textures", "results": root / "r"}
+    return StudySpec(train=train, **(usual | fields))
 
 
 def cut_off(path: Path) -> Path:
@@ -105,5 +113,7 @@ def make_trial(number: int, objectives: Sequence[float], *, masks: bool = True, 
         numbers = {"loss": 1.25 / epoch, "loss_normal": 1 / epoch, "loss_las": 0.25 / epoch}
         numbers |= {"image_auroc": objective, "image_ap": objective / 2}
         numbers |= {"pixel_auroc": objective / 4, "pixel_aupro": objective / 8} if masks else {}
+        numbers |= {"worst_defect": objective / 2, "recall": objective / 4, "f1": objective / 8}
+        numbers |= {"false_reject_rate": objective / 16}
         trial.add_epoch({"epoch": epoch, **numbers, "objective": objective, "seconds": 1.5})
     return trial

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import re
 import shutil
@@ -18,11 +19,23 @@ from PIL import Image
 from torchvision.models import squeezenet1_1
 
 import las_tune.tuning.study  # noqa: F401  # imported here, so that no test counts what its libraries warn of
+from las_tune.data.category import index_category
+from las_tune.data.split import split_category
 from las_tune.las.checkpoint import load_detector
 from las_tune.spec import TrainSpec
-from las_tune.tuning.prepare import load_pictures
+from las_tune.tuning.pictures import load_pictures
 from tests.data.conftest import save_mask
-from tests.parts import SMALL, Ended, cut_off, empty_store, make_part, make_textures, merge_flags, run_command
+from tests.parts import (
+    SMALL,
+    Ended,
+    cut_off,
+    empty_store,
+    make_part,
+    make_textures,
+    merge_flags,
+    part_spec,
+    run_command,
+)
 
 Run = Callable[..., Ended]
 HELP = "`python -m las_tune data fetch mpdd` ... `python -m las_tune --category bracket_black --demo`"
@@ -91,6 +104,20 @@ def remove(here: Path, pattern: str) -> None:
         path.unlink()
 
 
+def break_what_is_painted(here: Path) -> None:
+    """Of enough good pictures, cut off all of a synthetic validation."""
+    make_part(here / "d", train=12)
+    for picture in split_category(index_category(here / "d", "part"), seed=0, validation="synthetic").validation:
+        cut_off(picture.path)
+
+
+def finish_study(folder: Path) -> None:
+    """What a warm start reads of a study."""
+    folder.mkdir(parents=True)
+    trial = {"finalist": "trial 1", "params": {"adaptor_lr": 2e-4}}
+    (folder / "summary.json").write_text(json.dumps({"champion": trial, "best_trial": trial}))
+
+
 TUNE, TRAIN, BOTH = ("tune",), ("train",), ("tune", "train")
 ALL = ("tune", "train", "data check")
 
@@ -155,6 +182,26 @@ CATEGORIES = [
         "test needs 2 of each ... got 0 good and 0 defective in {here}/d/part",
         lambda here: shutil.rmtree(here / "d/part/test"),
     ),
+    Bad(
+        "too few to paint on",
+        BOTH,
+        "--validation synthetic",
+        "train/good must hold at least 12 pictures for --validation synthetic, got 6 in {here}/d/part ... Add pictures",
+    ),
+    Bad(
+        "too few to paint on both",
+        BOTH,
+        "--validation synthetic",
+        "train/good must hold at least 12 pictures for --validation synthetic, got 6 in {here}/d/part",
+        lambda here: shutil.rmtree(here / "d/part/test"),
+    ),
+    Bad(
+        "no defect for the paper's protocol",
+        TUNE,
+        "--protocol paper",
+        "each need a good and a defective picture ... got 4 good and 0 defective in {here}/d/part",
+        lambda here: [shutil.rmtree(here / "d/part" / name) for name in ("test/rust", "ground_truth/rust")],
+    ),
 ]
 
 PICTURES = [
@@ -185,6 +232,13 @@ PICTURES = [
         "--skip-broken",
         "At least one picture must be readable ... got 6 broken ones ... {here}/d/part/train/good/",
         lambda here: [cut_off(path) for path in (here / "d/part/train/good").iterdir()],
+    ),
+    Bad(
+        "nothing but broken pictures to paint on",
+        BOTH,
+        "--skip-broken --validation synthetic",
+        "At least one picture must be readable, got 4 broken ones ... {here}/d/part/train/good/",
+        break_what_is_painted,
     ),
     Bad(
         "no good test picture is whole",
@@ -266,6 +320,30 @@ VALUES = [
     Bad("seed below", BOTH, "--seed -1", "--seed must lie in 0..2147483647, got -1"),
     Bad("seed above", BOTH, "--seed 2147483648", "--seed must lie in 0..2147483647, got 2147483648"),
     Bad("objective", BOTH, "--objective auc", '"auc" for --objective ... "image_auroc" ... "combined"'),
+    Bad("objective of old", BOTH, "--objective recall", '"recall" for --objective ... "recall_at_fpr", "worst_defect"'),
+    Bad("no false positives", BOTH, "--fpr 0", "--fpr must lie between 0 and 1, both excluded, got 0.0 ... 0.01"),
+    Bad("all false positives", BOTH, "--fpr 1", "--fpr must lie between 0 and 1, both excluded, got 1.0 ... 0.01"),
+    Bad("validation", BOTH, "--validation real", '"real" for --validation ... "labelled", "synthetic"'),
+    Bad("protocol", TUNE, "--protocol open", '"open" for --protocol ... "sealed", "paper"'),
+    Bad("protocol of tune", TRAIN, "--protocol paper", "--protocol"),
+    Bad(
+        "paper and synthetic",
+        TUNE,
+        "--protocol paper --validation synthetic",
+        "--protocol paper chooses by labelled test pictures, got --validation synthetic. leave one of them out.",
+    ),
+    Bad(
+        "leakage gap and synthetic",
+        TUNE,
+        "--leakage-gap --validation synthetic",
+        "--leakage-gap chooses by labelled test pictures, got --validation synthetic. leave one of them out.",
+    ),
+    Bad(
+        "leakage gap and paper",
+        TUNE,
+        "--leakage-gap --protocol paper",
+        "--leakage-gap compares with --protocol paper on the same trials, got both. leave --protocol out.",
+    ),
     Bad("no trials", TUNE, "--trials 0", "--trials must be at least 1, got 0"),
     Bad("max concurrent", TUNE, "--max-concurrent 0", "--max-concurrent must be at least 1, got 0"),
     Bad("gpus", TUNE, "--gpus-per-trial -1", "--gpus-per-trial must be at least 0, got -1.0"),
@@ -382,6 +460,19 @@ RECORDS = [
         "--results f/r",
         "--results must be a folder that can be written to ... {here}/f ... choose another",
         lambda here: write(here, "f", "a file"),
+    ),
+    Bad(
+        "warm start from nobody",
+        TUNE,
+        "--warm-start nobody",
+        "--warm-start takes finished studies in --results, or categories with a champion ... got nobody. look for",
+    ),
+    Bad(
+        "warm start from one of two",
+        TUNE,
+        "--warm-start earlier nobody",
+        "--warm-start takes finished studies in --results ... got nobody.",
+        lambda here: finish_study(here / "r/earlier"),
     ),
     Bad(
         "a folder as store",
@@ -522,11 +613,16 @@ def test_skip_broken_goes_on_and_says_so(place: Path, run: Run) -> None:
 @pytest.mark.parametrize("name", [*(f"d/part/train/good/{i:03}.png" for i in range(6)), "t/woven/0.png"])
 def test_any_one_broken_picture_of_a_good_part_can_be_left_out(place: Path, name: str) -> None:
     broken = cut_off(place / name)
-    pictures = load_pictures(place / "d", "part", place / "t", TrainSpec(image_size=32), skip_broken=True)
+    spec = part_spec(place / "d", TrainSpec(image_size=32), textures=place / "t", skip_broken=True)
+    pictures = load_pictures(spec)
     (line,) = pictures.skipped
     assert str(broken) in line
-    assert len(pictures.fit) + len(pictures.calibration) + len(pictures.textures) == 8
-    assert len(pictures.threshold_pictures)
+    seen, split = pictures.trials, pictures.split
+    is_calibration = broken in [picture.path for picture in split.calibration]
+    assert len(seen.fit) == len(split.fit) - (broken in [picture.path for picture in split.fit])
+    assert len(seen.textures) == 3 - name.startswith("t/")
+    assert np.array_equal(seen.calibration, seen.fit) is is_calibration, "where there are none, those of fit"
+    assert len(seen.calibration) == (len(seen.fit) if is_calibration else 1)
 
 
 def test_pictures_of_all_kinds_are_trained_on(place: Path, run: Run) -> None:
@@ -556,6 +652,20 @@ def test_pictures_of_all_kinds_are_trained_on(place: Path, run: Run) -> None:
     assert (ended.code, ended.err) == (0, "")
     assert outputs("mixed") <= names_of(place / "r/s")
     assert "sealed test pixel_aupro" in ended.out and "left out" not in ended.out
+
+
+def test_a_part_without_any_labelled_picture_trains_on_a_synthetic_validation(place: Path, run: Run) -> None:
+    make_part(place / "d", train=14)
+    shutil.rmtree(place / "d/part/test")
+    shutil.rmtree(place / "d/part/ground_truth")
+    ended = run("train", "--validation synthetic")
+    assert (ended.code, ended.err) == (0, "")
+    assert "sealed test pixel_aupro" in ended.out and "left out" not in ended.out
+    splits = json.loads((place / "r/s/splits.json").read_text())
+    assert splits["painted"] == "validation, sealed_test"
+    assert [len(splits[part]) for part in ("fit", "calibration", "validation", "sealed_test")] == [5, 1, 4, 4]
+    assert all(key.startswith("train/good/") for part in ("validation", "sealed_test") for key in splits[part])
+    assert outputs() <= names_of(place / "r/s")
 
 
 def test_a_missing_mask_leaves_pixel_metrics_out_and_says_so(place: Path, run: Run) -> None:

@@ -14,8 +14,9 @@ import las_tune
 from las_tune.data.download import Fetched
 from las_tune.demo import DEMO
 from las_tune.errors import UserError
-from las_tune.spec import MPDD_CATEGORIES, StudySpec, TrainSpec
-from tests.parts import Ended, cut_off, make_part, run_command
+from las_tune.spec import TrainSpec
+from las_tune.study_spec import MPDD_CATEGORIES, StudySpec
+from tests.parts import Ended, cut_off, make_part, make_trial, run_command
 
 ROOT = Path(__file__).parents[1]
 HEAVY = {"torch", "torchvision", "ray", "mlflow", "optuna", "matplotlib", "numpy"}
@@ -38,22 +39,27 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
 
 @pytest.fixture
 def captured(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Captured:
-    """A function that runs a command and returns the specs that reached the search or the training."""
-    specs: list[StudySpec] = []
+    """A function that runs a command and returns the specs that reached the search, all at once, or the training."""
+    calls: list[list[StudySpec]] = []
 
-    def keep(spec: StudySpec, listeners: Sequence[Any], progress: Any) -> None:
-        specs.append(spec)
+    def search(specs: Sequence[StudySpec], listeners_of: Any, progress: Any) -> dict[str, Any]:
+        calls.append(list(specs))
+        return {"studies": [], "shared_configuration": None}
+
+    def train(spec: StudySpec, listeners: Sequence[Any], progress: Any) -> None:
+        calls.append([spec])
 
     def specs_of(*arguments: str) -> list[StudySpec]:
-        specs.clear()
+        calls.clear()
         ended = run(*arguments)
         assert (ended.code, ended.err) == (0, "")
-        return list(specs)
+        assert len(calls) == 1 or arguments[0] == "train"
+        return [spec for specs in calls for spec in specs]
 
-    monkeypatch.setattr("las_tune.tuning.study.run_study", keep)
-    monkeypatch.setattr("las_tune.tuning.single.run_single", keep)
-    monkeypatch.setattr("las_tune.console.print_summary", lambda *_: None)
-    monkeypatch.setattr("las_tune.console.print_training", lambda *_: None)
+    monkeypatch.setattr("las_tune.tuning.study.run_studies", search)
+    monkeypatch.setattr("las_tune.tuning.single.run_single", train)
+    monkeypatch.setattr("las_tune.report.print_run", lambda *_: None)
+    monkeypatch.setattr("las_tune.report.print_training", lambda *_: None)
     monkeypatch.setattr("las_tune.data.demo.render_demo", lambda *_, **__: None)
     for name in ("part", "other"):
         make_part(tmp_path / "data/anomaly_dataset", name, 2, 2, 2)
@@ -114,17 +120,20 @@ def test_defaults_are_the_seeds(captured: Captured, tmp_path: Path) -> None:
     assert (spec.address, spec.storage, spec.tracking_uri, spec.experiment) == (None, "", "", "las_tune")
     assert (spec.skip_broken, spec.demo) == (False, False)
     assert (spec.holdout, spec.finalists, spec.seeds, spec.store_limit_gb) == (0.5, 3, 3, None)
+    assert (spec.validation, spec.protocol, spec.leakage_gap, spec.warm_start, spec.run) == (
+        "labelled", "sealed", False, (), ""
+    )  # fmt: skip
     assert spec.command == "python -m las_tune --category part"
 
 
 def test_every_flag_arrives(captured: Captured, tmp_path: Path) -> None:
     arguments = (
         "--category part --textures t --skip-broken --image-size 64 --batch-size 4 --epochs 3 --seed 7 "
-        "--backbone resnet18 --backbone-weights w.pth --objective image_auroc --trials 5 --space connector "
+        "--backbone resnet18 --backbone-weights w.pth --objective worst_defect --fpr 0.05 --trials 5 --space connector "
         "--sampler random --scheduler none --patience 9 --time-budget 30m --gpus-per-trial 0.5 --cpus-per-trial 2 "
         "--max-concurrent 3 --address auto --storage s3://bucket/x --results r --study mine "
         "--tracking-uri http://host:5000 --experiment e --holdout 0.4 --finalists 2 --seeds 4 --store-dtype float16 "
-        "--store-limit-gb 1.5 --head-precision tf32"
+        "--store-limit-gb 1.5 --head-precision tf32 --leakage-gap --warm-start earlier other"
     )
     (spec,) = captured(*arguments.split())
     assert spec == StudySpec(
@@ -137,7 +146,8 @@ def test_every_flag_arrives(captured: Captured, tmp_path: Path) -> None:
             seed=7,
             backbone="resnet18",
             backbone_weights=str(tmp_path / "w.pth"),
-            objective="image_auroc",
+            objective="worst_defect",
+            fpr=0.05,
             store_dtype="float16",
             head_precision="tf32",
         ),
@@ -162,6 +172,8 @@ def test_every_flag_arrives(captured: Captured, tmp_path: Path) -> None:
         tracking_uri="http://host:5000",
         experiment="e",
         skip_broken=True,
+        leakage_gap=True,
+        warm_start=("earlier", "other"),
         command=f"python -m las_tune {arguments}",
     )
 
@@ -172,10 +184,26 @@ def test_the_command_tune_is_the_default_one(captured: Captured) -> None:
     assert replace(named, command="") == replace(default, command="")
 
 
+@pytest.mark.parametrize(
+    ("command", "flags", "fields"),
+    [
+        ("tune", "--validation synthetic", {"validation": "synthetic"}),
+        ("tune", "--protocol paper", {"protocol": "paper"}),
+        ("tune", "--warm-start one --warm-start two", {"warm_start": ("one", "two")}),
+        ("train", "--validation synthetic", {"validation": "synthetic"}),
+    ],
+)
+def test_flags_that_exclude_others_arrive(captured: Captured, command: str, flags: str, fields: dict[str, Any]) -> None:
+    (spec,) = captured(command, "--category", "part", *flags.split())
+    assert {name: getattr(spec, name) for name in fields} == fields
+
+
 def test_hyperparameters_of_train_arrive(captured: Captured) -> None:
-    arguments = "--adaptor-lr 1e-3 --discriminator-lr 2e-3 --alpha 0.25 --beta-mean 0.4 --beta-std 0"
+    arguments = "--adaptor-lr 1e-3 --discriminator-lr 2e-3 --alpha 0.25 --beta-mean 0.4 --beta-std 0 --fpr 0.05"
     (spec,) = captured("train", "--category", "part", *arguments.split())
-    assert spec.train == TrainSpec(adaptor_lr=1e-3, discriminator_lr=2e-3, alpha=0.25, beta_mean=0.4, beta_std=0.0)
+    assert spec.train == TrainSpec(
+        adaptor_lr=1e-3, discriminator_lr=2e-3, alpha=0.25, beta_mean=0.4, beta_std=0.0, fpr=0.05
+    )
     (plain,) = captured("train", "--category", "part")
     assert plain.train == TrainSpec()
 
@@ -188,12 +216,22 @@ def test_time_budgets(captured: Captured, text: str, seconds: float) -> None:
     assert spec.time_budget_s == seconds
 
 
-def test_several_categories_are_several_studies(captured: Captured) -> None:
+def test_several_categories_are_several_studies_of_one_run(captured: Captured, tmp_path: Path) -> None:
     specs = captured("--category", "part", "--category", "other", "--category", "part", "--study", "s")
-    assert [(spec.category, spec.study) for spec in specs] == [("part", "s-part"), ("other", "s-other")]
+    assert [(spec.category, spec.study, spec.run) for spec in specs] == [
+        ("part", "s-part", "s"), ("other", "s-other", "s")
+    ]  # fmt: skip
+    assert {spec.run_folder for spec in specs} == {tmp_path / "results/las/s"}
     unnamed = captured("--category", "part", "--category", "other")
-    assert [spec.study.partition("-")[0] for spec in unnamed] == ["part", "other"]
-    assert len({spec.study.partition("-")[2] for spec in unnamed}) == 1
+    assert [spec.study for spec in unnamed] == [f"{unnamed[0].run}-{name}" for name in ("part", "other")]
+    assert re.fullmatch(r"run-\d{8}-\d{6}", unnamed[0].run)
+    (alone,) = captured("--category", "part", "--study", "s")
+    assert (alone.study, alone.run) == ("s", "")
+
+
+def test_several_categories_are_trained_one_by_one(captured: Captured) -> None:
+    specs = captured("train", "--category", "part", "--category", "other", "--study", "s")
+    assert [(spec.category, spec.study) for spec in specs] == [("part", "s-part"), ("other", "s-other")]
 
 
 def test_all_is_every_category_found(captured: Captured) -> None:
@@ -376,7 +414,7 @@ def test_ends(captured: Captured, run: Run, monkeypatch: pytest.MonkeyPatch, err
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("las_tune.tuning.study.run_study", fail)
+    monkeypatch.setattr("las_tune.tuning.study.run_studies", fail)
     ended = run("--category", "part")
     assert (ended.code, ended.err) == (code, line)
 
@@ -388,6 +426,37 @@ def test_our_own_mistakes_keep_their_traceback(
         raise ValueError("ours")
 
     captured("--category", "part")
-    monkeypatch.setattr("las_tune.tuning.study.run_study", fail)
+    monkeypatch.setattr("las_tune.tuning.study.run_studies", fail)
     with pytest.raises(ValueError, match="ours"):
         run_command(monkeypatch, capsys, ["--category", "part"])
+
+
+def test_each_study_is_drawn_and_all_are_told_at_the_end(
+    captured: Captured, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A study that failed among others is told, and makes the exit code."""
+    told: list[Any] = []
+    summaries = [{"study": "s-part", "category": "part"}, {"study": "s-other", "category": "other", "failed": "why"}]
+
+    def search(specs: Sequence[StudySpec], listeners_of: Any, progress: Any) -> dict[str, Any]:
+        progress("looking", 0, 1)
+        for number, spec in enumerate(specs):
+            trial = make_trial(number, [0.5], status="completed")
+            for listener in listeners_of(spec):
+                listener.trial_started(trial)
+                listener.epoch_ended(trial)
+                listener.trial_ended(trial)
+        return {"studies": summaries, "shared_configuration": None}
+
+    monkeypatch.setattr("las_tune.tuning.study.run_studies", search)
+    monkeypatch.setattr("las_tune.report.print_run", lambda *given: told.append(given))
+    ended = run("--category", "part", "--category", "other", "--study", "s")
+    assert (ended.code, ended.err) == (2, "")
+    ((printed, specs),) = told
+    assert printed["studies"] == summaries and [spec.study for spec in specs] == ["s-part", "s-other"]
+    assert "run s, 2 categories, 32 trials of 50 epochs each" in ended.out
+    lines = ended.out.splitlines()
+    assert lines[1] == "looking ..."
+    assert [line.split()[0] for line in lines[2:]] == ["part", "other"]
+    del summaries[1]["failed"]
+    assert run("--category", "part", "--category", "other", "--study", "s").code == 0

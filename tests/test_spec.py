@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from las_tune.errors import DataError, SpaceError, UserError
-from las_tune.spec import StudySpec, TrainSpec, tunable_names
+from las_tune.spec import TrainSpec, tunable_names
+from las_tune.study_spec import StudySpec
 
 STUDY: dict[str, Any] = {
     "category": "part",
@@ -26,6 +27,7 @@ def test_defaults_are_the_seed_programs() -> None:
     assert (spec.alpha, spec.beta_mean, spec.beta_std) == (1 / 3, 0.5, 0.1)
     assert (spec.image_size, spec.batch_size, spec.epochs, spec.seed) == (288, 8, 50, 0)
     assert (spec.backbone, spec.backbone_weights, spec.objective) == ("wide_resnet50_2", "imagenet", "auto")
+    assert spec.fpr == 0.01
 
 
 @pytest.mark.parametrize(
@@ -49,6 +51,8 @@ def test_defaults_are_the_seed_programs() -> None:
         ("batch_size", (1, 512)),
         ("epochs", (1, 1000)),
         ("seed", (0, 2**31 - 1)),
+        ("fpr", (1e-9, 0.999)),
+        ("objective", ("auto", "image_auroc", "pixel_aupro", "combined", "recall_at_fpr", "worst_defect")),
     ],
 )
 def test_ends_of_each_range_are_accepted(field: str, accepted: tuple[Any, ...]) -> None:
@@ -92,6 +96,14 @@ def test_ends_of_each_range_are_accepted(field: str, accepted: tuple[Any, ...]) 
         ({"epochs": 0}, "--epochs must be at least 1, got 0."),
         ({"seed": -1}, "--seed must lie in 0..2147483647, got -1."),
         ({"seed": 2**31}, "--seed must lie in 0..2147483647, got 2147483648."),
+        ({"fpr": 0.0}, "--fpr must lie between 0 and 1, both excluded, got 0.0. the usual value is 0.01."),
+        ({"fpr": 1.0}, "--fpr must lie between 0 and 1, both excluded, got 1.0. the usual value is 0.01."),
+        ({"fpr": NAN}, "--fpr must lie between 0 and 1, both excluded, got nan. the usual value is 0.01."),
+        (
+            {"objective": "auc"},
+            "--objective must be one of auto, image_auroc, pixel_aupro, combined, recall_at_fpr, worst_defect, "
+            "got 'auc'.",
+        ),
         ({"store_dtype": "float64"}, "--store-dtype must be float32, float16 or bfloat16, got 'float64'."),
         ({"head_precision": "int8"}, "--head-precision must be float32 or tf32, got 'int8'."),
     ],
@@ -122,6 +134,20 @@ def test_each_rule_of_a_training_is_one_line(changes: dict[str, Any], line: str)
         ({"seeds": 1}, ("--seeds must be at least 2: one tells nothing of the noise, got 1.",)),
         ({"holdout": 0.0}, ("--holdout must lie between 0 and 1, both excluded, got 0.0. the usual value is 0.5.",)),
         ({"holdout": NAN}, ("--holdout must lie between 0 and 1, both excluded, got nan.",)),
+        ({"validation": "real"}, ("--validation must be one of labelled, synthetic, got 'real'.",)),
+        ({"protocol": "open"}, ("--protocol must be one of sealed, paper, got 'open'.",)),
+        (
+            {"protocol": "paper", "validation": "synthetic"},
+            ("--protocol paper chooses by labelled test pictures, got --validation synthetic. leave one of them out.",),
+        ),
+        (
+            {"leakage_gap": True, "validation": "synthetic"},
+            ("--leakage-gap chooses by labelled test pictures, got --validation synthetic. leave one of them out.",),
+        ),
+        (
+            {"leakage_gap": True, "protocol": "paper"},
+            ("--leakage-gap compares with --protocol paper on the same trials, got both. leave --protocol out.",),
+        ),
         ({"store_limit_gb": -1.0}, ("--store-limit-gb must be at least 0, got -1.0.",)),
         ({"gpus_per_trial": -0.5}, ("--gpus-per-trial must be at least 0, got -0.5.",)),
         ({"gpus_per_trial": NAN}, ("--gpus-per-trial must be at least 0, got nan.",)),
@@ -144,6 +170,18 @@ def test_what_a_study_accepts() -> None:
     assert spec.folder == Path("/results/first")
     for name in ("a", "A-1_b.2", "0" * 100):
         assert StudySpec(**(STUDY | {"study": name})).study == name
+
+
+def test_studies_of_one_run_share_a_folder() -> None:
+    spec = StudySpec(**(STUDY | {"study": "night-part", "run": "night"}))
+    assert (spec.folder, spec.run_folder) == (Path("/results/night-part"), Path("/results/night"))
+    assert StudySpec(**STUDY).run_folder == Path("/results/first"), "alone, it is the study's own"
+
+
+def test_only_the_papers_protocol_selects_by_the_test() -> None:
+    assert StudySpec(**STUDY, protocol="paper").is_test_selected
+    for fields in ({}, {"validation": "synthetic"}, {"leakage_gap": True}):
+        assert not StudySpec(**STUDY, **fields).is_test_selected
 
 
 @pytest.mark.parametrize("name", ["data_root", "textures", "results"])

@@ -25,6 +25,8 @@ VISIBLE_CHANGE = 4
 """A pixel is part of a defect where some channel changes by more, of 255."""
 CLEAR_CHANGE = 14
 """A defect is drawn again unless its pixels change by more on average, of 255."""
+SPECK_SHARE = 0.1
+"""Specks, smaller by this than the largest region of a defect, are left out: AUPRO would count each as a region."""
 MIN_SHARE, MAX_SHARE = 0.001, 0.08
 """A defect is drawn again unless it covers this much of the picture."""
 MIN_PART_SHARE, MAX_PART_SHARE = 0.002, 0.35
@@ -83,9 +85,12 @@ def _spoil(picture: Pictures, part: Masks, family: str, generator: Generator) ->
 
 
 def _keep_visible(picture: Pictures, spoilt: Floats, part: Masks) -> tuple[Pictures, Masks]:
-    """Take over the pixels of the part that visibly changed, and no others."""
+    """Take over the pixels of the part that visibly changed, but for specks, and no others."""
     changed = np.clip(np.rint(spoilt), 0, 255).astype(np.uint8)
-    mask = (_change(changed, picture) > VISIBLE_CHANGE) & part
+    regions, _ = ndimage.label((_change(changed, picture) > VISIBLE_CHANGE) & part, structure=np.ones((3, 3)))
+    sizes = np.bincount(regions.ravel())
+    sizes[0] = 0
+    mask = (sizes >= max(1, SPECK_SHARE * sizes.max()))[regions]
     return np.where(mask, changed, picture), mask
 
 

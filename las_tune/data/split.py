@@ -1,66 +1,108 @@
-"""Split a category into fit, calibration, validation and sealed test, by file names and the seed alone."""
+"""Split a category into fit, calibration, validation and sealed test, by file names and the seed alone.
+
+labelled   half of every test folder validates, the rest is the sealed test
+synthetic  good pictures of train/good are held out, and defects are painted on them; the labelled half is watched
+           only. Without enough labelled pictures the sealed test is painted as well, on other good pictures
+paper      all labelled test pictures are both: published practice, for comparison with published tables
+"""
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
 from las_tune.data.category import GOOD, Category, Picture
 from las_tune.errors import DataError, UserError
+from las_tune.study_spec import Protocol, Validation
+
+SYNTHETIC_SHARE = 0.2
+"""Of train/good, held out to be painted on."""
+LEAST_SYNTHETIC = 4
+"""One for each family of painted defects."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Four disjoint parts of one category, each sorted by key."""
+    """Parts of one category, each sorted by key; disjoint, but for the paper's protocol."""
 
     fit: tuple[Picture, ...]
     """Good parts to train on."""
     calibration: tuple[Picture, ...]
     """Good parts held back from training; empty where train/good holds fewer than four."""
     validation: tuple[Picture, ...]
-    """Labelled pictures that the search may look at."""
+    """Pictures that the search may look at; good ones alone where it is synthetic."""
     sealed_test: tuple[Picture, ...]
-    """Labelled pictures that no trial ever sees."""
+    """Pictures that no trial ever sees."""
+    labelled: tuple[Picture, ...] = ()
+    """Labelled pictures beside a synthetic validation: scored in every epoch, never chosen by."""
+    painted: tuple[str, ...] = ()
+    """Parts that defects are painted on: each picture stands for itself and for a defective copy."""
 
     def as_dict(self) -> dict[str, Any]:
         """Keys of each part, and `digest`, the SHA-256 of the sealed test's keys, for splits.json."""
-        parts = {name: [picture.key for picture in getattr(self, name)] for name in self.__dataclass_fields__}
-        return {**parts, "digest": _sha256("\n".join(sorted(parts["sealed_test"])))}
+        names = ["fit", "calibration", "validation", "sealed_test", *(["labelled"] if self.labelled else [])]
+        parts: dict[str, Any] = {name: [picture.key for picture in getattr(self, name)] for name in names}
+        parts["digest"] = _sha256("\n".join(sorted(parts["sealed_test"])))
+        return parts | ({"painted": ", ".join(self.painted)} if self.painted else {})
 
 
-def split_category(category: Category, seed: int, holdout: float = 0.5, calibration: float = 0.1) -> Split:
+def split_category(
+    category: Category,
+    seed: int,
+    holdout: float = 0.5,
+    calibration: float = 0.1,
+    validation: Validation = "labelled",
+    protocol: Protocol = "sealed",
+) -> Split:
     """Split a category.
 
     seed         decides which pictures go where
     holdout      share in (0, 1) of every test folder that goes to validation; the rest is the sealed test
     calibration  share in (0, 1) of train/good that is held back, at least one picture
+    validation, protocol  see above
     Raises UserError for a share out of range, DataError where there are too few pictures.
     """
     if not 0 < holdout < 1:
         raise UserError("--holdout must lie between 0 and 1, both excluded", holdout, "The usual value is 0.5")
     assert 0 < calibration < 1
-    num_train = len(category.train)
-    if num_train < 2:
-        raise DataError(
-            "train/good must hold at least 2 pictures",
-            f"{num_train} in {category.folder.absolute()}",
-            "Add pictures of good parts",
-        )
-    num_calibration = max(1, round(calibration * num_train)) if num_train >= 4 else 0
+    _require_train(category, 2 if validation == "labelled" else 3 * LEAST_SYNTHETIC)
     train = seeded_order(category.train, seed)
-    validation, sealed_test = _split_test(category, seed, holdout)
-    split = Split(
-        fit=_by_key(train[num_calibration:]),
-        calibration=_by_key(train[:num_calibration]),
+    num_calibration = max(1, round(calibration * len(train))) if len(train) >= 4 else 0
+    held_back, rest = train[:num_calibration], train[num_calibration:]
+    labelled, sealed = _split_test(category, seed, holdout)
+    if validation == "synthetic":
+        num = max(LEAST_SYNTHETIC, round(SYNTHETIC_SHARE * len(train)))
+        painted, rest = rest[:num], rest[num:]
+        if _has_both_kinds(labelled) and _has_both_kinds(sealed):
+            return _sorted(rest, held_back, painted, sealed, labelled, ("validation",))
+        return _sorted(rest[num:], held_back, painted, rest[:num], [], ("validation", "sealed_test"))
+    if protocol == "paper":
+        labelled = sealed = list(category.test)
+    _require_both_kinds(category, labelled, sealed, holdout)
+    return _sorted(rest, held_back, labelled, sealed)
+
+
+def _sorted(
+    fit: list[Picture],
+    calibration: list[Picture],
+    validation: list[Picture],
+    sealed_test: list[Picture],
+    labelled: Sequence[Picture] = (),
+    painted: tuple[str, ...] = (),
+) -> Split:
+    """The parts, each sorted by key."""
+    return Split(
+        fit=_by_key(fit),
+        calibration=_by_key(calibration),
         validation=_by_key(validation),
         sealed_test=_by_key(sealed_test),
+        labelled=_by_key(labelled),
+        painted=painted,
     )
-    _require_both_kinds(category, split, holdout)
-    return split
 
 
 def seeded_order(pictures: Iterable[Picture], seed: int) -> list[Picture]:
@@ -90,16 +132,32 @@ def _split_test(category: Category, seed: int, holdout: float) -> tuple[list[Pic
     return validation, sealed_test
 
 
-def _require_both_kinds(category: Category, split: Split, holdout: float) -> None:
+def _require_train(category: Category, least: int) -> None:
+    if len(category.train) < least:
+        raise DataError(
+            f"train/good must hold at least {least} pictures" + (" for --validation synthetic" if least > 2 else ""),
+            f"{len(category.train)} in {category.folder.absolute()}",
+            "Add pictures of good parts",
+        )
+
+
+def _has_both_kinds(part: Iterable[Picture]) -> bool:
+    """Whether there is a good and a defective picture."""
+    return {picture.defect == GOOD for picture in part} == {True, False}
+
+
+def _require_both_kinds(
+    category: Category, validation: list[Picture], sealed_test: list[Picture], holdout: float
+) -> None:
     """DataError unless validation and sealed test each hold a good and a defective picture."""
-    kinds = [{picture.defect == GOOD for picture in part} for part in (split.validation, split.sealed_test)]
-    if any(len(kind) < 2 for kind in kinds):
+    if not (_has_both_kinds(validation) and _has_both_kinds(sealed_test)):
         num_good = sum(picture.defect == GOOD for picture in category.test)
         raise DataError(
             "Validation and sealed test each need a good and a defective picture, so test needs 2 of each",
             f"{num_good} good and {len(category.test) - num_good} defective in {category.folder.absolute()} "
             f"with --holdout {holdout:g}",
-            "Add labelled pictures to test/good and test/<defect>, or move --holdout towards 0.5",
+            "Add labelled pictures to test/good and test/<defect>, move --holdout towards 0.5, "
+            "or use --validation synthetic, which needs none",
         )
 
 

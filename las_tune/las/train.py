@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypedDict
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,28 +17,15 @@ from las_tune.las.head import Head, head_precision
 from las_tune.las.losses import focal_loss, normal_loss
 from las_tune.las.masks import grid_labels
 from las_tune.las.memory import peak_memory_mb, reset_peak_memory
-from las_tune.las.metrics import PixelTargets, auroc, average_precision, pixel_metrics
+from las_tune.las.scored import Scored, metrics_of, threshold_of
 from las_tune.las.scoring import picture_scores, score_features
 from las_tune.las.synthesis import synthesise
+from las_tune.objectives import objective_value, ranking
 from las_tune.spec import TrainSpec
 
 
 class TrainingDivergedError(RuntimeError):
     """The loss is no longer a finite number."""
-
-
-@dataclass(frozen=True)
-class Scored:
-    """Pictures to be scored.
-
-    features  of N pictures
-    labels    (N,) bool, 1 = defective
-    targets   the defective pixels; None where masks are missing
-    """
-
-    features: FeatureStore
-    labels: Tensor
-    targets: PixelTargets | None
 
 
 @dataclass(frozen=True)
@@ -48,13 +35,17 @@ class TrainData:
     features    of N defect-free pictures, and the pictures
     foreground  (N, 1, S, S) bool, 1 = part
     textures    (M, 3, S, S) uint8 RGB
+    calibration of good pictures that set the threshold
     validation  what the best epoch is chosen by
+    watched     what is scored beside it and never chosen by, by name
     """
 
     features: FeatureStore
     foreground: Tensor
     textures: Tensor
+    calibration: FeatureStore
     validation: Scored
+    watched: Mapping[str, Scored] = field(default_factory=dict)
 
     @property
     def pictures(self) -> Tensor:
@@ -62,28 +53,17 @@ class TrainData:
         return self.features.pictures
 
 
-class Metrics(TypedDict):
-    """Metrics of scored pictures; those of pixels are None where masks are missing."""
-
-    image_auroc: float
-    image_ap: float
-    pixel_auroc: float | None
-    pixel_aupro: float | None
-
-
 @dataclass(frozen=True)
 class EpochResult:
-    """What one epoch gave. Pixel metrics are None where masks are missing."""
+    """What one epoch gave."""
 
     epoch: int
     """Counts from 1."""
     loss: float
     loss_normal: float
     loss_las: float
-    image_auroc: float
-    image_ap: float
-    pixel_auroc: float | None
-    pixel_aupro: float | None
+    metrics: dict[str, float]
+    """On validation pictures, see metrics_of; of what is watched as well, as name/metric."""
     objective: float
     best_objective: float
     """The greatest objective so far: it never falls."""
@@ -95,9 +75,9 @@ class EpochResult:
     """Everything that a resume needs; valid until the next epoch is asked for."""
 
     def row(self) -> dict[str, float]:
-        """The numbers of the epoch; those that cannot be had are left out."""
-        values = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "state"}
-        return {name: value for name, value in values.items() if value is not None}
+        """The numbers of the epoch."""
+        own = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in ("metrics", "state")}
+        return own | self.metrics
 
     @property
     def is_best(self) -> bool:
@@ -126,7 +106,7 @@ class Training:
             self.optimisers.insert(0, torch.optim.Adam(self.head.adaptor.parameters(), spec.adaptor_lr, **settings))
         self.generator = torch.Generator(device).manual_seed(spec.seed)
         self.epoch = 0
-        self.best_objective = -math.inf
+        self.best_ranking: tuple[float, ...] = ()
         self.best_epoch = 0
 
     def state(self) -> dict[str, Any]:
@@ -136,7 +116,7 @@ class Training:
             "optimisers": [optimiser.state_dict() for optimiser in self.optimisers],
             "generator": self.generator.get_state(),
             "epoch": self.epoch,
-            "best_objective": self.best_objective,
+            "best_ranking": list(self.best_ranking),
             "best_epoch": self.best_epoch,
         }
 
@@ -147,7 +127,7 @@ class Training:
             optimiser.load_state_dict(optimiser_state)
         self.generator.set_state(state["generator"].cpu())
         self.epoch = state["epoch"]
-        self.best_objective = state["best_objective"]
+        self.best_ranking = tuple(state["best_ranking"])
         self.best_epoch = state["best_epoch"]
 
 
@@ -175,24 +155,27 @@ def train(
         with head_precision(spec.head_precision):
             loss_normal, loss_las = train_epoch(training, spec, backbone, data)
             heat = score_features(training.head, data.validation.features, spec.image_size)
+            normal = picture_scores(score_features(training.head, data.calibration, spec.image_size))
         training.epoch += 1
         if not math.isfinite(loss_normal + loss_las):
             raise TrainingDivergedError(f"loss is not finite in epoch {training.epoch}: {loss_normal} + {loss_las}")
         if not heat.isfinite().all():  # the last step of an epoch shows in no loss
             raise TrainingDivergedError(f"scores are not finite after epoch {training.epoch}")
-        metrics = metrics_of(heat, data.validation)
-        objective = objective_value(spec.objective, metrics)
-        if objective > training.best_objective:
-            training.best_objective, training.best_epoch = objective, training.epoch
+        threshold = threshold_of(normal.cpu().numpy(), spec.fpr)
+        metrics = metrics_of(heat, data.validation, threshold)
+        objective = objective_value(spec.resolved_objective, metrics)
+        rank = ranking({"objective": objective, **metrics})
+        if rank > training.best_ranking:
+            training.best_ranking, training.best_epoch = rank, training.epoch
         peak_mb = max(peak_mb, peak_memory_mb(device))
         yield EpochResult(
             epoch=training.epoch,
             loss=loss_normal + loss_las,
             loss_normal=loss_normal,
             loss_las=loss_las,
-            **metrics,
+            metrics=metrics | watch(training.head, spec, data.watched, threshold),
             objective=objective,
-            best_objective=training.best_objective,
+            best_objective=training.best_ranking[0],
             best_epoch=training.best_epoch,
             seconds=time.perf_counter() - started,
             peak_memory_mb=peak_mb,
@@ -227,24 +210,11 @@ def train_epoch(training: Training, spec: TrainSpec, backbone: Backbone, data: T
     return loss_normal, loss_las
 
 
-def metrics_of(heat: Tensor, scored: Scored) -> Metrics:
-    """Image AUROC and AP, pixel AUROC and AUPRO (None without masks) of heat maps (N, S, S)."""
-    scores = picture_scores(heat)
-    on_pixels = pixel_metrics(heat, scored.targets) if scored.targets else (None, None)
-    return {
-        "image_auroc": auroc(scores, scored.labels),
-        "image_ap": average_precision(scores, scored.labels),
-        "pixel_auroc": on_pixels[0],
-        "pixel_aupro": on_pixels[1],
-    }
-
-
-def objective_value(objective: str, metrics: Metrics) -> float:
-    """The number that is maximised: one metric, or combined, the mean of image AUROC and pixel AUPRO."""
-    if objective == "combined":
-        image, pixel = metrics["image_auroc"], metrics["pixel_aupro"]
-        assert image is not None and pixel is not None, "combined needs masks: the spec is resolved before"
-        return (image + pixel) / 2
-    value = metrics["pixel_aupro"] if objective == "pixel_aupro" else metrics["image_auroc"]
-    assert value is not None, f"{objective} needs masks: the spec is resolved before"
-    return value
+def watch(head: Head, spec: TrainSpec, watched: Mapping[str, Scored], threshold: float) -> dict[str, float]:
+    """Metrics and objective of what is watched, as name/metric."""
+    numbers: dict[str, float] = {}
+    for name, scored in watched.items():
+        metrics = metrics_of(score_features(head, scored.features, spec.image_size), scored, threshold)
+        metrics["objective"] = objective_value(spec.resolved_objective, metrics)
+        numbers |= {f"{name}/{metric}": value for metric, value in metrics.items()}
+    return numbers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import time
@@ -16,6 +17,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from las_tune.errors import UserError
+from las_tune.spec import known_hyperparameters
 from las_tune.tracking.provenance import without_password
 from las_tune.tracking.record import METRICS, TrialRecord
 
@@ -35,6 +37,8 @@ class Ledger:
         self.tracking_uri = tracking_uri
         self._tags = dict(tags)
         self._runs: dict[int, str] = {}
+        self._cost_unit = ("cpu_seconds", 1.0)
+        self._has_ended = False
         self.parent_run_id = ""
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # MLflow's own 7 are four silent minutes
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -59,8 +63,9 @@ class Ledger:
         server = self.tracking_uri.startswith(("http://", "https://"))  # a server has its own artifact store
         return str(self._client.create_experiment(name, None if server else str(artifact_root)))
 
-    def start_study(self, study: str, params: Mapping[str, Any]) -> None:
-        """Make the parent run."""
+    def start_study(self, study: str, params: Mapping[str, Any], cost_unit: tuple[str, float]) -> None:
+        """Make the parent run. cost_unit: name and number of what a second of a trial costs, as gpu_seconds and 1."""
+        self._cost_unit = cost_unit
         run = self._client.create_run(self.experiment_id, tags={**self._tags, "kind": "study"}, run_name=study)
         self.parent_run_id = run.info.run_id
         self._client.log_batch(self.parent_run_id, params=[Param(k, str(v)) for k, v in params.items()])
@@ -91,7 +96,11 @@ class Ledger:
         run_id = self._runs[trial.number]
         best = {f"best/{name}": trial.best[name] for name in METRICS if name in trial.best}
         if best:
-            self._log(run_id, {**best, "best/epoch": trial.best["epoch"], "total_seconds": trial.seconds})
+            best["best/epoch"] = trial.best["epoch"]
+        unit, each = self._cost_unit
+        spent = trial.seconds + trial.repeated_seconds
+        cost = {"total_seconds": spent, f"cost/{unit}": spent * each, f"cost/lost_{unit}": trial.lost_seconds * each}
+        self._log(run_id, best | cost)
         self.tag_run(run_id, {"status": trial.status} | ({"reason": trial.reason} if trial.reason else {}))
         self._client.set_terminated(run_id, "FAILED" if trial.status == "failed" else "FINISHED")
 
@@ -120,6 +129,16 @@ class Ledger:
             return {}
         return dict(version.tags)
 
+    def current_champion(self, model_name: str, demo: bool) -> dict[str, Any] | None:
+        """Hyperparameters of an earlier study's champion, for a rival; None without one, or where it is the baseline.
+
+        Demos and studies of real pictures are no rivals of each other.
+        """
+        tags = self.champion_tags(model_name)
+        if "hyperparameters" not in tags or tags.get("demo") != str(demo).lower():
+            return None
+        return known_hyperparameters(json.loads(tags["hyperparameters"]))
+
     def register(self, model_name: str, model_id: str, run_id: str, tags: Mapping[str, str], promote: bool) -> str:
         """Register a logged model as the next version, with alias champion if it is promoted. Returns its URI."""
         try:
@@ -136,7 +155,10 @@ class Ledger:
         return f"models:/{model_name}@champion"
 
     def end_study(self, status: str) -> None:
-        """End the parent run and every child that is still open: FINISHED, FAILED or KILLED."""
+        """End the parent run and every child that is still open: FINISHED, FAILED or KILLED. Only once."""
+        if self._has_ended:
+            return
+        self._has_ended = True
         for run_id in self._runs.values():
             if self._client.get_run(run_id).info.status == "RUNNING":
                 self.tag_run(run_id, {"status": "failed", "reason": "the study ended first"})

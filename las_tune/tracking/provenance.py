@@ -9,25 +9,30 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from las_tune import __version__
-from las_tune.spec import TrainSpec
+from las_tune.study_spec import StudySpec
 
 PACKAGES = ("torch", "torchvision", "ray", "optuna", "mlflow", "numpy", "scikit-learn")
 
 
-def provenance_tags(spec: TrainSpec, category: str, study: str, demo: bool) -> dict[str, str]:
-    """Tags that every run of a study carries."""
+def provenance_tags(spec: StudySpec) -> dict[str, str]:
+    """Tags that every run of a study carries; whatever was chosen by, or looked at, test pictures says so."""
     tags = {
-        "category": category,
-        "study": study,
-        "demo": str(demo).lower(),
-        "seed": str(spec.seed),
-        "backbone": spec.backbone,
-        "backbone_weights": spec.backbone_weights,
-        "objective": spec.objective,
+        "category": spec.category,
+        "study": spec.study,
+        "demo": str(spec.demo).lower(),
+        "seed": str(spec.train.seed),
+        "backbone": spec.train.backbone,
+        "backbone_weights": spec.train.backbone_weights,
+        "objective": spec.train.objective,
+        "validation": spec.validation,
+        "protocol": spec.protocol,
         "git_commit": git_commit(),
         "version.las_tune": __version__,
         "version.python": platform.python_version(),
     }
+    tags |= {"run": spec.run} if spec.run else {}
+    tags |= {"test-selected": "true"} if spec.is_test_selected else {}
+    tags |= {"test-watched": "true"} if spec.leakage_gap else {}
     for package in PACKAGES:
         try:
             tags[f"version.{package}"] = version(package)

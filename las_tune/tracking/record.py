@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from las_tune.objectives import ranking
+
 Status = Literal["running", "completed", "pruned", "failed"]
 BASELINE_NUMBER = 0
 
@@ -16,10 +18,16 @@ METRICS = (
     "image_ap",
     "pixel_auroc",
     "pixel_aupro",
+    "worst_defect",
+    "recall",
+    "f1",
+    "false_reject_rate",
     "objective",
 )
 """Numbers of an epoch, in the order in which they are shown."""
-ROW = ("epoch", *METRICS, "seconds", "peak_memory_mb")
+WATCHED = ("labelled", "sealed", "whole")
+"""Parts that may be scored beside the validation, never chosen by."""
+ROW = ("epoch", *METRICS, *(f"{part}/{name}" for part in WATCHED for name in METRICS), "seconds", "peak_memory_mb")
 """What a trial keeps of an epoch."""
 
 
@@ -36,6 +44,8 @@ class TrialRecord:
     """Rows by epoch, from 1; metrics that cannot be had (no masks) are left out."""
     seconds: float = 0.0
     """Time in its epochs."""
+    repeated_seconds: float = 0.0
+    """Time in epochs that had to be repeated after a fault."""
     finalist: str = ""
     """What was trained again with a new seed: baseline, current, or trial 7; empty in the search."""
     seed: int | None = None
@@ -55,13 +65,18 @@ class TrialRecord:
 
     @property
     def best(self) -> dict[str, float]:
-        """The row of the best epoch (the first, of equals); empty before the first epoch ends."""
-        return max(self.epochs, key=lambda row: row["objective"], default={})
+        """The row of the best epoch (see ranking; the first, of equals); empty before the first epoch ends."""
+        return max(self.epochs, key=ranking, default={})
 
     @property
     def best_objective(self) -> float | None:
         """The greatest objective so far."""
         return self.best.get("objective")
+
+    @property
+    def lost_seconds(self) -> float:
+        """Time that gave nothing: of epochs that were repeated, and of a trial that failed."""
+        return self.repeated_seconds + (self.seconds if self.status == "failed" else 0.0)
 
     def add_epoch(self, row: dict[str, float]) -> None:
         """Take the numbers of an epoch."""

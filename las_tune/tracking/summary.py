@@ -28,13 +28,23 @@ def describe_trial(trial: TrialRecord, test: dict[str, float] | None) -> dict[st
     }
 
 
-def describe_cost(trials: Sequence[TrialRecord], gain: float) -> dict[str, float | None]:
-    """Seconds in epochs, of all trials and of failed ones, and for each point (0.01 of the objective) gained."""
-    spent = sum(trial.seconds for trial in trials)
+def describe_cost(trials: Sequence[TrialRecord], gain: float, unit: str, each: float) -> dict[str, float | None]:
+    """What a study's trainings cost: seconds in epochs, device seconds, what was lost, and the price of a point.
+
+    Args:
+        trials: all of them, finalists included.
+        gain: of the objective on validation pictures, 0 where the baseline stays; a point is 0.01 of it.
+        unit: gpu_seconds or cpu_seconds.
+        each: devices of one trial.
+    """
+    spent = sum(trial.seconds + trial.repeated_seconds for trial in trials)
+    lost = sum(trial.lost_seconds for trial in trials)
     return {
         "trial_seconds": round(spent, 1),
-        "lost_seconds": round(sum(trial.seconds for trial in trials if trial.status == "failed"), 1),
-        "seconds_per_point": round(spent / (100 * gain), 1) if gain > 0 else None,
+        unit: round(spent * each, 1),
+        "lost_seconds": round(lost, 1),
+        f"lost_{unit}": round(lost * each, 1),
+        f"{unit}_per_point": round(spent * each / (100 * gain), 1) if gain > 0 else None,
     }
 
 

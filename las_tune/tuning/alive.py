@@ -22,8 +22,9 @@ from las_tune.errors import SpaceError, UserError
 from las_tune.las.backbone import Backbone, load_backbone
 from las_tune.las.features import FeatureStore, store_features
 from las_tune.las.masks import grid_labels, otsu_foreground
+from las_tune.las.scored import Scored
 from las_tune.las.synthesis import synthesise
-from las_tune.las.train import Scored, TrainData, Training, train_epoch
+from las_tune.las.train import TrainData, Training, train_epoch
 from las_tune.spec import TrainSpec
 from las_tune.tuning.knobs import Choice, Knob
 from las_tune.tuning.space import Space, holds
@@ -168,8 +169,8 @@ def _rendered(backbone: Backbone, num_pictures: int) -> TrainData:
     pictures = torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2).contiguous()
     textures = torch.from_numpy(coloured_noise(8, SIZE)).permute(0, 3, 1, 2).contiguous()
     features = FeatureStore(pictures, store_features(backbone, pictures), backbone)
-    labels = torch.zeros(num_pictures, dtype=torch.bool)
-    return TrainData(features, otsu_foreground(pictures), textures, Scored(features, labels, None))
+    defects = torch.zeros(num_pictures, dtype=torch.int64)
+    return TrainData(features, otsu_foreground(pictures), textures, features, Scored(features, defects, None))
 
 
 def _observe(spec: TrainSpec, backbone: Backbone, data: TrainData) -> Seen:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import ray
 
 from las_tune.errors import UserError
-from las_tune.spec import StudySpec
+from las_tune.study_spec import StudySpec
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,11 @@ class Resources:
     cpus: float
     gpus: float
     max_concurrent: int
+
+    @property
+    def cost_unit(self) -> tuple[str, float]:
+        """What a second of a trial costs: GPU seconds where it has one, else CPU seconds, and how many."""
+        return ("gpu_seconds", self.gpus) if self.gpus else ("cpu_seconds", self.cpus)
 
     @property
     def num_threads(self) -> int:

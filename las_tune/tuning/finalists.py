@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,14 +11,17 @@ import numpy as np
 from las_tune.errors import UserError
 from las_tune.las.backbone import Backbone
 from las_tune.las.metrics import aupro_by_picture
+from las_tune.las.scored import threshold_of
 from las_tune.las.scoring import picture_scores, score_features
-from las_tune.las.train import Scored
-from las_tune.spec import TrainSpec, tunable_names
+from las_tune.las.train import TrainData
+from las_tune.objectives import Objective, ranking
 from las_tune.tracking.record import TrialRecord
 from las_tune.tuning.evaluate import Trained
-from las_tune.tuning.promote import Decision, Interval, Objective, Scores, decide
+from las_tune.tuning.promote import Decision, Interval, Scores, decide
 
 BASELINE, CURRENT = "baseline", "current"
+BEST_OF = "best of "
+"""Starts the name of another category's best trial, which is trained here as well, to compare, and is no finalist."""
 MAX_SEED = 2**31
 """TrainSpec takes seeds below this."""
 
@@ -27,14 +30,16 @@ MAX_SEED = 2**31
 class Job:
     """One training of a finalist with a seed of its own."""
 
+    number: int
+    """Of its trial in the ledger."""
     name: str
-    """baseline, current, or the trial that it repeats."""
+    """baseline, current, the trial that it repeats, or the best of another category."""
     params: dict[str, Any]
     seed: int
 
-    def record(self, number: int) -> TrialRecord:
+    def record(self) -> TrialRecord:
         """Its trial in the ledger."""
-        return TrialRecord(number, dict(self.params), finalist=self.name, seed=self.seed)
+        return TrialRecord(self.number, dict(self.params), finalist=self.name, seed=self.seed)
 
 
 def require_any(trials: Sequence[TrialRecord]) -> None:
@@ -47,21 +52,17 @@ def require_any(trials: Sequence[TrialRecord]) -> None:
 def pick_finalists(trials: Sequence[TrialRecord], number: int) -> list[TrialRecord]:
     """The best trials but the baseline, best first; pruned ones count with what they reached."""
     candidates = [trial for trial in trials if trial.status != "failed" and trial.epochs and not trial.is_baseline]
-    return sorted(candidates, key=lambda trial: (-trial.best["objective"], trial.number))[:number]
+    candidates.sort(key=lambda trial: trial.number)
+    return sorted(candidates, key=lambda trial: ranking(trial.best), reverse=True)[:number]
 
 
 def make_jobs(
-    finalists: Sequence[TrialRecord],
-    baseline: Mapping[str, Any],
-    current: Mapping[str, Any] | None,
-    first_seed: int,
-    num_seeds: int,
+    everyone: Mapping[str, Mapping[str, Any]], first_number: int, first_seed: int, num_seeds: int
 ) -> list[Job]:
-    """Everyone with every seed, seed by seed. baseline, current: hyperparameters."""
-    everyone = {BASELINE: baseline} | ({CURRENT: current} if current is not None else {})
-    everyone |= {f"trial {trial.number}": trial.params for trial in finalists}
+    """Everyone (hyperparameters by name) with every seed, seed by seed, as trials from first_number on."""
     seeds = [(first_seed + index) % MAX_SEED for index in range(num_seeds)]
-    return [Job(name, dict(params), seed) for seed in seeds for name, params in everyone.items()]
+    drawn = [(name, params, seed) for seed in seeds for name, params in everyone.items()]
+    return [Job(first_number + i, name, dict(params), seed) for i, (name, params, seed) in enumerate(drawn)]
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Finalist:
     @property
     def shipped(self) -> int:
         """Index of the seed whose head is handed over: the best on validation pictures."""
-        return max(range(len(self.records)), key=lambda index: self.records[index].best["objective"])
+        return max(range(len(self.records)), key=lambda index: ranking(self.records[index].best))
 
     @property
     def mean_objective(self) -> float:
@@ -83,12 +84,25 @@ class Finalist:
         return float(np.mean([record.best["objective"] for record in self.records]))
 
 
-def known_hyperparameters(params: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Those of an earlier study's champion that this version still has; None where it is the baseline or unknown."""
-    if params is None:
-        return None
-    known = {name: value for name, value in params.items() if name in tunable_names()}
-    return None if TrainSpec().replace(**known).hyperparameters() == TrainSpec().hyperparameters() else known
+def collect_finalists(
+    records: Sequence[TrialRecord], load_head: Callable[[int], Trained | None]
+) -> dict[str, Finalist]:
+    """Those that were trained again, by name; left out are those that failed in every seed.
+
+    load_head: the head of a trial by its number; None where it left none.
+    Raises UserError without the baseline: nothing can be compared.
+    """
+    finalists: dict[str, Finalist] = {}
+    for record in records:
+        head = load_head(record.number) if record.status == "completed" else None
+        if head is not None:
+            one = finalists.setdefault(record.finalist, Finalist(record.finalist, [], []))
+            one.records.append(record)
+            one.heads.append(head)
+    if BASELINE not in finalists:
+        reasons = sorted({record.reason for record in records if record.finalist == BASELINE})
+        raise UserError("The baseline must train with one of the new seeds", "; ".join(reasons), "see the log")
+    return finalists
 
 
 def decide_champion(scores: Mapping[str, Scores], objective: Objective, has_current: bool) -> Decision:
@@ -110,13 +124,16 @@ def decide_champion(scores: Mapping[str, Scores], objective: Objective, has_curr
     return Decision(CURRENT if has_current else BASELINE, best, False, nothing, None, (), f"kept the {kept}: {why}")
 
 
-def score_heads(backbone: Backbone, scored: Scored, heads: Sequence[Trained]) -> Scores:
-    """The heads of one finalist on the same pictures."""
+def score_heads(backbone: Backbone, data: TrainData, heads: Sequence[Trained], fpr: float) -> Scores:
+    """The heads of one finalist on the validation pictures."""
+    scored, targets = data.validation, data.validation.targets
     size = scored.features.pictures.shape[-1]
-    heats = [score_features(head.load(backbone, scored.labels.device), scored.features, size) for head in heads]
-    targets = scored.targets
+    loaded = [head.load(backbone, scored.defects.device) for head in heads]
+    heats = [score_features(head, scored.features, size) for head in loaded]
+    normals = [picture_scores(score_features(head, data.calibration, size)) for head in loaded]
     return Scores(
-        scored.labels.cpu().numpy(),
+        scored.defects.cpu().numpy(),
         np.stack([picture_scores(heat).cpu().double().numpy() for heat in heats]),
         np.stack([aupro_by_picture(heat, targets).cpu().numpy() for heat in heats]) if targets is not None else None,
+        np.array([threshold_of(normal.cpu().numpy(), fpr) for normal in normals]),
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 FILE = "test_openings.jsonl"
 
 
-def count_opening(results: Path, category: str, digest: str, study: str) -> int:
+def count_opening(results: Path, category: str, digest: str, study: str, is_whole_test: bool = False) -> int:
     """Write an opening down and return how many there were of this sealed test, this one included.
 
     Args:
@@ -17,10 +17,13 @@ def count_opening(results: Path, category: str, digest: str, study: str) -> int:
         category: name of the category.
         digest: of the sealed test's pictures, as in splits.json.
         study: who opens it.
+        is_whole_test: whether all test pictures are looked at, and with them every sealed test of this category.
     """
     line = {"category": category, "digest": digest, "study": study, "time": f"{datetime.now():%Y-%m-%d %H:%M:%S}"}
+    line |= {"whole_test": "true"} if is_whole_test else {}
     with (results / FILE).open("a+", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
         file.seek(0)
         opened = [json.loads(text) for text in file]
-    return sum((one["category"], one["digest"]) == (category, digest) for one in opened)
+    opened = [one for one in opened if one["category"] == category]
+    return sum(is_whole_test or one["digest"] == digest or "whole_test" in one for one in opened)

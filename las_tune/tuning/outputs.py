@@ -12,7 +12,7 @@ from las_tune.spec import TrainSpec
 from las_tune.tracking.figures import plot_roc_curve, plot_training_curves
 from las_tune.tracking.record import TrialRecord
 from las_tune.tuning.evaluate import Evaluation, Trained
-from las_tune.tuning.prepare import Array
+from las_tune.tuning.pictures import Array
 
 
 def require_new(folder: Path) -> None:

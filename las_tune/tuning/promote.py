@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Objective = Literal["image_auroc", "pixel_aupro", "combined"]
+from las_tune.objectives import Objective, broken_by, objective_value, ranking
+
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
 
@@ -19,32 +20,64 @@ Counts = NDArray[np.int64]
 class Scores:
     """The heads of one finalist, one a seed, on the same validation pictures.
 
-    labels       (N,) bool, 1 = defective, both kinds present
+    defects      (N,) int, 0 = good, k = the k-th kind of defect; both good and defective present
     image        (R, N) float, score of every picture by the head of every seed
     per_picture  (R, N) float or None without masks; only defective pictures count. Any number whose mean over the
                  defective pictures is the AUPRO: the sum of the areas of a picture's regions, times defective
                  pictures / regions. The false positive rate stays that of all pictures when they are resampled;
                  this approximates the AUPRO of a resample, and is exact on the pictures themselves.
+    thresholds   (R,) float or None: score above which each seed's head rejects. They stay in a resample: what the
+                 few calibration pictures leave open shows in the differences between seeds only
     """
 
-    labels: NDArray[np.bool_]
+    defects: NDArray[Any]
     image: Floats
     per_picture: Floats | None = None
+    thresholds: Floats | None = None
 
     def __post_init__(self) -> None:
         assert self.labels.any() and not self.labels.all(), "both good and defective pictures"
         assert self.image.shape[1:] == self.labels.shape
         assert self.per_picture is None or self.per_picture.shape == self.image.shape
 
+    @property
+    def labels(self) -> NDArray[np.bool_]:
+        """(N,) bool, 1 = defective."""
+        return np.asarray(self.defects) > 0
+
     def objective(self, counts: Counts, seed: int, objective: Objective) -> Floats:
         """The objective (B,) of one seed's head where picture n occurs counts[b, n] times; counts (B, N) int."""
-        values = []
-        if objective != "pixel_aupro":
-            values.append(auroc_of_counts(self.image[seed], self.labels, counts))
-        if objective != "image_auroc":
+        if objective == "combined":
+            image, pixel = (self.objective(counts, seed, one) for one in ("image_auroc", "pixel_aupro"))
+            return np.asarray((image + pixel) / 2, np.float64)
+        image, labels = self.image[seed], self.labels
+        if objective == "image_auroc":
+            return auroc_of_counts(image, labels, counts)
+        if objective == "worst_defect":  # a kind that does not occur in a resample tells nothing in it
+            kinds = [~labels | (self.defects == kind) for kind in np.unique(self.defects[labels])]
+            by_kind = [auroc_of_counts(image[kept], labels[kept], counts[:, kept]) for kept in kinds]
+            return np.asarray(np.fmin.reduce(by_kind), np.float64)
+        if objective == "recall_at_fpr":
+            assert self.thresholds is not None
+            values = (image > self.thresholds[seed]).astype(np.float64)
+        else:
             assert self.per_picture is not None, f"{objective} needs masks: the spec is resolved before"
-            values.append(weighted_mean(self.per_picture[seed, self.labels], counts[:, self.labels]))
-        return np.asarray(np.mean(values, axis=0), np.float64)
+            values = self.per_picture[seed]
+        return weighted_mean(values[labels], counts[:, labels])
+
+    def means(self, objective: Objective) -> dict[str, float]:
+        """The objective and its tie breaks on the pictures as they are, means over seeds."""
+        whole = np.ones((1, len(self.defects)), np.int64)
+        metrics = {
+            "image_auroc": self.by_seed(whole, "image_auroc"),
+            "worst_defect": self.by_seed(whole, "worst_defect"),
+        }
+        if self.per_picture is not None:
+            metrics["pixel_aupro"] = self.by_seed(whole, "pixel_aupro")
+        if self.thresholds is not None:
+            metrics["recall"] = self.by_seed(whole, "recall_at_fpr")
+        means = {name: float(values.mean()) for name, values in metrics.items()}
+        return {"objective": objective_value(objective, means)} | means
 
     def by_seed(self, counts: Counts, objective: Objective) -> Floats:
         """The objective (R, B) of every seed's head."""
@@ -54,12 +87,13 @@ class Scores:
 def auroc_of_counts(scores: Floats, labels: NDArray[np.bool_], counts: Counts) -> Floats:
     """AUROC (B,) of multisets of pictures: the share of pairs (defective, good) in the right order, ties count half.
 
-    scores (N,) float; labels (N,) bool; counts (B, N) int, both kinds present in every row.
+    scores (N,) float; labels (N,) bool; counts (B, N) int; NaN for a row without both kinds.
     """
     defective, good = scores[labels, None], scores[None, ~labels]
     wins = (defective > good) + 0.5 * (defective == good)
     won = ((counts[:, labels] @ wins) * counts[:, ~labels]).sum(1)
-    return np.asarray(won / (counts[:, labels].sum(1) * counts[:, ~labels].sum(1)), np.float64)
+    pairs = (counts[:, labels].sum(1) * counts[:, ~labels].sum(1)).astype(np.float64)
+    return np.asarray(np.divide(won, pairs, out=np.full_like(pairs, np.nan), where=pairs > 0), np.float64)
 
 
 def weighted_mean(values: Floats, counts: Counts) -> Floats:
@@ -91,7 +125,7 @@ def paired_bootstrap(
     differ in part because each errs on pictures of its own; the resample of pictures holds that part: it is taken off.
     Without two seeds and two pictures of each class nothing is known of the noise: the interval is infinite.
     """
-    assert np.array_equal(a.labels, b.labels), "the same pictures in the same order"
+    assert np.array_equal(a.defects, b.defects), "the same pictures in the same order"
     labels = a.labels
     whole = np.ones((1, len(labels)), np.int64)
     on_whole = [scores.by_seed(whole, objective)[:, 0] for scores in (a, b)]
@@ -137,11 +171,12 @@ class Decision:
     """Who becomes the champion, and why.
 
     champion           what the alias champion belongs to: a finalist's name, "baseline", or "current" (unchanged)
-    best               the finalist of the greatest mean objective over seeds; the earlier one of equals
+    best               the finalist of the greatest mean objective over seeds; of equals by the tie breaks
     promoted           whether best became the champion
     gain               of best over the baseline
     gain_over_current  of best over the champion of an earlier study
     tied               the other finalists whose difference from best lies within the noise
+    tie_break          the metric by which best is ahead of one with the very same mean objective; else empty
     reason             one sentence, for a tag
     """
 
@@ -152,6 +187,7 @@ class Decision:
     gain_over_current: Interval | None
     tied: tuple[str, ...]
     reason: str
+    tie_break: str = ""
 
 
 def decide(
@@ -168,8 +204,9 @@ def decide(
     (Bonferroni): all K hold at once in 95% of studies, whichever is picked. A current champion must be beaten as well.
     """
     assert finalists and not {"baseline", "current"} & set(finalists)
-    whole = np.ones((1, len(baseline.labels)), np.int64)
-    best = max(finalists, key=lambda name: finalists[name].by_seed(whole, objective).mean())
+    means = {name: scores.means(objective) for name, scores in finalists.items()}
+    best, *others = sorted(means, key=lambda name: ranking(means[name]), reverse=True)
+    tie_break = broken_by(means[best], means[others[0]]) if others else ""
 
     def gain_over(other: Scores) -> Interval:
         return paired_bootstrap(finalists[best], other, objective, draws, seed, level=1 - 0.05 / len(finalists))
@@ -180,7 +217,7 @@ def decide(
     tied = tuple(name for name, interval in behind.items() if interval.low <= 0)
     promoted = gain.low > 0 and (over_current is None or over_current.low > 0)
     champion = best if promoted else "baseline" if over_current is None else "current"
-    return Decision(champion, best, promoted, gain, over_current, tied, _reason(best, gain, over_current))
+    return Decision(champion, best, promoted, gain, over_current, tied, _reason(best, gain, over_current), tie_break)
 
 
 def _reason(best: str, gain: Interval, over_current: Interval | None) -> str:

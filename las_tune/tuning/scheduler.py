@@ -8,7 +8,7 @@ from typing import Any
 
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
-from las_tune.spec import StudySpec
+from las_tune.study_spec import StudySpec
 from las_tune.tuning.search import StudySearch
 
 REDUCTION_FACTOR = 3

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from las_tune.objectives import NEED_MASKS, Objective, objective_value
 from las_tune.tuning.evaluate import MEMORY_BANK, Evaluation
 from las_tune.tuning.finalists import Finalist
-from las_tune.tuning.prepare import Array
-from las_tune.tuning.promote import Interval, Objective, Scores, paired_bootstrap
+from las_tune.tuning.pictures import Array
+from las_tune.tuning.promote import Interval, Scores, paired_bootstrap
 
 GAINS: tuple[Objective, ...] = ("image_auroc", "pixel_aupro")
-"""Metrics whose gain has an interval."""
+"""What has an interval of its gain, beside the study's objective."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,8 @@ class SealedReport:
     """The sealed test of a study.
 
     means    metrics of baseline and champion, each the mean over seeds, and of the memory bank
-    gains    of the champion over the baseline, with the interval of pictures and seeds; none where they are one
+    gains    of the champion over the baseline in objectives, with the interval of pictures and seeds; none where
+             they are one
     shipped  the evaluation of the head that is handed over, by role
     """
 
@@ -30,24 +32,30 @@ class SealedReport:
     shipped: dict[str, Evaluation]
 
     @classmethod
-    def of(cls, roles: Mapping[str, Finalist], evaluations: Mapping[str, Evaluation], labels: Array) -> SealedReport:
-        """From the evaluations of every head (role/index) and of the memory bank."""
+    def of(
+        cls,
+        roles: Mapping[str, Finalist],
+        evaluations: Mapping[str, Evaluation],
+        defects: Array,
+        objective: Objective,
+    ) -> SealedReport:
+        """From the evaluations of every head (role/index) and of the memory bank; defects (N,) as in Labelled."""
         by_role = {role: [evaluations[f"{role}/{i}"] for i in range(len(one.heads))] for role, one in roles.items()}
         means = {role: _mean(several) for role, several in by_role.items()}
         means[MEMORY_BANK] = evaluations[MEMORY_BANK].metrics
         gains: dict[str, Interval] = {}
         if roles["champion"] is not roles["baseline"]:
-            scores = {role: _scores(several, labels) for role, several in by_role.items()}
+            scores = {role: _scores(several, defects) for role, several in by_role.items()}
             gains = {
                 name: paired_bootstrap(scores["champion"], scores["baseline"], name)
-                for name in GAINS
-                if name in means["champion"]
+                for name in dict.fromkeys((*GAINS, objective))
+                if name not in NEED_MASKS or scores["champion"].per_picture is not None
             }
         return cls(means, gains, {role: by_role[role][one.shipped] for role, one in roles.items()})
 
     def bank_against_champion(self, objective: Objective) -> dict[str, float | bool]:
         """The objective of the memory bank and of the champion on the sealed test, and whether the bank wins."""
-        bank, champion = (objective_in(self.means[role], objective) for role in (MEMORY_BANK, "champion"))
+        bank, champion = (objective_value(objective, self.means[role]) for role in (MEMORY_BANK, "champion"))
         return {"memory_bank": bank, "champion": champion, "memory_bank_wins": bank > champion}
 
     def metrics(self) -> dict[str, float]:
@@ -55,17 +63,12 @@ class SealedReport:
         return {f"{role}/test_{name}": value for role, mean in self.means.items() for name, value in mean.items()}
 
 
-def objective_in(metrics: Mapping[str, float], objective: Objective) -> float:
-    """The objective, from the metrics that it is made of."""
-    names = ("image_auroc", "pixel_aupro") if objective == "combined" else (objective,)
-    return float(np.mean([metrics[name] for name in names]))
-
-
 def _mean(several: list[Evaluation]) -> dict[str, float]:
     return {name: float(np.mean([one.metrics[name] for one in several])) for name in several[0].metrics}
 
 
-def _scores(several: list[Evaluation], labels: Array) -> Scores:
+def _scores(several: list[Evaluation], defects: Array) -> Scores:
     image = np.stack([one.scores for one in several]).astype(np.float64)
     per_picture = [one.per_picture for one in several if one.per_picture is not None]
-    return Scores(labels, image, np.stack(per_picture) if per_picture else None)
+    thresholds = np.array([one.threshold for one in several])
+    return Scores(defects, image, np.stack(per_picture) if per_picture else None, thresholds)

@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
-from las_tune.spec import StudySpec
+from las_tune.study_spec import StudySpec
 from las_tune.tuning.grid import grid_points
 from las_tune.tuning.knobs import Choice, Knob
 from las_tune.tuning.space import Space, holds
@@ -48,6 +48,8 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # ray ships no types for
         sampler: BaseSampler,
         storage: Path,
         patience: int | None = None,
+        points: Sequence[dict[str, Any]] = (),
+        num_trials: int | None = None,
     ) -> None:
         """Args:
         space: what is searched.
@@ -56,10 +58,13 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # ray ships no types for
         sampler: what proposes trials.
         storage: file of Optuna's journal.
         patience: trials in a row, as they end, without a gain beyond SEED_NOISE, after which none is proposed.
+        points: hyperparameters to try right after the baseline.
+        num_trials: how many are proposed in all; None: as many as are asked for.
         """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._num_epochs = num_epochs
         self._patience = patience
+        self._num_trials = num_trials
         self._last_gain = -math.inf  # small gains are measured from here, so they add up
         self._trials_since_gain = 0
         super().__init__(
@@ -71,14 +76,15 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # ray ships no types for
             sampler=sampler,
             study_name=study,
             storage=JournalStorage(JournalFileBackend(str(storage))),
-            points_to_evaluate=[space.baseline],
+            points_to_evaluate=[space.baseline, *points],
         )
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The hyperparameters of a new trial, or that the search is over."""
         asked = sum(trial.state != TrialState.WAITING for trial in self._ot_study.get_trials(deepcopy=False))
         grid_is_done = isinstance(self._sampler, GridSampler) and asked >= len(self._sampler.points)
-        if grid_is_done or (self._patience is not None and self._trials_since_gain >= self._patience):
+        is_full = self._num_trials is not None and asked >= self._num_trials
+        if grid_is_done or is_full or (self._patience is not None and self._trials_since_gain >= self._patience):
             return str(Searcher.FINISHED)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Define-by-run function")  # that a sampler thinks for long is no mistake
@@ -194,13 +200,19 @@ def make_sampler(name: str, space: Space, *, trials: int, seed: int) -> BaseSamp
     return sampler
 
 
-def make_search(spec: StudySpec, space: Space) -> StudySearch:
-    """The search that the flags describe."""
+def make_search(spec: StudySpec, space: Space, points: Sequence[dict[str, Any]] = ()) -> StudySearch:
+    """The search that the flags describe; points are tried right after the baseline.
+
+    A search that starts from other studies' points draws others than these did: with their seed it would repeat them.
+    """
+    seed = spec.train.seed + len(points)
     return StudySearch(
         space,
         study=spec.study,
         num_epochs=spec.train.epochs,
-        sampler=make_sampler(spec.sampler, space, trials=spec.trials, seed=spec.train.seed),
+        sampler=make_sampler(spec.sampler, space, trials=spec.trials, seed=seed),
         storage=spec.folder / "optuna.journal",
         patience=spec.patience,
+        points=points,
+        num_trials=spec.trials,
     )

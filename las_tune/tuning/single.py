@@ -13,14 +13,15 @@ from las_tune.las.backbone import load_backbone
 from las_tune.las.checkpoint import CHECKPOINT_NAME, save_checkpoint
 from las_tune.las.memory import keep_freed_memory
 from las_tune.las.train import TrainingDivergedError, pick_device, train
-from las_tune.spec import StudySpec
+from las_tune.study_spec import StudySpec
 from las_tune.tracking.record import ROW, Listener, TrialRecord
 from las_tune.tracking.summary import write_json
 from las_tune.tracking.training_log import TrainingLog
 from las_tune.tuning.evaluate import MEMORY_BANK, Evaluation, Trained, evaluate
 from las_tune.tuning.openings import count_opening
 from las_tune.tuning.outputs import make_folder, require_new, write_outputs
-from las_tune.tuning.prepare import Progress, load_pictures, resolve_objective, share, store_limit_bytes
+from las_tune.tuning.pictures import Progress, load_pictures, resolve_objective
+from las_tune.tuning.prepare import share, store_limit_bytes
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,8 @@ class SingleResult:
 def run_single(spec: StudySpec, listeners: Sequence[Listener], progress: Progress) -> SingleResult:
     """Train once, open the sealed test, write the four outputs and splits.json into the study's folder."""
     require_new(spec.folder)
-    pictures = load_pictures(
-        spec.data_root, spec.category, spec.textures, spec.train, spec.skip_broken, progress, spec.holdout
-    )
-    train_spec = resolve_objective(spec.train, pictures.validation.masks is not None)
+    pictures = load_pictures(spec, progress)
+    train_spec = resolve_objective(spec.train, pictures)
     device = pick_device(train_spec.device)
     backbone = load_backbone(train_spec.backbone, train_spec.backbone_weights).to(device)
     make_folder(spec.folder)
@@ -51,7 +50,7 @@ def run_single(spec: StudySpec, listeners: Sequence[Listener], progress: Progres
     listeners = [*listeners, log]
     keep_freed_memory()
     shared, stored = share(
-        backbone, pictures.fit, pictures.validation, pictures.textures, train_spec.store_dtype,
+        backbone, pictures.trials, train_spec.store_dtype,
         store_limit_bytes(spec.store_limit_gb, psutil.virtual_memory().available), progress,
     )  # fmt: skip
     progress(stored, 1, 1)
@@ -80,7 +79,7 @@ def run_single(spec: StudySpec, listeners: Sequence[Listener], progress: Progres
 
     trained = {"champion": Trained(best, train_spec.hidden_width, train_spec.use_adaptor)}
     openings = count_opening(spec.results, spec.category, pictures.split.as_dict()["digest"], spec.study)
-    evaluations = evaluate(backbone, data, trained, pictures.sealed_test, pictures.threshold_pictures)
+    evaluations = evaluate(backbone, data, trained, pictures.sealed_test, train_spec.fpr)
     champion = {"champion": evaluations["champion"]}
     files = write_outputs(
         spec.folder, spec.category, train_spec, backbone, {"champion": trial}, trained, champion,

@@ -29,10 +29,12 @@ from las_tune.data.demo_part import Surfaces, coloured_noise, render_picture
 from las_tune.las.backbone import Backbone, load_backbone
 from las_tune.las.features import FeatureStore
 from las_tune.las.memory import keep_freed_memory
-from las_tune.las.scoring import score_features
-from las_tune.las.train import TrainData, Training, metrics_of, pick_device, train, train_epoch
+from las_tune.las.scored import metrics_of, threshold_of
+from las_tune.las.scoring import picture_scores, score_features
+from las_tune.las.train import TrainData, Training, pick_device, train, train_epoch
 from las_tune.spec import TrainSpec
-from las_tune.tuning.prepare import Labelled, share
+from las_tune.tuning.pictures import Labelled, TrialPictures
+from las_tune.tuning.prepare import share
 from tests.benchmarks.plain import PlainTraining
 
 NUM_TEXTURES = 40
@@ -59,7 +61,7 @@ def render(num_fit: int, num_test: int, size: int) -> Pictures:
     masks = np.stack([np.zeros((size, size), bool) if mask is None else mask > 0 for _, mask in drawn[num_fit:]])
     labels = masks.any((1, 2))
     textures = coloured_noise(NUM_TEXTURES, size).transpose(0, 3, 1, 2)
-    return Pictures(pictures[:num_fit], textures.copy(), Labelled(pictures[num_fit:], labels, masks))
+    return Pictures(pictures[:num_fit], textures.copy(), Labelled(pictures[num_fit:], labels.astype(np.int64), masks))
 
 
 def seconds_of(work: Callable[[], object], device: torch.device) -> float:
@@ -99,15 +101,17 @@ def peak_memory_mb(device: torch.device) -> float:
 
 
 def validate(training: Training, spec: TrainSpec, data: TrainData) -> None:
-    """Score the validation pictures; AUROC, AP and AUPRO."""
-    metrics_of(score_features(training.head, data.validation.features, spec.image_size), data.validation)
+    """Score the validation pictures; all metrics."""
+    normal = picture_scores(score_features(training.head, data.calibration, spec.image_size))
+    heat = score_features(training.head, data.validation.features, spec.image_size)
+    metrics_of(heat, data.validation, threshold_of(normal.cpu().numpy(), spec.fpr))
 
 
 def first(data: TrainData, number: int) -> TrainData:
     """The same with few pictures, repeated where there are not enough."""
     index = torch.arange(number, device=data.pictures.device) % len(data.pictures)
     features = FeatureStore(data.pictures[index], data.features.take(index), data.features.backbone)
-    return TrainData(features, data.foreground[index], data.textures, data.validation)
+    return TrainData(features, data.foreground[index], data.textures, data.calibration, data.validation)
 
 
 def epoch_flops(spec: TrainSpec, backbone: Backbone, data: TrainData) -> tuple[float, float]:
@@ -159,7 +163,9 @@ def main(
     )  # fmt: skip
     pictures = render(num_fit, num_test, image_size)
     network = load_backbone(backbone, "random").to(on)
-    data = share(network, pictures.fit, pictures.test, pictures.textures)[0].to_device(network)
+    calibration = pictures.fit[: max(1, num_fit // 10)]
+    seen = TrialPictures(pictures.fit, calibration, pictures.test, pictures.textures)
+    data = share(network, seen)[0].to_device(network)
     rate = matrix_rate(on)
     train_flops, validation_flops = epoch_flops(spec, network, data)
 

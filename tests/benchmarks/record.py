@@ -17,14 +17,15 @@ from typing import Any
 import cyclopts
 
 from las_tune.las.backbone import load_backbone
-from las_tune.spec import StudySpec, TrainSpec
+from las_tune.spec import TrainSpec
+from las_tune.study_spec import StudySpec
 from las_tune.tracking.record import TrialRecord
 from las_tune.tuning.cluster import ray_cluster, resources_of
-from las_tune.tuning.prepare import load_pictures
+from las_tune.tuning.pictures import load_pictures
 from las_tune.tuning.remote import prepare_remotely
 from las_tune.tuning.space import load_space
 from las_tune.tuning.trainable import SharedStudy, run_trial
-from las_tune.tuning.tuner import run_trials
+from las_tune.tuning.tuner import TunedStudy, run_trials
 
 FILE = Path(__file__).with_name("recorded_trials.json")
 
@@ -80,14 +81,14 @@ def main(
             results=Path(folder), trials=trials, sampler="random", scheduler="none", cpus_per_trial=1, train=train,
         )  # fmt: skip
         spec.folder.mkdir()
-        pictures = load_pictures(spec.data_root, category, spec.textures, train)
+        pictures = load_pictures(spec)
         about = {"category": category, "space": space, "epochs": epochs, "image_size": image_size}
         with ray_cluster(None):
             resources = resources_of(spec)
             backbone = load_backbone(train.backbone, train.backbone_weights)
-            shared, _ = prepare_remotely(spec, backbone, pictures, resources)
+            shared, _ = prepare_remotely(spec, backbone, pictures.trials, resources)
             recorder = Recorder(file, about)
-            run_trials(spec, load_space(space), shared, resources, [recorder], seeded_trial)
+            run_trials([TunedStudy(spec, load_space(space), shared, [recorder])], resources, seeded_trial)
 
 
 if __name__ == "__main__":

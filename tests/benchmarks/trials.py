@@ -25,7 +25,8 @@ from rich.console import Console
 from rich.table import Table
 
 from las_tune.data.demo import CATEGORY, render_demo
-from las_tune.spec import StudySpec, TrainSpec
+from las_tune.spec import TrainSpec
+from las_tune.study_spec import StudySpec
 from las_tune.tracking.record import TrialRecord
 from las_tune.tuning import study, tuner
 from las_tune.tuning.trainable import SharedStudy, run_trial
@@ -95,7 +96,7 @@ def main(
         timed = functools.partial(timed_trial, stamps=stamps)
         study.run_trials = functools.partial(tuner.run_trials, trial_function=timed)
         started = time.perf_counter()
-        study.run_study(spec, [listener], lambda what, done, total: None)
+        study.run_studies([spec], lambda _: [listener], lambda what, done, total: None)
         wall_s = time.perf_counter() - started
         workers, second_s = first_steps(stamps)
     training_s = sum(trial.seconds for trial in listener.trials.values())

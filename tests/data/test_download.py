@@ -16,7 +16,7 @@ from las_tune.data.download import download_mpdd, fetch_dtd, fetch_mpdd
 from las_tune.data.pictures import Progress
 from las_tune.data.textures import list_textures
 from las_tune.errors import UserError
-from las_tune.spec import MPDD_CATEGORIES
+from las_tune.study_spec import MPDD_CATEGORIES
 
 from .conftest import save_picture
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -105,7 +106,8 @@ def test_too_few_test_pictures(test: dict[str, int]) -> None:
     assert str(error.value) == (
         "Validation and sealed test each need a good and a defective picture, so test needs 2 of each, got "
         f"{test.get('good', 0)} good and {test.get('rust', 0)} defective in /data/part with --holdout 0.5. "
-        "Add labelled pictures to test/good and test/<defect>, or move --holdout towards 0.5."
+        "Add labelled pictures to test/good and test/<defect>, move --holdout towards 0.5, "
+        "or use --validation synthetic, which needs none."
     )
 
 
@@ -121,3 +123,87 @@ def test_holdout_out_of_range(holdout: float) -> None:
     assert str(error.value) == (
         f"--holdout must lie between 0 and 1, both excluded, got {holdout}. The usual value is 0.5."
     )
+
+
+# --- a synthetic validation ---
+
+
+def keys(pictures: Iterable[Picture]) -> set[str]:
+    return {picture.key for picture in pictures}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_beside_labelled_pictures_the_sealed_test_stays_the_same(seed: int) -> None:
+    category = made_up(40, good=11, bent=7, rust=5)
+    usual, synthetic = (split_category(category, seed, validation=kind) for kind in ("labelled", "synthetic"))  # type: ignore[arg-type]
+    assert synthetic.sealed_test == usual.sealed_test
+    assert synthetic.labelled == usual.validation and not usual.labelled
+    assert synthetic.calibration == usual.calibration
+    assert synthetic.as_dict()["digest"] == usual.as_dict()["digest"]
+    assert (synthetic.painted, usual.painted) == (("validation",), ())
+    assert set(synthetic.fit) | set(synthetic.validation) == set(usual.fit)
+    assert keys(synthetic.fit) | keys(synthetic.validation) | keys(synthetic.calibration) == keys(category.train)
+    assert counts(synthetic)[:3] == (28, 4, 8) and not set(synthetic.fit) & set(synthetic.validation)
+
+
+@pytest.mark.parametrize(
+    "test", [{}, {"good": 9}, {"rust": 9}, {"good": 1, "rust": 9}, {"good": 9, "rust": 1}], ids=str
+)
+def test_without_enough_labelled_pictures_both_are_painted(test: dict[str, int]) -> None:
+    category = made_up(40, **test)
+    split = split_category(category, seed=3, validation="synthetic")
+    assert split.painted == ("validation", "sealed_test") and not split.labelled
+    assert counts(split) == (20, 4, 8, 8)
+    parts = [keys(part) for part in (split.fit, split.calibration, split.validation, split.sealed_test)]
+    assert set.union(*parts) == keys(category.train) and sum(map(len, parts)) == 40
+    assert split.validation == split_category(made_up(40, good=9, rust=9), 3, validation="synthetic").validation
+
+
+@pytest.mark.parametrize(("train", "expected"), [(12, (3, 1, 4, 4)), (13, (4, 1, 4, 4)), (30, (15, 3, 6, 6))])
+def test_sizes_of_painted_parts(train: int, expected: tuple[int, ...]) -> None:
+    assert counts(split_category(made_up(train), seed=0, validation="synthetic")) == expected
+
+
+def test_a_synthetic_validation_is_drawn_by_the_seed() -> None:
+    one, again, other = (split_category(made_up(40), seed, validation="synthetic") for seed in (1, 1, 2))
+    assert one == again
+    assert one.validation != other.validation and one.sealed_test != other.sealed_test
+
+
+def test_what_is_painted_is_written_down() -> None:
+    beside = split_category(made_up(40, good=4, rust=4), seed=0, validation="synthetic").as_dict()
+    assert list(beside) == ["fit", "calibration", "validation", "sealed_test", "labelled", "digest", "painted"]
+    assert beside["painted"] == "validation" and len(beside["labelled"]) == 4
+    alone = split_category(made_up(40), seed=0, validation="synthetic").as_dict()
+    assert "labelled" not in alone and alone["painted"] == "validation, sealed_test"
+    assert alone["digest"] == hashlib.sha256("\n".join(alone["sealed_test"]).encode()).hexdigest()
+
+
+@pytest.mark.parametrize("test", [{}, {"good": 5, "rust": 5}], ids=str)
+def test_too_few_pictures_to_paint_on(test: dict[str, int]) -> None:
+    with pytest.raises(DataError) as error:
+        split_category(made_up(11, **test), seed=0, validation="synthetic")
+    assert str(error.value) == (
+        "train/good must hold at least 12 pictures for --validation synthetic, got 11 in /data/part. "
+        "Add pictures of good parts."
+    )
+
+
+# --- the paper's protocol ---
+
+
+def test_under_the_papers_protocol_all_test_pictures_are_both() -> None:
+    category = made_up(20, good=3, a=2, b=1)
+    split = split_category(category, seed=1, protocol="paper")
+    assert split.validation == split.sealed_test == category.test
+    sealed = split_category(category, seed=1)
+    assert (split.fit, split.calibration) == (sealed.fit, sealed.calibration)
+    assert (split.labelled, split.painted) == ((), ())
+    assert split == split_category(category, seed=1, holdout=0.9, protocol="paper"), "there is nothing to hold out"
+    assert split.as_dict()["digest"] != sealed.as_dict()["digest"]
+
+
+def test_the_papers_protocol_needs_one_of_each() -> None:
+    assert len(split_category(made_up(good=1, rust=1), seed=0, protocol="paper").sealed_test) == 2
+    with pytest.raises(DataError, match="each need a good and a defective picture"):
+        split_category(made_up(good=5), seed=0, protocol="paper")

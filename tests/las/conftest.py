@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from las_tune.las.backbone import Backbone, Stages, load_backbone
 from las_tune.las.features import FeatureStore, store_features
 from las_tune.las.metrics import pixel_targets
-from las_tune.las.train import EpochResult, Scored, TrainData, train
+from las_tune.las.scored import Scored
+from las_tune.las.train import EpochResult, TrainData, train
 from las_tune.spec import TrainSpec
 
 SIZE = 64
@@ -49,10 +50,12 @@ def tiny_data(backbone: Backbone, num_pictures: int = 6, masks: bool = True) -> 
     foreground[:, :, 8:56, 8:56] = True
     scored = Scored(
         stored(backbone, validation),
-        torch.tensor([False] * 3 + [True] * 3),
+        torch.tensor([0, 0, 0, 1, 1, 1]),
         pixel_targets(defective) if masks else None,
     )
-    return TrainData(stored(backbone, pictures), foreground, uint8_noise(4, 3, SIZE, SIZE, seed=3), scored)
+    calibration = stored(backbone, part_pictures(2, seed=4))
+    textures = uint8_noise(4, 3, SIZE, SIZE, seed=3)
+    return TrainData(stored(backbone, pictures), foreground, textures, calibration, scored)
 
 
 def stored(backbone: Backbone, pictures: Tensor, dtype: torch.dtype = torch.float32) -> FeatureStore:
@@ -75,8 +78,10 @@ def part_pictures(number: int, seed: int) -> Tensor:
 
 def numbers(results: list[EpochResult]) -> list[dict[str, Any]]:
     """All that an epoch gave but its time, its memory and its state."""
-    names = [f.name for f in dataclasses.fields(EpochResult) if f.name not in ("seconds", "peak_memory_mb", "state")]
-    return [{name: getattr(result, name) for name in names} for result in results]
+    return [
+        {name: value for name, value in result.row().items() if name not in ("seconds", "peak_memory_mb")}
+        for result in results
+    ]
 
 
 def run(spec: TrainSpec, backbone: Backbone, data: TrainData) -> list[dict[str, Any]]:

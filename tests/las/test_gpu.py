@@ -7,8 +7,9 @@ import torch
 
 from las_tune.las.backbone import Backbone
 from las_tune.las.features import FeatureStore, store_features
+from las_tune.las.scored import Scored
 from las_tune.las.scoring import score_features
-from las_tune.las.train import Scored, TrainData, Training, train, train_epoch
+from las_tune.las.train import TrainData, Training, train, train_epoch
 from tests.las.conftest import SPEC, run, tiny_backbone, tiny_data
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")]
@@ -26,8 +27,9 @@ def on_gpu() -> tuple[Backbone, TrainData]:
 
     targets = data.validation.targets
     assert targets is not None
-    scored = Scored(store(data.validation.features), data.validation.labels.to(GPU), targets.to(GPU))
-    return backbone, TrainData(store(data.features), data.foreground.to(GPU), data.textures.to(GPU), scored)
+    scored = Scored(store(data.validation.features), data.validation.defects.to(GPU), targets.to(GPU))
+    on_gpu = store(data.features), data.foreground.to(GPU), data.textures.to(GPU), store(data.calibration), scored
+    return backbone, TrainData(*on_gpu)
 
 
 def test_an_epoch_does_not_wait_for_the_device(on_gpu: tuple[Backbone, TrainData]) -> None:

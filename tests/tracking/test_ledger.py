@@ -34,6 +34,13 @@ def fill(ledger: Ledger, trial: TrialRecord, *, end: bool = True) -> TrialRecord
     return trial
 
 
+def watching(trial: TrialRecord) -> TrialRecord:
+    """A trial whose epochs were scored on another part as well."""
+    for row in trial.epochs:
+        row |= {"whole/objective": 1 - row["objective"], "whole/recall": row["recall"]}
+    return trial
+
+
 @dataclass
 class Filled:
     """A store with two studies in it."""
@@ -72,11 +79,11 @@ def filled(store: Path) -> Filled:
     """A study with a trial of each kind, and a second one with the baseline alone."""
     uri = f"sqlite:///{store / 'mlflow.db'}"
     ledger = Ledger(uri, "las_tune", store / "mlartifacts", TAGS)
-    ledger.start_study("first", {"trials": 5, "sampler": "tpe"})
+    ledger.start_study("first", {"trials": 5, "sampler": "tpe"}, ("gpu_seconds", 0.5))
     trials = [
         fill(ledger, make_trial(0, [0.5, 0.75, 0.75], status="completed")),
         fill(ledger, make_trial(1, [0.25], status="pruned", reason="stopped after epoch 1", masks=False)),
-        fill(ledger, make_trial(2, [0.5], status="failed", reason="x" * 9000)),
+        fill(ledger, make_trial(2, [0.5], status="failed", reason="x" * 9000, repeated_seconds=2.0)),
         fill(ledger, make_trial(3, [], status="failed", reason="lost its GPU")),
         fill(ledger, make_trial(4, [0.5]), end=False),
     ]
@@ -84,8 +91,8 @@ def filled(store: Path) -> Filled:
     ledger.log_artifacts(ledger.parent_run_id, [store / "summary.json"])
     ledger.end_study("FINISHED")
     second = Ledger(uri, "las_tune", store / "elsewhere", TAGS)
-    second.start_study("second", {"trials": 1})
-    fill(second, make_trial(0, [0.5], status="completed"))
+    second.start_study("second", {"trials": 1}, ("cpu_seconds", 4.0))
+    fill(second, watching(make_trial(0, [0.5, 0.75, 0.25], status="completed")))
     second.end_study("KILLED")
     return Filled(MlflowClient(uri), ledger, second, trials)
 
@@ -130,6 +137,23 @@ def test_the_best_epoch_has_names_of_its_own(filled: Filled) -> None:
     assert metrics["total_seconds"] == 4.5
 
 
+def test_what_was_watched_has_names_of_its_own_and_no_best(filled: Filled) -> None:
+    (run,) = filled.runs(filled.second)
+    history = filled.client.get_metric_history(run.info.run_id, "whole/objective")
+    assert [(m.step, m.value) for m in history] == [(1, 0.5), (2, 0.25), (3, 0.75)]
+    assert run.data.metrics["best/epoch"] == 2 and not [name for name in run.data.metrics if "best/whole" in name]
+
+
+def test_what_a_trial_cost_is_in_devices_and_what_was_lost_beside_it(filled: Filled) -> None:
+    """Half a GPU; trial 2 failed after 1.5 s and 2 s of repeats. In the second study four CPUs."""
+    cost = {"total_seconds": 3.5, "cost/gpu_seconds": 1.75, "cost/lost_gpu_seconds": 1.75}
+    assert filled.run(2).data.metrics.items() >= cost.items()
+    cost = {"total_seconds": 4.5, "cost/gpu_seconds": 2.25, "cost/lost_gpu_seconds": 0.0}
+    assert filled.run(0).data.metrics.items() >= cost.items()
+    (run,) = filled.runs(filled.second)
+    assert run.data.metrics.items() >= {"cost/cpu_seconds": 18.0, "cost/lost_cpu_seconds": 0.0}.items()
+
+
 def test_metrics_that_masks_are_missing_for_are_left_out(filled: Filled) -> None:
     metrics = filled.run(1).data.metrics
     assert {"image_auroc", "best/image_auroc"} <= metrics.keys()
@@ -150,7 +174,8 @@ def test_statuses(filled: Filled) -> None:
 
 
 def test_a_trial_that_failed_first_has_no_best(filled: Filled) -> None:
-    assert filled.run(3).data.metrics == {}
+    nothing = {"total_seconds": 0, "cost/gpu_seconds": 0, "cost/lost_gpu_seconds": 0}
+    assert filled.run(3).data.metrics == nothing
     assert filled.run(2).data.metrics["best/objective"] == 0.5
 
 
@@ -225,6 +250,28 @@ def test_a_model_that_is_not_promoted_leaves_the_alias(filled: Filled) -> None:
     assert filled.client.get_model_version_by_alias("las-other", "champion").version in ("2", 2)
 
 
+@pytest.mark.parametrize(
+    ("name", "tags", "demo", "rival"),
+    [
+        ("real", {"hyperparameters": '{"alpha": 0.25, "gone": 1}', "demo": "false"}, False, {"alpha": 0.25}),
+        ("real-for-demo", {"hyperparameters": '{"alpha": 0.25}', "demo": "false"}, True, None),
+        ("demo", {"hyperparameters": '{"alpha": 0.25}', "demo": "true"}, False, None),
+        ("demo-for-demo", {"hyperparameters": '{"alpha": 0.25}', "demo": "true"}, True, {"alpha": 0.25}),
+        ("baseline", {"hyperparameters": '{"batch_size": 8}', "demo": "false"}, False, None),
+        ("strange", {"demo": "false"}, False, None),
+    ],
+)
+def test_an_earlier_champion_is_a_rival_of_its_kind(
+    filled: Filled, name: str, tags: dict[str, str], demo: bool, rival: dict[str, float] | None
+) -> None:
+    assert filled.ledger.current_champion(f"las-{name}", demo) is None, "there is none yet"
+    run_id = filled.ledger.run_of(0)
+    logged = filled.client.create_logged_model(filled.ledger.experiment_id, "detector", source_run_id=run_id)
+    filled.client.finalize_logged_model(logged.model_id, "READY")
+    filled.ledger.register(f"las-{name}", logged.model_id, run_id, tags, promote=True)
+    assert filled.ledger.current_champion(f"las-{name}", demo) == rival
+
+
 def test_a_finalist_has_its_own_name_and_tags(filled: Filled) -> None:
     trial = make_trial(9, [0.5], finalist="trial 3", seed=2)
     filled.ledger.trial_started(trial)
@@ -242,7 +289,7 @@ def test_an_experiment_that_was_deleted_is_one_line(filled: Filled, store: Path)
     uri = f"sqlite:///{store / 'mlflow.db'}"
     filled.client.delete_experiment(Ledger(uri, "gone", store / "mlartifacts", TAGS).experiment_id)
     with pytest.raises(UserError) as error:
-        Ledger(uri, "gone", store / "mlartifacts", TAGS).start_study("s", {})
+        Ledger(uri, "gone", store / "mlartifacts", TAGS).start_study("s", {}, ("cpu_seconds", 1))
     assert "--experiment" in str(error.value) and "gone" in str(error.value) and "\n" not in str(error.value)
 
 

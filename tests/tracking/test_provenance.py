@@ -5,13 +5,20 @@ import re
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import las_tune
 from las_tune.spec import TrainSpec
+from las_tune.study_spec import StudySpec
 from las_tune.tracking import provenance
 from las_tune.tracking.provenance import git_commit, provenance_tags, without_password
+from tests.parts import part_spec
+
+
+def spec_of(train: TrainSpec | None = None, **fields: Any) -> StudySpec:
+    return part_spec(Path("/data"), train or TrainSpec(), **fields)
 
 
 @pytest.mark.parametrize(
@@ -35,8 +42,8 @@ def test_passwords_are_hidden(text: str, shown: str) -> None:
 
 
 def test_tags_say_what_ran() -> None:
-    spec = TrainSpec(seed=7, backbone="resnet18", backbone_weights="random", objective="image_auroc")
-    tags = provenance_tags(spec, "part", "first", demo=True)
+    train = TrainSpec(seed=7, backbone="resnet18", backbone_weights="random", objective="image_auroc")
+    tags = provenance_tags(spec_of(train, study="first", demo=True))
     assert all(isinstance(value, str) and value for value in tags.values())
     expected = {
         "category": "part",
@@ -46,6 +53,8 @@ def test_tags_say_what_ran() -> None:
         "backbone": "resnet18",
         "backbone_weights": "random",
         "objective": "image_auroc",
+        "validation": "labelled",
+        "protocol": "sealed",
         "git_commit": git_commit(),
         "version.las_tune": las_tune.__version__,
         "version.python": platform.python_version(),
@@ -55,12 +64,30 @@ def test_tags_say_what_ran() -> None:
         "version.scikit-learn": version("scikit-learn"),
     }
     assert tags.items() >= expected.items()
-    assert provenance_tags(spec, "part", "first", demo=False)["demo"] == "false"
+    assert not {"run", "test-selected", "test-watched"} & tags.keys()
+    assert provenance_tags(spec_of(train))["demo"] == "false"
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"protocol": "paper"}, {"protocol": "paper", "test-selected": "true"}),
+        ({"leakage_gap": True}, {"protocol": "sealed", "test-watched": "true"}),
+        ({"validation": "synthetic"}, {"validation": "synthetic", "protocol": "sealed"}),
+        ({"run": "night", "study": "night-part"}, {"run": "night", "study": "night-part"}),
+    ],
+    ids=lambda value: next(iter(value)),
+)
+def test_whatever_looked_at_test_pictures_says_so(fields: dict[str, Any], says: dict[str, str]) -> None:
+    tags = provenance_tags(spec_of(**fields))
+    assert tags.items() >= says.items()
+    looked = {"test-selected", "test-watched"}
+    assert looked & tags.keys() == looked & says.keys()
 
 
 def test_a_package_that_is_missing_has_no_tag(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(provenance, "PACKAGES", ("torch", "no-such-package"))
-    tags = provenance_tags(TrainSpec(), "part", "first", demo=False)
+    tags = provenance_tags(spec_of())
     assert "version.torch" in tags and "version.no-such-package" not in tags
 
 

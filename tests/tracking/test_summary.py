@@ -32,9 +32,31 @@ def test_a_trial_is_described_by_its_best_epoch() -> None:
 
 
 def test_cost_by_hand() -> None:
-    trials = [make_trial(0, [0.5, 0.5], status="completed"), make_trial(1, [0.5], status="failed")]
-    assert describe_cost(trials, 0.03) == {"trial_seconds": 4.5, "lost_seconds": 1.5, "seconds_per_point": 1.5}
-    assert describe_cost(trials, -0.01)["seconds_per_point"] is None
+    """Epochs of 1.5 s: two, one of a trial that failed, two of a trial that had to repeat 2 s after a fault."""
+    trials = [
+        make_trial(0, [0.5, 0.5], status="completed"),
+        make_trial(1, [0.5], status="failed"),
+        make_trial(2, [0.5, 0.5], status="pruned", repeated_seconds=2.0),
+    ]
+    assert [trial.lost_seconds for trial in trials] == [0, 1.5, 2]
+    assert describe_cost(trials, 0.03, "gpu_seconds", 0.5) == {
+        "trial_seconds": 9.5,
+        "gpu_seconds": 4.8,
+        "lost_seconds": 3.5,
+        "lost_gpu_seconds": 1.8,
+        "gpu_seconds_per_point": 1.6,
+    }
+    on_cpus = describe_cost(trials, 0.02, "cpu_seconds", 4)
+    assert (on_cpus["cpu_seconds"], on_cpus["lost_cpu_seconds"], on_cpus["cpu_seconds_per_point"]) == (38, 14, 19)
+
+
+@pytest.mark.parametrize("gain", [0.0, -0.01])
+def test_without_a_gain_a_point_has_no_price(gain: float) -> None:
+    assert describe_cost([make_trial(0, [0.5])], gain, "cpu_seconds", 1)["cpu_seconds_per_point"] is None
+
+
+def test_a_trial_that_failed_lost_its_repeats_as_well() -> None:
+    assert make_trial(1, [0.5], status="failed", repeated_seconds=3.0).lost_seconds == 4.5
 
 
 def test_json_is_written_and_read(tmp_path: Path) -> None:
@@ -66,6 +88,15 @@ def test_the_best_epoch_is_the_first_of_equals() -> None:
     assert make_trial(1, [0.5, 0.75, 0.75]).best["epoch"] == 2
     assert make_trial(1, [0.75, 0.5, 0.25]).best["epoch"] == 1
     assert make_trial(1, [0.5, 0.75]).best_objective == 0.75
+
+
+def test_of_epochs_with_one_objective_the_next_metric_decides() -> None:
+    trial = make_trial(1, [0.5, 0.75, 0.75, 0.75])
+    trial.epochs[2]["recall"] += 0.1
+    trial.epochs[3]["worst_defect"] += 0.1
+    assert trial.best["epoch"] == 3, "recall comes before worst_defect"
+    trial.epochs[3] |= {"whole/objective": 1.0, "sealed/image_auroc": 1.0, "loss": 0.0}
+    assert trial.best["epoch"] == 3, "what is watched never counts"
 
 
 def test_before_the_first_epoch_nothing_is_best() -> None:

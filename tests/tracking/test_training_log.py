@@ -32,7 +32,8 @@ def test_a_trial_from_start_to_end(tmp_path: Path) -> None:
     assert lines_of(log) == [
         "trial 0 starts (baseline): adaptor_lr=0.0001, foreground=otsu, hidden_width=768",
         "trial 0  epoch 1  loss 1.2500  loss_normal 1.0000  loss_las 0.2500  image_auroc 0.5000  image_ap 0.2500  "
-        "pixel_auroc 0.1250  pixel_aupro 0.0625  objective 0.5000  1.5 s",
+        "pixel_auroc 0.1250  pixel_aupro 0.0625  worst_defect 0.2500  recall 0.1250  f1 0.0625  "
+        "false_reject_rate 0.0312  objective 0.5000  1.5 s",
         "trial 0 completed after 1.5 s  best objective 0.5000 in epoch 1",
     ]
 

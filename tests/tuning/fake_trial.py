@@ -11,22 +11,30 @@ import torch
 from ray import tune
 
 from las_tune.las.checkpoint import CHECKPOINT_NAME, save_checkpoint
+from las_tune.spec import TrainSpec
 from las_tune.tuning.trainable import CHECKPOINT_SCORE, SharedStudy
 
+PEAK = 0.2
 
-def ceiling(alpha: float) -> float:
-    """What a trial can reach: best at α = 0.2."""
-    return 1 - (alpha - 0.2) ** 2
+
+def ceiling(alpha: float, peak: float = PEAK) -> float:
+    """What a trial can reach: best at α = peak."""
+    return 1 - (alpha - peak) ** 2
+
+
+def fake_study(train: TrainSpec, num_threads: int, peak: float = PEAK) -> SharedStudy:
+    """What fake trials share: their data is the α that is best."""
+    return SharedStudy(train, None, peak, num_threads)
 
 
 def fake_trial(config: dict[str, Any], shared: SharedStudy) -> None:
-    """Learns fast towards ceiling(α); fails for α above 0.45 (NaN) and for beta_std above 0.25 (an error)."""
+    """Learns fast towards ceiling(α, peak); fails for α above 0.45 (NaN) and for beta_std above 0.25 (an error)."""
     spec = shared.train.replace(**config)
     if spec.beta_std > 0.25:
         raise RuntimeError("the disk is full")
     best = -math.inf
     for epoch in range(1, spec.epochs + 1):
-        objective = ceiling(spec.alpha) * (1 - 0.5**epoch)
+        objective = ceiling(spec.alpha, shared.data) * (1 - 0.5**epoch)
         if spec.alpha > 0.45:
             objective = math.nan
         is_best, best = objective > best, max(objective, best)

@@ -1,9 +1,9 @@
-"""Who is trained again, and what follows: finalists, jobs, scores, openings."""
+"""Who is trained again, and what follows: finalists, jobs, scores."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+import dataclasses
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -13,21 +13,22 @@ from las_tune.errors import UserError
 from las_tune.las.backbone import Backbone
 from las_tune.las.metrics import aupro_by_picture, pixel_metrics
 from las_tune.las.scoring import score_features
-from las_tune.las.train import TrainData, Training, metrics_of, train_epoch
-from las_tune.spec import TrainSpec
-from las_tune.tuning.evaluate import Trained, at_threshold, threshold_of
+from las_tune.las.scored import metrics_of, threshold_of
+from las_tune.las.train import TrainData, Training, train_epoch
+from las_tune.objectives import Objective, objective_value
+from las_tune.spec import TrainSpec, known_hyperparameters
+from las_tune.tuning.evaluate import Trained
 from las_tune.tuning.finalists import (
     BASELINE,
     CURRENT,
     Finalist,
+    collect_finalists,
     decide_champion,
-    known_hyperparameters,
     make_jobs,
     pick_finalists,
     require_any,
     score_heads,
 )
-from las_tune.tuning.openings import count_opening
 from las_tune.tuning.promote import Scores
 from tests.las.conftest import SPEC, tiny_backbone, tiny_data
 from tests.parts import make_trial
@@ -54,30 +55,41 @@ def test_a_study_needs_a_trial() -> None:
         require_any([make_trial(0, [], status="pruned")])
 
 
+def test_of_equals_the_next_metric_decides_then_the_order_of_trials() -> None:
+    trials = [make_trial(number, [0.7], status="completed") for number in range(5)]
+    trials[3].epochs[0]["recall"] = 0.9
+    trials[4].epochs[0] |= {"recall": 1.0, "image_auroc": 0.6}
+    assert [trial.number for trial in pick_finalists(trials[::-1], 9)] == [3, 1, 2, 4]
+
+
 def test_everyone_is_trained_with_every_seed() -> None:
-    trial = make_trial(4, [0.5], status="completed")
-    jobs = make_jobs([trial], {"alpha": 0.25}, {"alpha": 0.5}, first_seed=7, num_seeds=2)
-    assert [(job.name, job.seed) for job in jobs] == [
-        (name, seed) for seed in (7, 8) for name in (BASELINE, CURRENT, "trial 4")
-    ]
-    assert jobs[0].params == {"alpha": 0.25} and jobs[1].params == {"alpha": 0.5} and jobs[2].params == trial.params
-    record = jobs[5].record(11)
+    everyone = {BASELINE: {"alpha": 0.25}, CURRENT: {"alpha": 0.5}, "trial 4": {"alpha": 0.125}}
+    jobs = make_jobs(everyone, first_number=6, first_seed=7, num_seeds=2)
+    assert [(job.number, job.name, job.seed) for job in jobs] == [
+        (6, BASELINE, 7), (7, CURRENT, 7), (8, "trial 4", 7),
+        (9, BASELINE, 8), (10, CURRENT, 8), (11, "trial 4", 8),
+    ]  # fmt: skip
+    assert all(job.params == everyone[job.name] for job in jobs)
+    record = jobs[5].record()
     assert (record.number, record.finalist, record.seed, record.title) == (11, "trial 4", 8, "trial 4, seed 8")
-    assert not record.is_baseline
+    assert record.params == {"alpha": 0.125} and not record.is_baseline
+    record.params["alpha"] = 0.0
+    assert everyone["trial 4"] == {"alpha": 0.125}, "records share nothing"
 
 
 def test_seeds_wrap_round_at_the_greatest() -> None:
-    jobs = make_jobs([], {}, None, first_seed=2**31, num_seeds=2)
+    jobs = make_jobs({BASELINE: {}}, 1, first_seed=2**31, num_seeds=2)
     assert [job.seed for job in jobs] == [0, 1]
-    assert TrainSpec(seed=make_jobs([], {}, None, 2**31 - 1, 1)[0].seed).seed == 2**31 - 1
+    (last,) = make_jobs({BASELINE: {}}, 1, first_seed=2**31 - 1, num_seeds=1)
+    assert TrainSpec(seed=last.seed).seed == 2**31 - 1
 
 
 @pytest.mark.parametrize(
     ("params", "known"),
-    [(None, None), (TrainSpec().hyperparameters(), None), ({"alpha": 0.5, "gone": 1}, {"alpha": 0.5})],
+    [({"gone": 1}, None), (TrainSpec().hyperparameters(), None), ({"alpha": 0.5, "gone": 1}, {"alpha": 0.5})],
 )
-def test_an_earlier_champion_that_is_the_baseline_is_no_rival(params: object, known: object) -> None:
-    assert known_hyperparameters(params) == known  # type: ignore[arg-type]
+def test_an_earlier_champion_that_is_the_baseline_is_no_rival(params: dict[str, Any], known: object) -> None:
+    assert known_hyperparameters(params) == known
 
 
 def scores(gain: float, seed: int) -> Scores:
@@ -115,6 +127,45 @@ def test_the_best_seed_is_handed_over_and_the_mean_is_told() -> None:
     assert one.shipped == 1 and one.mean_objective == pytest.approx(0.5)
 
 
+def test_of_equal_seeds_the_next_metric_decides_then_the_first() -> None:
+    records = [make_trial(n, [0.5], status="completed") for n in (7, 8, 9)]
+    assert Finalist("trial 1", records, []).shipped == 0
+    records[2].epochs[0]["worst_defect"] = 0.9
+    assert Finalist("trial 1", records, []).shipped == 2
+
+
+def trained(number: int) -> Trained:
+    return Trained({"number": number}, 16, True)
+
+
+def test_those_that_failed_are_left_out() -> None:
+    """A finalist keeps the seeds that came through, records and heads in the same order."""
+    statuses = {
+        (7, BASELINE): "completed", (8, "trial 4"): "failed", (9, "trial 5"): "failed", (10, BASELINE): "failed",
+        (11, "trial 4"): "completed", (12, "trial 5"): "completed", (13, "trial 4"): "completed",
+    }  # fmt: skip
+    records = [make_trial(n, [0.5], finalist=name, status=status) for (n, name), status in statuses.items()]
+    found = collect_finalists(records, lambda number: None if number == 12 else trained(number))
+    assert {name: [record.number for record in one.records] for name, one in found.items()} == {
+        BASELINE: [7], "trial 4": [11, 13]
+    }  # fmt: skip
+    for name, one in found.items():
+        assert one.name == name
+        assert [head.head["number"] for head in one.heads] == [record.number for record in one.records]
+
+
+def test_without_the_baseline_nothing_can_be_compared() -> None:
+    records = [
+        make_trial(7, [], finalist=BASELINE, status="failed", reason="loss is not finite"),
+        make_trial(8, [0.5], finalist="trial 4", status="completed"),
+    ]
+    with pytest.raises(UserError) as error:
+        collect_finalists(records, trained)
+    assert str(error.value) == (
+        "The baseline must train with one of the new seeds, got loss is not finite. see the log."
+    )
+
+
 @pytest.fixture(scope="module")
 def backbone() -> Backbone:
     return tiny_backbone()
@@ -125,19 +176,42 @@ def data(backbone: Backbone) -> TrainData:
     return tiny_data(backbone)
 
 
-def test_scores_of_heads_have_the_objective_of_training(backbone: Backbone, data: TrainData) -> None:
+@pytest.mark.parametrize("fpr", [0.01, 0.6])
+def test_scores_of_heads_have_the_objectives_of_training(fpr: float, backbone: Backbone, data: TrainData) -> None:
+    kinds = torch.tensor([0, 0, 0, 1, 2, 2])
+    data = dataclasses.replace(data, validation=dataclasses.replace(data.validation, defects=kinds))
     heads = []
     for seed in (1, 2):
         training = Training(SPEC.replace(seed=seed), backbone.channels, torch.device("cpu"))
         train_epoch(training, SPEC, backbone, data)
         heads.append(Trained(training.head.state_dict(), SPEC.hidden_width, SPEC.use_adaptor))
-    found = score_heads(backbone, data.validation, heads)
-    whole = np.ones((1, 6), np.int64)
+    found = score_heads(backbone, data, heads, fpr)
+    assert found.defects.tolist() == kinds.tolist()
+    whole, means = np.ones((1, 6), np.int64), found.means("combined")
+    by_head = []
     for index, head in enumerate(heads):
-        heat = score_features(head.load(backbone, torch.device("cpu")), data.validation.features, SPEC.image_size)
-        metrics = metrics_of(heat, data.validation)
-        assert found.objective(whole, index, "image_auroc")[0] == pytest.approx(metrics["image_auroc"])
-        assert found.objective(whole, index, "pixel_aupro")[0] == pytest.approx(metrics["pixel_aupro"], abs=1e-9)
+        loaded = head.load(backbone, torch.device("cpu"))
+        heat, normal = (
+            score_features(loaded, features, SPEC.image_size)
+            for features in (data.validation.features, data.calibration)
+        )
+        metrics = metrics_of(heat, data.validation, threshold_of(normal.amax((1, 2)).numpy(), fpr))
+        for objective in get_args(Objective):
+            expected = objective_value(objective, metrics)
+            assert found.objective(whole, index, objective)[0] == pytest.approx(expected, abs=1e-9), objective
+        by_head.append(metrics)
+    for name in ("image_auroc", "pixel_aupro", "recall", "worst_defect"):
+        assert means[name] == pytest.approx(np.mean([metrics[name] for metrics in by_head]))
+    assert means["objective"] == pytest.approx((means["image_auroc"] + means["pixel_aupro"]) / 2)
+
+
+def test_without_masks_heads_have_no_pixel_scores(backbone: Backbone, data: TrainData) -> None:
+    training = Training(SPEC, backbone.channels, torch.device("cpu"))
+    heads = [Trained(training.head.state_dict(), SPEC.hidden_width, SPEC.use_adaptor)]
+    without = dataclasses.replace(data, validation=dataclasses.replace(data.validation, targets=None))
+    found, usual = (score_heads(backbone, which, heads, 0.01) for which in (without, data))
+    assert found.per_picture is None and np.array_equal(found.image, usual.image)
+    assert usual.means("image_auroc").keys() - found.means("image_auroc").keys() == {"pixel_aupro"}
 
 
 def test_aupro_by_picture_has_aupro_as_its_mean(data: TrainData) -> None:
@@ -147,19 +221,3 @@ def test_aupro_by_picture_has_aupro_as_its_mean(data: TrainData) -> None:
     by_picture = aupro_by_picture(heat, targets)
     assert by_picture.shape == (6,) and not by_picture[:3].any()
     assert float(by_picture[3:].mean()) == pytest.approx(pixel_metrics(heat, targets)[1], abs=1e-12)
-
-
-def test_metrics_at_the_threshold_by_hand() -> None:
-    labels = np.array([True, True, True, False, False])
-    found = at_threshold(np.array([0.9, 0.6, 0.5, 0.7, 0.1]), labels, 0.55)
-    assert found == {"recall": pytest.approx(2 / 3), "f1": pytest.approx(4 / 6), "false_reject_rate": 0.5}
-    assert threshold_of(np.array([0.3, 0.9, 0.1])) == 0.9
-
-
-def test_every_opening_of_a_sealed_test_is_counted(tmp_path: Path) -> None:
-    assert count_opening(tmp_path, "plate", "d1", "one") == 1
-    assert count_opening(tmp_path, "plate", "d2", "two") == 1
-    assert count_opening(tmp_path, "tubes", "d1", "three") == 1
-    assert count_opening(tmp_path, "plate", "d1", "four") == 2
-    lines = [json.loads(line) for line in (tmp_path / "test_openings.jsonl").read_text().splitlines()]
-    assert [line["study"] for line in lines] == ["one", "two", "three", "four"]

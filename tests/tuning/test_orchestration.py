@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,18 +12,20 @@ import optuna
 import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial
 from ray import tune
 
-from las_tune.spec import StudySpec, TrainSpec
+from las_tune.spec import TrainSpec
+from las_tune.study_spec import StudySpec
 from las_tune.tracking.record import TrialRecord
+from las_tune.tuning import tuner
 from las_tune.tuning.cluster import Resources, ray_cluster, resources_of
 from las_tune.tuning.finalists import make_jobs
 from las_tune.tuning.knobs import Choice, Range
 from las_tune.tuning.space import Space, load_space
 from las_tune.tuning.trainable import SharedStudy
-from las_tune.tuning.tuner import load_trained, run_finalists, run_trials
-from tests.parts import make_trial
-from tests.tuning.fake_trial import ceiling, fake_trial
+from las_tune.tuning.tuner import TunedStudy, load_trained, run_finalists, run_trials
+from tests.tuning.fake_trial import PEAK, ceiling, fake_study, fake_trial
 
 EPOCHS = 9
 TRIALS = 20
@@ -34,8 +37,12 @@ class Recorder:
     """A Listener that keeps what it heard."""
 
     events: list[tuple[str, int]] = field(default_factory=list)
+    category: str = ""
+    started: list[str] = field(default_factory=list)
+    """Categories in the order in which trials start; several share it."""
 
     def trial_started(self, trial: TrialRecord) -> None:
+        self.started.append(self.category)
         self.events.append(("started", trial.number))
 
     def epoch_ended(self, trial: TrialRecord) -> None:
@@ -70,13 +77,26 @@ def cluster() -> Iterator[None]:
         yield
 
 
-def run(spec: StudySpec, space: Space = DEFAULT) -> Ran:
+def tuned(
+    spec: StudySpec,
+    recorder: Recorder,
+    space: Space = DEFAULT,
+    peak: float = PEAK,
+    points: Sequence[dict[str, Any]] = (),
+) -> TunedStudy:
     spec.folder.mkdir()
-    recorder = Recorder()
-    resources = resources_of(spec)
-    shared = SharedStudy(spec.train, None, None, resources.num_threads)  # type: ignore[arg-type]
-    trials, checkpoints = run_trials(spec, space, shared, resources, [recorder], fake_trial)
-    return Ran(spec, trials, checkpoints, recorder, resources)
+    return TunedStudy(spec, space, fake_study(spec.train, 1, peak), [recorder], tuple(points))
+
+
+def run(spec: StudySpec, space: Space = DEFAULT, points: Sequence[dict[str, Any]] = ()) -> Ran:
+    recorder, resources = Recorder(), resources_of(spec)
+    (one,) = run_trials([tuned(spec, recorder, space, points=points)], resources, fake_trial)
+    return Ran(spec, one.records, one.checkpoints, recorder, resources)
+
+
+def told_to_optuna(spec: StudySpec) -> list[FrozenTrial]:
+    storage = JournalStorage(JournalFileBackend(str(spec.folder / "optuna.journal")))
+    return optuna.load_study(study_name=spec.study, storage=storage).trials
 
 
 @pytest.fixture(scope="module")
@@ -104,19 +124,15 @@ def test_statuses_are_what_happened(ran: Ran) -> None:
 
 
 def test_optuna_knows_the_same(ran: Ran) -> None:
-    storage = JournalStorage(JournalFileBackend(str(ran.spec.folder / "optuna.journal")))
-    study = optuna.load_study(study_name="fake", storage=storage)
     names = {"completed": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL"}
-    told = {t.number: t.state.name for t in study.trials}
+    told = {t.number: t.state.name for t in told_to_optuna(ran.spec)}
     ours = {t.number: names[t.status] for t in ran.trials if t.params["alpha"] <= 0.45}
     assert {number: told[number] for number in ours} == ours
     assert "RUNNING" not in told.values()
 
 
 def test_trials_without_a_number_are_failed_for_optuna(ran: Ran) -> None:
-    storage = JournalStorage(JournalFileBackend(str(ran.spec.folder / "optuna.journal")))
-    trials = optuna.load_study(study_name="fake", storage=storage).trials
-    lost = [t for t in trials if t.params["alpha"] > 0.45]
+    lost = [t for t in told_to_optuna(ran.spec) if t.params["alpha"] > 0.45]
     assert lost and all(t.state.name == "FAIL" for t in lost)
 
 
@@ -152,25 +168,127 @@ def test_same_seed_same_search(ran: Ran, tmp_path: Path) -> None:
 
 def test_finalists_are_trials_of_the_ledger_and_one_that_fails_fails_alone(tmp_path: Path) -> None:
     spec = make_spec(tmp_path, max_concurrent=2)
-    spec.folder.mkdir()
-    resources = resources_of(spec)
-    shared = SharedStudy(spec.train, None, None, resources.num_threads)  # type: ignore[arg-type]
-    good = make_trial(5, [0.5], status="completed")
-    good.params = {"alpha": 0.25}
-    bad = make_trial(6, [0.5], status="completed")
-    bad.params = {"beta_std": 0.3}
-    jobs = make_jobs([good, bad], {"alpha": 1 / 3}, None, first_seed=1, num_seeds=2)
-    recorder = Recorder()
-    records, checkpoints = run_finalists(spec, jobs, 20, shared, resources, [recorder], fake_trial)
-    assert [record.number for record in records] == list(range(20, 26))
-    assert [(r.finalist, r.seed, r.status) for r in records] == [
+    everyone = {"baseline": {"alpha": 1 / 3}, "trial 5": {"alpha": 0.25}, "trial 6": {"beta_std": 0.3}}
+    jobs = make_jobs(everyone, first_number=20, first_seed=1, num_seeds=2)
+    (again,) = run_finalists([tuned(spec, Recorder())], [jobs], resources_of(spec), fake_trial)
+    assert [record.number for record in again.records] == list(range(20, 26))
+    assert [(r.finalist, r.seed, r.status) for r in again.records] == [
         (name, seed, "failed" if name == "trial 6" else "completed")
         for seed in (1, 2)
         for name in ("baseline", "trial 5", "trial 6")
     ]
-    assert all(len(record.epochs) == EPOCHS for record in records if record.status == "completed")
-    assert set(checkpoints) == {20, 21, 23, 24}
-    assert records[1].best_objective == pytest.approx(ceiling(0.25) * (1 - 0.5**EPOCHS))
+    assert all(len(record.epochs) == EPOCHS for record in again.records if record.status == "completed")
+    assert set(again.checkpoints) == {20, 21, 23, 24}
+    assert again.records[1].best_objective == pytest.approx(ceiling(0.25) * (1 - 0.5**EPOCHS))
+
+
+def test_points_to_start_from_are_tried_right_after_the_baseline(tmp_path: Path) -> None:
+    points = [DEFAULT.baseline | {"alpha": alpha} for alpha in (0.125, 0.375)]
+    trials = run(make_spec(tmp_path, trials=4), points=points).trials
+    assert [trial.params for trial in trials[:3]] == [pytest.approx(p) for p in (DEFAULT.baseline, *points)]
+    assert [trial.is_baseline for trial in trials] == [True, False, False, False]
+    assert trials[3].params not in points
+
+
+# --- two studies in one run ---
+
+PEAKS = {"bolt": 0.1, "nut": 0.4}
+"""Two categories, each with its own best α."""
+NUMBERS = {"bolt": 9, "nut": 6}
+
+
+@dataclass
+class Together:
+    """What two studies of one run left, by category."""
+
+    specs: dict[str, StudySpec]
+    ran: dict[str, tuner.Ran]
+    recorders: dict[str, Recorder]
+    started: list[str]
+    """Category of each trial, in the order of their starts."""
+    workers: dict[str, set[str]]
+    """Processes that trained."""
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory) -> Together:
+    folder = tmp_path_factory.mktemp("together")
+    specs = {
+        name: make_spec(folder, category=name, study=f"run-{name}", run="run", trials=NUMBERS[name]) for name in PEAKS
+    }
+    started: list[str] = []
+    recorders = {name: Recorder(category=name, started=started) for name in PEAKS}
+
+    def with_pid(config: dict[str, Any], shared: SharedStudy) -> None:
+        with (folder / f"workers of {shared.data}").open("a") as file:
+            file.write(f"{os.getpid()}\n")
+        fake_trial(config, shared)
+
+    studies = [tuned(spec, recorders[name], peak=PEAKS[name]) for name, spec in specs.items()]
+    ran = run_trials(studies, resources_of(specs["bolt"]), with_pid)
+    workers = {name: set((folder / f"workers of {PEAKS[name]}").read_text().split()) for name in PEAKS}
+    return Together(specs, dict(zip(PEAKS, ran, strict=True)), recorders, started, workers)
+
+
+@pytest.mark.parametrize("name", PEAKS)
+def test_each_of_two_studies_has_its_own_trials(together: Together, name: str) -> None:
+    trials, numbers = together.ran[name].records, list(range(NUMBERS[name]))
+    assert [trial.number for trial in trials] == numbers
+    assert trials[0].is_baseline and trials[0].status == "completed"
+    for kind in ("started", "ended"):
+        assert sorted(n for event, n in together.recorders[name].events if event == kind) == numbers
+    for trial in trials:
+        if trial.status == "completed" and trial.params["alpha"] <= 0.45:
+            reached = ceiling(trial.params["alpha"], PEAKS[name]) * (1 - 0.5**EPOCHS)
+            assert trial.best_objective == pytest.approx(reached), "it was trained on its own category"
+            head = load_trained(together.ran[name].checkpoints[trial.number]).head
+            assert int(head["epoch"]) == EPOCHS
+
+
+@pytest.mark.parametrize("name", PEAKS)
+def test_each_of_two_studies_tells_its_own_optuna(together: Together, name: str) -> None:
+    told = told_to_optuna(together.specs[name])
+    assert [trial.params for trial in told] == [trial.params for trial in together.ran[name].records]
+    for ours, theirs in zip(together.ran[name].records, told, strict=True):
+        if ours.status == "completed" and ours.params["alpha"] <= 0.45:
+            assert (theirs.state.name, theirs.value) == ("COMPLETE", ours.best_objective)
+
+
+def test_two_studies_take_turns_on_the_same_worker(together: Together) -> None:
+    assert together.started[:12] == ["bolt", "nut"] * 6
+    assert together.started[12:] == ["bolt"] * 3, "the one that is over leaves its place to the other"
+    failed = sum(trial.status == "failed" for ran in together.ran.values() for trial in ran.records)
+    assert together.workers["bolt"] & together.workers["nut"]
+    assert len(together.workers["bolt"] | together.workers["nut"]) <= 1 + failed, "only an error ends a worker"
+
+
+def test_finalists_of_two_studies_are_trained_together(tmp_path: Path) -> None:
+    """And a third study, whose trials all failed, has none."""
+    train, recorders = TrainSpec(epochs=2), [Recorder(), Recorder(), Recorder()]
+    specs = [make_spec(tmp_path, study=name, run="run", train=train, max_concurrent=2) for name in (*PEAKS, "pin")]
+    peaks = (*PEAKS.values(), 0.0)
+    studies = [tuned(s, r, peak=p) for s, r, p in zip(specs, recorders, peaks, strict=True)]
+    jobs = [
+        make_jobs({"baseline": {"alpha": 1 / 3}, "best of nut": {"alpha": 0.5}}, 9, first_seed=1, num_seeds=2),
+        make_jobs({"baseline": {"alpha": 1 / 3}, "best of bolt": {"alpha": 0.3}}, 6, first_seed=1, num_seeds=1),
+        [],
+    ]
+    ran = run_finalists(studies, jobs, resources_of(specs[0]), fake_trial)
+    assert [[(r.number, r.finalist, r.seed) for r in one.records] for one in ran] == [
+        [(9, "baseline", 1), (10, "best of nut", 1), (11, "baseline", 2), (12, "best of nut", 2)],
+        [(6, "baseline", 1), (7, "best of bolt", 1)],
+        [],
+    ]
+    for one, peak, recorder in zip(ran, peaks, recorders, strict=True):
+        numbers = [record.number for record in one.records]
+        assert {number for _, number in recorder.events} == set(one.checkpoints) == set(numbers)
+        for record in one.records:
+            if record.params["alpha"] <= 0.45:
+                reached = ceiling(record.params["alpha"], peak) * (1 - 0.5**train.epochs)
+                assert record.best_objective == pytest.approx(reached)
+
+
+# --- how a study ends ---
 
 
 def test_a_time_budget_ends_the_study(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +12,9 @@ import torch
 from las_tune.las.backbone import Backbone, load_backbone
 from las_tune.las.train import train
 from las_tune.spec import TrainSpec
-from las_tune.tuning.prepare import StudyPictures, load_pictures, resolve_objective, share, store_limit_bytes
-from tests.parts import make_part, make_textures
+from las_tune.tuning.pictures import Array, StudyPictures, load_pictures, resolve_objective
+from las_tune.tuning.prepare import SharedData, SharedPictures, SharedScored, share, store_limit_bytes
+from tests.parts import make_part, make_textures, part_spec
 
 SPEC = TrainSpec(image_size=64, batch_size=4, epochs=2, backbone="resnet18", backbone_weights="random", hidden_width=16)
 
@@ -26,14 +26,21 @@ def backbone() -> Backbone:
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> StudyPictures:
+    """With something to watch: what the leakage gap is told from."""
     root = tmp_path_factory.mktemp("parts")
     make_part(root)
-    return load_pictures(root, "part", make_textures(root / "textures"), SPEC)
+    make_textures(root / "textures")
+    return load_pictures(part_spec(root, SPEC, leakage_gap=True))
+
+
+def held(shared: SharedData) -> list[SharedPictures]:
+    """Everything that has features."""
+    return [shared.fit, shared.calibration, shared.validation.features, *(w.features for w in shared.watched.values())]
 
 
 def losses(backbone: Backbone, pictures: StudyPictures, dtype: str, limit: float = math.inf) -> list[float]:
-    shared, _ = share(backbone, pictures.fit, pictures.validation, pictures.textures, dtype, limit)
-    spec = resolve_objective(SPEC, has_masks=True)
+    shared, _ = share(backbone, pictures.trials, dtype, limit)
+    spec = resolve_objective(SPEC, pictures)
     return [v for r in train(spec, backbone, shared.to_device(backbone)) for v in (r.loss, r.objective)]
 
 
@@ -41,23 +48,25 @@ def losses(backbone: Backbone, pictures: StudyPictures, dtype: str, limit: float
 def test_maps_come_back_in_the_type_asked_for(
     dtype: str, relative: float, backbone: Backbone, pictures: StudyPictures
 ) -> None:
-    shared, sentence = share(backbone, pictures.fit, pictures.validation, pictures.textures, dtype)
-    exact, _ = share(backbone, pictures.fit, pictures.validation, pictures.textures)
+    shared, sentence = share(backbone, pictures.trials, dtype)
+    exact, _ = share(backbone, pictures.trials)
     assert f"of {dtype} features" in sentence and sentence.startswith("stored ")
-    for ours, theirs in ((shared, exact),):
-        one, two = ours.to_device(backbone), theirs.to_device(backbone)
-        for store, other in ((one.features, two.features), (one.validation.features, two.validation.features)):
-            assert store.maps is not None and {m.dtype for m in store.maps} == {getattr(torch, dtype)}
-            for a, b in zip(store.take(slice(None)), other.take(slice(None)), strict=True):
-                torch.testing.assert_close(a, b, atol=1e-6, rtol=relative)
+    one, two = shared.to_device(backbone), exact.to_device(backbone)
+    stores = [(one.features, two.features), (one.calibration, two.calibration)]
+    stores += [(one.validation.features, two.validation.features)]
+    stores += [(one.watched[name].features, two.watched[name].features) for name in ("sealed", "whole")]
+    for store, other in stores:
+        assert store.maps is not None and {m.dtype for m in store.maps} == {getattr(torch, dtype)}
+        for a, b in zip(store.take(slice(None)), other.take(slice(None)), strict=True):
+            torch.testing.assert_close(a, b, atol=1e-6, rtol=relative)
     assert losses(backbone, pictures, dtype) == pytest.approx(losses(backbone, pictures, "float32"), rel=0.05)
 
 
 def test_above_the_limit_trials_compute_them_again_with_the_same_numbers(
     backbone: Backbone, pictures: StudyPictures
 ) -> None:
-    shared, sentence = share(backbone, pictures.fit, pictures.validation, pictures.textures, "float32", 1000.0)
-    assert shared.fit_maps is None and shared.validation_maps is None
+    shared, sentence = share(backbone, pictures.trials, "float32", 1000.0)
+    assert len(held(shared)) == 5 and all(part.maps is None for part in held(shared))
     assert "are above --store-limit-gb 0.00: trials compute them again" in sentence
     again, stored = losses(backbone, pictures, "float32", limit=1000.0), losses(backbone, pictures, "float32")
     # Convolutions of another batch round otherwise in the last digit; on noise, ranks of pixels hang on it.
@@ -66,21 +75,43 @@ def test_above_the_limit_trials_compute_them_again_with_the_same_numbers(
 
 
 def test_the_limit_is_inclusive_and_counts_every_stored_map(backbone: Backbone, pictures: StudyPictures) -> None:
-    shared, _ = share(backbone, pictures.fit, pictures.validation, pictures.textures, "float16")
-    assert shared.fit_maps is not None and shared.validation_maps is not None
-    held = sum(m.nbytes for m in (*shared.fit_maps, *shared.validation_maps))
-    for limit, fits in ((held, True), (held - 1, False)):
-        found, _ = share(backbone, pictures.fit, pictures.validation, pictures.textures, "float16", limit)
-        assert (found.fit_maps is not None) is fits
+    shared, _ = share(backbone, pictures.trials, "float16")
+    assert all(part.maps is not None for part in held(shared))
+    size = sum(m.nbytes for part in held(shared) for m in part.maps or [])
+    for limit, fits in ((size, True), (size - 1, False)):
+        found, _ = share(backbone, pictures.trials, "float16", limit)
+        assert all((part.maps is not None) is fits for part in held(found))
+
+
+def arrays_in(value: object) -> list[Array]:
+    """Every array, whatever it is nested in; anything else but the name of a type is a mistake."""
+    if isinstance(value, np.ndarray):
+        return [value]
+    if isinstance(value, SharedData | SharedPictures | SharedScored):
+        return arrays_in([getattr(value, field.name) for field in dataclasses.fields(value)])
+    if isinstance(value, dict):
+        return arrays_in(list(value.values()))
+    assert value is None or isinstance(value, str | list | tuple), value
+    return [array for part in value for array in arrays_in(part)] if isinstance(value, list | tuple) else []
 
 
 def test_shared_data_are_arrays_that_ray_shares_without_a_copy(backbone: Backbone, pictures: StudyPictures) -> None:
-    shared, _ = share(backbone, pictures.fit, pictures.validation, pictures.textures, "bfloat16")
-    for field in dataclasses.fields(shared):
-        value = getattr(shared, field.name)
-        for part in value if isinstance(value, list | tuple) else [value]:
-            assert isinstance(part, np.ndarray) or field.name == "store_dtype"
-            assert not isinstance(part, np.ndarray) or part.dtype != object
+    shared, _ = share(backbone, pictures.trials, "bfloat16")
+    arrays = arrays_in(shared)
+    # Pictures and two maps of five parts, foregrounds and textures, kinds and three targets of three scored parts.
+    assert len(arrays) == 5 * (1 + 2) + 2 + 3 * (1 + 3)
+    assert all(array.dtype != object for array in arrays)
+
+
+def test_pictures_and_labels_come_back_as_they_were(backbone: Backbone, pictures: StudyPictures) -> None:
+    data = share(backbone, pictures.trials, "float16")[0].to_device(backbone)
+    seen = pictures.trials
+    assert np.array_equal(data.pictures, seen.fit) and np.array_equal(data.calibration.pictures, seen.calibration)
+    for scored, labelled in ((data.validation, seen.validation), (data.watched["whole"], seen.watched["whole"])):
+        assert np.array_equal(scored.features.pictures, labelled.pictures)
+        assert np.array_equal(scored.defects, labelled.defects) and scored.targets is not None
+        assert labelled.masks is not None
+        assert scored.targets.positive.tolist() == np.flatnonzero(labelled.masks).tolist()
 
 
 @pytest.mark.parametrize(("limit_gb", "expected"), [(None, 4e9), (0.5, 5e8), (0.0, 0.0)])
@@ -88,6 +119,6 @@ def test_the_limit_is_the_users_or_half_of_the_memory(limit_gb: float | None, ex
     assert store_limit_bytes(limit_gb, 8e9) == expected
 
 
-def test_a_limit_of_nothing_is_a_choice(tmp_path: Path, backbone: Backbone, pictures: StudyPictures) -> None:
-    shared, _ = share(backbone, pictures.fit, pictures.validation, pictures.textures, "float32", 0.0)
-    assert shared.fit_maps is None
+def test_a_limit_of_nothing_is_a_choice(backbone: Backbone, pictures: StudyPictures) -> None:
+    shared, _ = share(backbone, pictures.trials, "float32", 0.0)
+    assert all(part.maps is None for part in held(shared))

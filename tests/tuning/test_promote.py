@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import get_args
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from las_tune.tuning.promote import Objective, Scores, auroc_of_counts, decide, paired_bootstrap, weighted_mean
+from las_tune.objectives import Objective
+from las_tune.tuning.promote import Scores, auroc_of_counts, decide, paired_bootstrap, weighted_mean
 
 NUM_SEEDS = 3
 
@@ -26,16 +28,20 @@ def simulate(
     """Detectors, one a shift: the mean score of its defective pictures; good ones score 0 in the mean.
 
     A score is the sum of what makes the picture hard for all, for this detector, for this head, and of a shift that
-    the head's seed gives to all defective pictures (standard deviation seed_noise).
+    the head's seed gives to all defective pictures (standard deviation seed_noise). Defects are of two kinds in turn.
+    Heads reject above a threshold that calibration pictures of their own set, 1.3 with a deviation of 0.1.
     """
     labels = np.repeat([False, True], [num_good, num_defective])
+    defects = np.where(labels, 1 + np.arange(len(labels)) % 2, 0)
+    threshold_generator = generator.spawn(1)[0]
     shared = generator.normal(0, 0.6, len(labels))
     detectors = []
     for shift in shifts:
         own = generator.normal(0, 0.4, len(labels)) + generator.normal(0, 0.5, (NUM_SEEDS, len(labels)))
         lift = shift + generator.normal(0, seed_noise, (NUM_SEEDS, 1))
         image = shared + own + labels * lift
-        detectors.append(Scores(labels, image, 1 / (1 + np.exp(-image))))
+        thresholds = threshold_generator.normal(1.3, 0.1, NUM_SEEDS)
+        detectors.append(Scores(defects, image, 1 / (1 + np.exp(-image)), thresholds))
     return detectors
 
 
@@ -86,6 +92,58 @@ def test_combined_is_the_mean_and_good_pictures_have_no_overlap() -> None:
     assert scores.objective(counts, 0, "combined") == pytest.approx([0.5, 0.325])
 
 
+def test_recall_of_resamples_by_hand() -> None:
+    """Each seed's head has its own threshold; what scores exactly that is not rejected. Good pictures do not count."""
+    image = np.array([[0.9, 0.8, 0.5, 0.2], [0.0, 0.8, 0.5, 0.9]])
+    scores = Scores(np.array([0, 1, 2, 1]), image, thresholds=np.array([0.5, 0.4]))
+    counts = np.array([[1, 1, 1, 1], [2, 0, 3, 1], [1, 2, 0, 0]])
+    assert scores.objective(counts, 0, "recall_at_fpr") == pytest.approx([1 / 3, 0, 1])
+    assert scores.objective(counts, 1, "recall_at_fpr") == pytest.approx([1, 1, 1])
+    assert scores.by_seed(counts, "recall_at_fpr").shape == (2, 3)
+
+
+def test_worst_defect_of_resamples_by_hand() -> None:
+    """The first kind beats 0.1 and ties with 0.5 (3/4), or loses to 0.5 alone; the second beats all there is."""
+    image = np.array([[0.1, 0.5, 0.5, 0.3, 0.9]])
+    scores = Scores(np.array([0, 0, 1, 1, 2]), image)
+    counts = np.array(
+        [
+            [1, 1, 1, 0, 1],  # (1 + 1/2) / 2 of the first kind
+            [1, 1, 1, 1, 1],  # (1 + 1/2 + 1 + 0) / 4
+            [1, 3, 0, 2, 2],  # 2 of 8 pairs
+            [0, 2, 0, 1, 0],  # the second kind is absent, and the first loses
+            [2, 1, 0, 0, 1],  # the first kind is absent: it tells nothing
+            [1, 0, 1, 2, 0],
+        ]
+    )
+    assert scores.objective(counts, 0, "worst_defect") == pytest.approx([0.75, 0.625, 0.25, 0, 1, 1])
+    assert not np.isnan(scores.objective(counts, 0, "worst_defect")).any()
+
+
+@given(st.data())
+@settings(max_examples=60, deadline=None)
+def test_worst_defect_is_the_loop_over_the_kinds_that_are_there(data: st.DataObject) -> None:
+    defects = np.array([0, 1, *data.draw(st.lists(st.integers(0, 3), min_size=1, max_size=9))])
+    image = np.array([data.draw(st.sampled_from([0.0, 0.5, 1.0])) for _ in defects])
+    counts = np.array([1, 1, *(data.draw(st.integers(0, 2)) for _ in defects[2:])])
+    found = Scores(defects, image[None]).objective(counts[None], 0, "worst_defect")
+    many, of = np.repeat(image, counts), np.repeat(defects, counts)
+    kinds = set(of.tolist()) - {0}
+    expected = min(slow_auroc(many[of == kind].tolist(), many[of == 0].tolist()) for kind in kinds)
+    assert found == pytest.approx([expected], abs=1e-12)
+
+
+def test_means_hold_the_objective_and_its_tie_breaks() -> None:
+    image = np.array([[0.1, 0.5, 0.9, 0.3], [0.1, 0.5, 0.6, 0.7]])
+    scores = Scores(np.array([0, 0, 1, 2]), image, np.array([[0, 0, 0.5, 0.25], [0, 0, 1, 0.75]]), np.array([0.5, 0.8]))
+    expected = {"image_auroc": 0.875, "worst_defect": 0.75, "pixel_aupro": 0.625, "recall": 0.25}
+    assert scores.means("worst_defect") == pytest.approx({"objective": 0.75} | expected)
+    assert scores.means("combined")["objective"] == pytest.approx(0.75)
+    assert scores.means("recall_at_fpr")["objective"] == pytest.approx(0.25)
+    bare = dataclasses.replace(scores, per_picture=None, thresholds=None).means("image_auroc")
+    assert bare == pytest.approx({"objective": 0.875, "image_auroc": 0.875, "worst_defect": 0.75})
+
+
 def test_interval_covers_the_true_gain() -> None:
     """Two detectors of one kind: the true gain is 0. 2000 intervals cover it in 94.7%."""
     generator = np.random.default_rng(3)
@@ -113,7 +171,7 @@ def test_more_seed_noise_makes_the_interval_wider() -> None:
 
 def test_without_a_second_seed_or_picture_nothing_is_known() -> None:
     a, b = simulate(np.random.default_rng(5), 24, 36, [5.0, 0.0], 0.1)
-    one_seed = dataclasses.replace(a, image=a.image[:1], per_picture=None)
+    one_seed = dataclasses.replace(a, image=a.image[:1], per_picture=None, thresholds=None)
     assert paired_bootstrap(one_seed, b, "image_auroc").low == -math.inf
     a, b = simulate(np.random.default_rng(5), 1, 36, [5.0, 0.0], 0.1)
     decision = decide({"trial 1": a}, b, None, "image_auroc")
@@ -136,7 +194,29 @@ def test_a_perfect_finalist_and_a_perfect_baseline_are_equals() -> None:
     assert (decision.champion, decision.gain.low, decision.gain.high) == ("current", 0, 0)
 
 
-@pytest.mark.parametrize("objective", ["image_auroc", "pixel_aupro", "combined"])
+def with_recalls(recalls: list[float]) -> Scores:
+    """All pictures are told apart; of 8 defective ones a share scores above each seed's threshold."""
+    image = np.tile(np.concatenate([np.zeros(8), np.arange(1.0, 9.0)]), (NUM_SEEDS, 1))
+    return Scores(np.repeat([0, 1], 8), image, thresholds=np.array([8 - 8 * recall for recall in recalls]))
+
+
+def test_equal_means_are_told_apart_by_the_next_metric() -> None:
+    low, high = with_recalls([0.25, 0.5, 0.25]), with_recalls([0.5, 0.5, 0.75])
+    decision = decide({"trial 1": low, "trial 2": high}, low, None, "image_auroc")
+    assert (decision.best, decision.tie_break, decision.tied) == ("trial 2", "recall", ("trial 1",))
+    assert not decision.promoted, "a tie break makes no gain"
+    by_recall = decide({"trial 1": low, "trial 2": high}, low, None, "recall_at_fpr")
+    assert (by_recall.best, by_recall.tie_break) == ("trial 2", "")
+
+
+def test_where_nothing_tells_two_apart_the_first_is_best() -> None:
+    same = with_recalls([0.5, 0.5, 0.5])
+    decision = decide({"trial 9": same, "trial 2": same}, same, None, "image_auroc")
+    assert (decision.best, decision.tie_break) == ("trial 9", "the order of trials")
+    assert decide({"trial 9": same}, same, None, "image_auroc").tie_break == "", "there was nobody else"
+
+
+@pytest.mark.parametrize("objective", get_args(Objective))
 def test_a_clearly_better_finalist_is_promoted(objective: Objective) -> None:
     baseline, worse, better = simulate(np.random.default_rng(2), 24, 36, [0.8, 0.8, 2.8], 0.1)
     decision = decide({"trial 3": worse, "trial 7": better}, baseline, None, objective)
@@ -169,6 +249,14 @@ def test_luck_is_promoted_in_at_most_five_studies_of_a_hundred(num_good: int, se
     """All four detectors are of one kind, the luckiest of three is picked; 2000 studies give 2.3% to 3.0%."""
     runs = 200
     share = promoted_share(runs, num_good, 36, seed_noise, draws=300)
+    assert share <= 0.05 + 2.33 * math.sqrt(0.05 * 0.95 / runs)
+
+
+@pytest.mark.parametrize("objective", ["recall_at_fpr", "worst_defect"])
+def test_luck_is_as_rare_by_any_objective(objective: Objective) -> None:
+    """With differences between seeds and 24 good pictures."""
+    runs = 200
+    share = promoted_share(runs, 24, 36, 0.25, draws=300, objective=objective)
     assert share <= 0.05 + 2.33 * math.sqrt(0.05 * 0.95 / runs)
 
 

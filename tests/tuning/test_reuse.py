@@ -11,14 +11,15 @@ import torch
 
 from las_tune.las.backbone import load_backbone
 from las_tune.las.train import train
-from las_tune.spec import StudySpec, TrainSpec
+from las_tune.spec import TrainSpec
+from las_tune.study_spec import StudySpec
 from las_tune.tracking.record import METRICS, TrialRecord
 from las_tune.tuning.cluster import ray_cluster, resources_of
-from las_tune.tuning.prepare import load_pictures
+from las_tune.tuning.pictures import load_pictures
 from las_tune.tuning.remote import prepare_remotely
 from las_tune.tuning.space import load_space
 from las_tune.tuning.trainable import SharedStudy, run_trial
-from las_tune.tuning.tuner import run_trials
+from las_tune.tuning.tuner import TunedStudy, run_trials
 from tests.parts import make_part, make_textures
 
 SAME = """
@@ -58,7 +59,7 @@ def test_a_reused_worker_gives_the_numbers_of_a_fresh_process(tmp_path: Path) ->
         results=tmp_path / "results", trials=4, scheduler="none", max_concurrent=1,
     )  # fmt: skip
     spec.folder.mkdir(parents=True)
-    pictures = load_pictures(spec.data_root, "part", spec.textures, TRAIN)
+    pictures = load_pictures(spec)
     backbone = load_backbone(TRAIN.backbone, "random")
     pids = tmp_path / "pids"
 
@@ -69,8 +70,9 @@ def test_a_reused_worker_gives_the_numbers_of_a_fresh_process(tmp_path: Path) ->
 
     with ray_cluster(None):
         resources = resources_of(spec)
-        shared, _ = prepare_remotely(spec, backbone, pictures, resources)
-        trials, _ = run_trials(spec, load_space(str(tmp_path / "same.toml")), shared, resources, [Silent()], with_pid)
+        shared, _ = prepare_remotely(spec, backbone, pictures.trials, resources)
+        study = TunedStudy(spec, load_space(str(tmp_path / "same.toml")), shared, [Silent()])
+        (ran,) = run_trials([study], resources, with_pid)
 
         import ray
 
@@ -80,6 +82,6 @@ def test_a_reused_worker_gives_the_numbers_of_a_fresh_process(tmp_path: Path) ->
         torch.set_num_threads(threads)
     assert len(pids.read_text().split()) == 4 and len(set(pids.read_text().split())) == 1
     expected = [numbers(row) for row in fresh]
-    for trial in trials:
+    for trial in ran.records:
         assert [numbers(row) for row in trial.epochs] == [pytest.approx(row, rel=1e-12) for row in expected]
         assert trial.epochs[-1]["peak_memory_mb"] > 0

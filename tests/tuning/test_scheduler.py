@@ -12,7 +12,8 @@ import pytest
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
-from las_tune.spec import Scheduler, StudySpec, TrainSpec
+from las_tune.spec import TrainSpec
+from las_tune.study_spec import Scheduler, StudySpec
 from las_tune.tuning.scheduler import BRACKET_TRIALS, make_scheduler
 from las_tune.tuning.search import METRIC
 

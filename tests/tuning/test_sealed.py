@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +12,16 @@ import pytest
 from ray import cloudpickle
 
 from las_tune.las.backbone import load_backbone
-from las_tune.spec import StudySpec, TrainSpec
+from las_tune.objectives import Objective
+from las_tune.spec import TrainSpec
 from las_tune.tuning import remote
 from las_tune.tuning.cluster import Resources
 from las_tune.tuning.evaluate import Evaluation
 from las_tune.tuning.finalists import Finalist
-from las_tune.tuning.prepare import load_pictures
+from las_tune.tuning.openings import count_opening
+from las_tune.tuning.pictures import StudyPictures, load_pictures
 from las_tune.tuning.sealed import SealedReport
-from tests.parts import make_part, make_textures, make_trial
+from tests.parts import make_part, make_textures, make_trial, part_spec
 
 SPEC = TrainSpec(image_size=32, backbone="resnet18", backbone_weights="random", objective="combined")
 
@@ -54,49 +58,126 @@ class Store:
         return Task()
 
 
-def test_no_sealed_picture_and_no_path_of_one_leaves_the_driver(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    make_part(tmp_path)
-    textures = make_textures(tmp_path / "textures")
-    pictures = load_pictures(tmp_path, "part", textures, SPEC)
-    spec = StudySpec(
-        category="part", study="s", train=SPEC, data_root=tmp_path, textures=textures, results=tmp_path / "results"
-    )
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A folder with a part of noise pictures, and textures."""
+    make_part(tmp_path, train=20)
+    make_textures(tmp_path / "textures")
+    return tmp_path
+
+
+def left_the_driver(place: Path, monkeypatch: pytest.MonkeyPatch, **fields: Any) -> tuple[StudyPictures, list[bytes]]:
+    """The pictures of a study, and everything that was put into the store, given to workers, or came back."""
+    spec = part_spec(place, SPEC, **fields)
+    pictures = load_pictures(spec)
     store = Store()
     monkeypatch.setattr(remote, "ray", store)
-    shared, _ = remote.prepare_remotely(spec, load_backbone("resnet18", "random"), pictures, Resources(1, 0, 1))
-    held = [*store.held, cloudpickle.dumps(shared)]
-    assert any(pictures.fit[0].tobytes() in one for one in held), "the search would find what is there"
-    assert any(pictures.validation.pictures.tobytes() in one for one in held)
-    for picture, path in zip(pictures.sealed_test.pictures, pictures.split.sealed_test, strict=True):
-        row = picture[0, 16].tobytes()  # of a noise picture: nowhere else
-        assert not any(row in one for one in held)
+    network = load_backbone("resnet18", "random")
+    shared, _ = remote.prepare_remotely(spec, network, pictures.trials, Resources(1, 0, 1))
+    return pictures, [*store.held, cloudpickle.dumps(shared)]
+
+
+def sealed_seen(pictures: StudyPictures, held: list[bytes]) -> list[bool]:
+    """Of each sealed picture, whether a row of its pixels left the driver. All are noise: it is nowhere else."""
+    return [any(picture[0, 16].tobytes() in one for one in held) for picture in pictures.sealed_test.pictures]
+
+
+@pytest.mark.parametrize("validation", ["labelled", "synthetic"])
+def test_no_sealed_picture_and_no_path_of_one_leaves_the_driver(
+    validation: str, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures, held = left_the_driver(place, monkeypatch, validation=validation)
+    seen = pictures.trials
+    assert any(seen.fit[0].tobytes() in one for one in held), "the search would find what is there"
+    for labelled in (seen.validation, *seen.watched.values()):
+        assert any(labelled.pictures.tobytes() in one for one in held)
+    assert set(seen.watched) == ({"labelled"} if validation == "synthetic" else set())
+    assert len(pictures.sealed_test.pictures) == 4 and not any(sealed_seen(pictures, held))
+    for path in pictures.split.sealed_test:
         assert not any(str(path.path).encode() in one or path.key.encode() in one for one in held)
 
 
-def evaluation(scores: list[float], auroc: float) -> Evaluation:
-    return Evaluation({"image_auroc": auroc, "recall": 1.0}, np.array(scores), None, 0.5)
+def test_a_painted_sealed_test_does_not_leave_the_driver_either(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither its good pictures nor the defective copies, which share most of their pixels."""
+    shutil.rmtree(place / "part/test")
+    pictures, held = left_the_driver(place, monkeypatch, validation="synthetic")
+    assert pictures.split.painted == ("validation", "sealed_test") and len(pictures.sealed_test.pictures) == 8
+    assert any(pictures.trials.validation.pictures.tobytes() in one for one in held)
+    assert not any(sealed_seen(pictures, held))
+
+
+def test_the_leakage_gap_and_it_alone_gives_the_sealed_test_to_be_watched(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures, held = left_the_driver(place, monkeypatch, leakage_gap=True)
+    assert pictures.trials.watched["sealed"] is pictures.sealed_test
+    assert all(sealed_seen(pictures, held)), "watched, and by this option only"
+    sealed = {picture.tobytes() for picture in pictures.sealed_test.pictures}
+    chosen_by = (pictures.trials.validation.pictures, pictures.trials.fit, pictures.trials.calibration)
+    assert not any(picture.tobytes() in sealed for part in chosen_by for picture in part)
+
+
+def evaluation(scores: list[float], auroc: float, threshold: float = 0.5) -> Evaluation:
+    return Evaluation({"image_auroc": auroc, "recall": 1.0}, np.array(scores), None, threshold)
+
+
+DEFECTS = np.array([0, 0, 1, 2])
+RECORDS = [make_trial(n, [v], status="completed") for n, v in ((7, 0.5), (8, 0.75))]
+BASELINE, CHAMPION = Finalist("baseline", RECORDS, [None, None]), Finalist("trial 1", RECORDS, [None, None])  # type: ignore[list-item]
+EVALUATIONS = {
+    "baseline/0": evaluation([0, 1, 0, 1], 0.5), "baseline/1": evaluation([0, 1, 1, 0], 0.5),
+    "champion/0": evaluation([0, 0, 1, 1], 1.0), "champion/1": evaluation([0, 1, 1, 1], 0.75, threshold=1.5),
+    "memory_bank": evaluation([0, 0, 1, 1], 1.0),
+}  # fmt: skip
 
 
 def test_the_report_has_means_gains_and_the_memory_bank() -> None:
-    labels = np.array([False, False, True, True])
-    records = [make_trial(n, [v], status="completed") for n, v in ((7, 0.5), (8, 0.75))]
-    baseline, champion = Finalist("baseline", records, [None, None]), Finalist("trial 1", records, [None, None])  # type: ignore[list-item]
-    evaluations = {
-        "baseline/0": evaluation([0, 1, 0, 1], 0.5), "baseline/1": evaluation([0, 1, 1, 0], 0.5),
-        "champion/0": evaluation([0, 0, 1, 1], 1.0), "champion/1": evaluation([0, 1, 1, 1], 0.75),
-        "memory_bank": evaluation([0, 0, 1, 1], 1.0),
-    }  # fmt: skip
-    report = SealedReport.of({"baseline": baseline, "champion": champion}, evaluations, labels)
+    roles = {"baseline": BASELINE, "champion": CHAMPION}
+    report = SealedReport.of(roles, EVALUATIONS, DEFECTS, "image_auroc")
     assert report.means["champion"] == {"image_auroc": 0.875, "recall": 1.0}
     assert report.means["memory_bank"]["image_auroc"] == 1.0
     assert report.gains["image_auroc"].mean == pytest.approx(0.375)
     assert set(report.gains) == {"image_auroc"}
-    assert report.shipped["champion"] is evaluations["champion/1"]
+    assert report.shipped["champion"] is EVALUATIONS["champion/1"]
     assert report.metrics()["baseline/test_image_auroc"] == 0.5
     assert report.bank_against_champion("image_auroc") == {
         "memory_bank": 1.0, "champion": 0.875, "memory_bank_wins": True
     }  # fmt: skip
-    same = SealedReport.of({"baseline": baseline, "champion": baseline}, evaluations, labels)
+    same = SealedReport.of({"baseline": BASELINE, "champion": BASELINE}, EVALUATIONS, DEFECTS, "image_auroc")
     assert same.gains == {}
+
+
+@pytest.mark.parametrize(
+    ("objective", "gain"),
+    [("recall_at_fpr", (1.0 + 0.0) / 2 - (0.5 + 0.5) / 2), ("worst_defect", (1 + 0.75) / 2 - (0.25 + 0.25) / 2)],
+)
+def test_the_objective_of_the_study_has_a_gain_of_its_own(objective: Objective, gain: float) -> None:
+    """Each head rejects above its own threshold; the champion's second one rejects nothing."""
+    report = SealedReport.of({"baseline": BASELINE, "champion": CHAMPION}, EVALUATIONS, DEFECTS, objective)
+    assert set(report.gains) == {"image_auroc", objective}
+    assert report.gains[objective].mean == pytest.approx(gain)
+
+
+# --- how often it was opened ---
+
+
+def test_every_opening_of_a_sealed_test_is_counted(tmp_path: Path) -> None:
+    assert count_opening(tmp_path, "plate", "d1", "one") == 1
+    assert count_opening(tmp_path, "plate", "d2", "two") == 1
+    assert count_opening(tmp_path, "tubes", "d1", "three") == 1
+    assert count_opening(tmp_path, "plate", "d1", "four") == 2
+    lines = [json.loads(line) for line in (tmp_path / "test_openings.jsonl").read_text().splitlines()]
+    assert [line["study"] for line in lines] == ["one", "two", "three", "four"]
+    assert not any("whole_test" in line for line in lines)
+
+
+def test_who_looks_at_the_whole_test_opens_every_sealed_test_of_the_category(tmp_path: Path) -> None:
+    assert count_opening(tmp_path, "plate", "d1", "one") == 1
+    assert count_opening(tmp_path, "tubes", "d1", "two") == 1
+    assert count_opening(tmp_path, "plate", "whole", "three", is_whole_test=True) == 2, "the first was a part of it"
+    assert count_opening(tmp_path, "plate", "d1", "four") == 3
+    assert count_opening(tmp_path, "plate", "d2", "five") == 2, "its own and the whole test's"
+    assert count_opening(tmp_path, "tubes", "d1", "six") == 2, "of another category nothing was seen"
+    assert count_opening(tmp_path, "plate", "whole", "seven", is_whole_test=True) == 5
+    lines = [json.loads(line) for line in (tmp_path / "test_openings.jsonl").read_text().splitlines()]
+    assert [line["study"] for line in lines if line.get("whole_test") == "true"] == ["three", "seven"]

@@ -12,7 +12,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from las_tune.spec import Sampler
+from las_tune.study_spec import Sampler
 from las_tune.tuning.knobs import Choice, Knob, Range
 from las_tune.tuning.search import SEED_NOISE, StudySearch, make_sampler
 from las_tune.tuning.space import Space

@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from las_tune.errors import SpaceError
-from las_tune.spec import MPDD_CATEGORIES, TrainSpec, tunable_names
+from las_tune.spec import TrainSpec, tunable_names
+from las_tune.study_spec import MPDD_CATEGORIES
 from las_tune.tuning import space as module
 from las_tune.tuning.knobs import Choice, Range
 from las_tune.tuning.space import GENERAL_SPACES, Space, known_spaces, load_space, space_for, spaces_folder

@@ -36,28 +36,39 @@ class Finished:
     children: list[Run]
     printed: str
 
+    @classmethod
+    def read(cls, folder: Path, printed: str) -> Finished:
+        summary = json.loads((folder / "summary.json").read_text())
+        client = MlflowClient(summary["tracking_uri"])
+        runs = client.search_runs([summary["experiment_id"]])
+        parent = next(run for run in runs if run.info.run_id == summary["parent_run_id"])
+        children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+        return cls(folder, summary, client, parent, children, printed)
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    place = tmp_path_factory.mktemp("place")
+
+def run_in(place: Path, arguments: str) -> str:
+    """Run a command in a folder; returns what it printed."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
-        patch.setattr(sys, "argv", [
-            "las_tune", "--category", CATEGORY, "--demo", "--trials", str(TRIALS), "--epochs", "2",
-            "--image-size", "64", "--study", "small", "--space", "default", "--finalists", "2", "--seeds", "2",
-        ])  # fmt: skip
+        patch.setenv("COLUMNS", "200")
+        patch.setattr(sys, "argv", ["las_tune", *arguments.split()])
         with (place / "printed.txt").open("w") as printed:
             patch.setattr(sys, "stdout", printed)
             with pytest.raises(SystemExit) as ended:
                 main()
     assert ended.value.code == 0
-    folder = place / "results" / "las" / "small"
-    summary = json.loads((folder / "summary.json").read_text())
-    client = MlflowClient(summary["tracking_uri"])
-    runs = client.search_runs([summary["experiment_id"]])
-    parent = next(run for run in runs if run.info.run_id == summary["parent_run_id"])
-    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
-    return Finished(folder, summary, client, parent, children, (place / "printed.txt").read_text())
+    return (place / "printed.txt").read_text()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    place = tmp_path_factory.mktemp("place")
+    printed = run_in(
+        place,
+        f"--category {CATEGORY} --demo --trials {TRIALS} --epochs 2 --image-size 64 --study small --space default "
+        "--finalists 2 --seeds 2",
+    )
+    return Finished.read(place / "results/las/small", printed)
 
 
 def child(finished: Finished, number: int) -> Run:
@@ -140,8 +151,18 @@ def test_cost_counts_every_epoch(finished: Finished) -> None:
         for run in finished.children
         for point in finished.client.get_metric_history(run.info.run_id, "seconds")
     )
-    assert finished.summary["cost"]["trial_seconds"] == pytest.approx(seconds, abs=0.1)
-    assert finished.summary["cost"]["lost_seconds"] == 0
+    cost, metrics = finished.summary["cost"], finished.parent.data.metrics
+    assert cost["trial_seconds"] == pytest.approx(seconds, abs=0.1)
+    assert cost["lost_seconds"] == cost["lost_cpu_seconds"] == 0
+    each = cost["cpu_seconds"] / cost["trial_seconds"]
+    spent = sum(run.data.metrics["cost/cpu_seconds"] for run in finished.children)
+    assert each == pytest.approx(round(each), rel=0.01) and spent == pytest.approx(cost["cpu_seconds"], abs=0.1 * each)
+    promotion, per_point = finished.summary["promotion"], cost["cpu_seconds_per_point"]
+    points = 100 * promotion["gain"]["mean"]
+    assert per_point == (pytest.approx(spent / points, abs=0.1) if promotion["promoted"] else None)
+    logged = {name: value for name, value in metrics.items() if name.startswith("cost/")}
+    assert logged == {f"cost/{name}": value for name, value in cost.items() if value is not None}
+    assert f"{cost['cpu_seconds']:.0f} CPU seconds" in finished.printed
 
 
 def test_the_four_outputs_and_the_records_are_there(finished: Finished) -> None:

@@ -1,0 +1,72 @@
+"""Scored pictures: labels, and what heat maps over them are worth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from las_tune.las.features import FeatureStore
+from las_tune.las.metrics import PixelTargets, auroc, average_precision, pixel_metrics
+from las_tune.las.scoring import picture_scores
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Pictures to be scored.
+
+    features  of N pictures
+    defects   (N,) int64, 0 = good, k = the k-th kind of defect
+    targets   the defective pixels; None where masks are missing
+    """
+
+    features: FeatureStore
+    defects: Tensor
+    targets: PixelTargets | None
+
+    @property
+    def labels(self) -> Tensor:
+        """(N,) bool, 1 = defective."""
+        return self.defects > 0
+
+
+def metrics_of(heat: Tensor, scored: Scored, threshold: float) -> dict[str, float]:
+    """What heat maps (N, S, S) are worth; metrics of pixels are left out where masks are missing.
+
+    image_auroc, image_ap, worst_defect (least AUROC of one kind of defect against all good pictures); pixel_auroc,
+    pixel_aupro; recall, f1 and false_reject_rate where pictures that score above the threshold are rejected.
+    """
+    scores, labels = picture_scores(heat), scored.labels
+    metrics = {
+        "image_auroc": auroc(scores, labels),
+        "image_ap": average_precision(scores, labels),
+        "worst_defect": min(
+            auroc(scores[kept], labels[kept])
+            for kept in (~labels | (scored.defects == kind) for kind in torch.unique(scored.defects[labels]))
+        ),
+    }
+    if scored.targets:
+        metrics["pixel_auroc"], metrics["pixel_aupro"] = pixel_metrics(heat, scored.targets)
+    return metrics | at_threshold(scores.cpu().numpy(), labels.cpu().numpy(), threshold)
+
+
+def threshold_of(normal_scores: Array, fpr: float) -> float:
+    """The score that a share fpr of good pictures exceeds; of few pictures the greatest."""
+    return float(np.quantile(normal_scores, 1 - fpr, method="higher"))
+
+
+def at_threshold(scores: Array, labels: Array, threshold: float) -> dict[str, float]:
+    """Recall, F1 and false-reject rate where pictures that score above the threshold are rejected."""
+    rejected = scores > threshold
+    hits, missed, false = (rejected & labels).sum(), (~rejected & labels).sum(), (rejected & ~labels).sum()
+    return {
+        "recall": float(hits / (hits + missed)),
+        "f1": float(2 * hits / (2 * hits + missed + false)),
+        "false_reject_rate": float(false / (~labels).sum()),
+    }

@@ -1,0 +1,243 @@
+"""What a person sees at the end: gains with intervals, what they rest on, and where to look."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Column, Table
+
+from las_tune.console import format_params
+from las_tune.study_spec import StudySpec
+
+TEST_SELECTED = (
+    "TEST-SELECTED (--protocol paper): epochs and trials were chosen by the very test pictures that these numbers "
+    "are of, as in published tables. They flatter; compare them with such tables only."
+)
+
+
+def print_run(run: dict[str, Any], specs: Sequence[StudySpec]) -> None:
+    """The end of every study, then, of several, the overview."""
+    for summary, spec in zip(run["studies"], specs, strict=True):
+        if "failed" in summary:
+            print_lines([f"{summary['category']} failed: {summary['failed']}"])
+        else:
+            print_summary(summary, spec.folder)
+    if len(specs) > 1:
+        print_overview(run)
+        print_lines([f"overview: {specs[0].run_folder / 'overview.json'}"])
+
+
+def print_overview(run: dict[str, Any]) -> None:
+    """One row a category, and the one shared configuration that does best on average."""
+    console = Console(highlight=False, soft_wrap=True)
+    done = [summary for summary in run["studies"] if "failed" not in summary]
+    shared = run["shared_configuration"]
+    title = f"{_test_name(run['studies'][0])}, means over seeds"
+    seconds = next(iter(_device_seconds(summary)[0] for summary in done), "cpu_seconds").replace("_", " ")
+    table = Table(
+        "category", "objective", "baseline", "champion", "gain (95% interval)", "memory bank", seconds, title=title
+    )
+    if shared:
+        table.add_column("regret of the shared configuration")
+    for summary in done:
+        tested, gain = _on_test(summary), summary["test_gain"].get(summary["objective"])
+        regret = shared["regret"].get(summary["category"]) if shared else None
+        table.add_row(
+            summary["category"],
+            summary["objective"],
+            *(f"{tested[role]:.4f}" for role in ("baseline", "champion")),
+            format_interval(gain) if gain else "baseline kept",
+            f"{tested['memory_bank']:.4f}",
+            f"{_device_seconds(summary)[1]:.0f}",
+            *([f"{regret:.4f}"] if regret is not None else []),
+        )
+    console.print(table)
+    if shared:
+        console.print(
+            f"one configuration for all: {shared['from']}, mean regret {shared['mean_regret']:.4f} on validation "
+            f"({format_params(shared['params'])})"
+        )
+
+
+def _on_test(summary: dict[str, Any]) -> dict[str, float]:
+    """The objective on the sealed test, by role."""
+    from las_tune.objectives import objective_value
+
+    return {role: objective_value(summary["objective"], metrics) for role, metrics in summary["test_mean"].items()}
+
+
+def _device_seconds(summary: dict[str, Any]) -> tuple[str, float]:
+    return next((name, value) for name, value in summary["cost"].items() if name in ("gpu_seconds", "cpu_seconds"))
+
+
+def print_summary(summary: dict[str, Any], folder: Path) -> None:
+    """Baseline, champion, gain, and where to look."""
+    console = Console(highlight=False, soft_wrap=True)
+    if summary["demo"]:
+        console.print("[bold yellow]DEMO[/bold yellow]: rendered pictures, a short search. These are demo results.")
+    if summary["test_selected"]:
+        console.print(f"[bold red]{TEST_SELECTED}[/bold red]")
+    if summary["painted"]:
+        parts = " and ".join(part.replace("_", " ") for part in summary["painted"])
+        console.print(f"[bold yellow]synthetic[/bold yellow]: {parts}: good pictures and defects painted on them")
+    console.print(_gains(summary))
+    promotion, counts = summary["promotion"], summary["trials"]
+    console.print(f"promotion: {promotion['reason']}")
+    if promotion["tied"]:
+        console.print(f"tied with {promotion['best']} within the noise: {', '.join(promotion['tied'])}")
+    for where, metric in summary["tie_break"].items():
+        if metric:
+            console.print(f"equal in {summary['objective']} ({where}): the best is ahead by {metric}")
+    _print_watched(summary)
+    reference, where = summary["reference"], _test_name(summary)
+    if reference["memory_bank_wins"]:
+        console.print(
+            f"[bold yellow]the memory bank, which learns nothing, does better on the {where}[/bold yellow]: "
+            f"{summary['objective']} {reference['memory_bank']:.4f} against {reference['champion']:.4f}"
+        )
+    print_openings(summary["test_openings"], _test_name(summary))
+    print_left_out(summary["skipped"], summary["masks_missing"])
+    cost = summary["cost"]
+    console.print(
+        f"{counts['total']} trials: {counts['completed']} completed, {counts['pruned']} pruned, "
+        f"{counts['failed']} failed, in {summary['seconds']:.0f} s ({cost['trial_seconds']:.0f} s of training, "
+        f"finalists included, {cost['lost_seconds']:.0f} s lost; {_price(summary)})"
+    )
+    console.print(f"champion: {format_params(summary['champion']['params'])}")
+    console.print(f"model:    {summary['model_uri']}")
+    print_lines([f"files:    {folder}"])
+    console.print("compare the trials:")
+    if summary["tracking_uri"].startswith("http"):
+        address = summary["tracking_uri"].rstrip("/")
+    else:
+        console.print(f"  mlflow ui --backend-store-uri {summary['tracking_uri']} --port 5000")
+        address = "http://127.0.0.1:5000"
+    console.print(f"  {address}/#/experiments/{summary['experiment_id']}/runs/{summary['parent_run_id']}")
+
+
+def _test_name(summary: dict[str, Any]) -> str:
+    return "whole test" if summary.get("test_selected") else "sealed test"
+
+
+def _price(summary: dict[str, Any]) -> str:
+    """Device seconds, and what a point of the objective cost."""
+    unit, spent = _device_seconds(summary)
+    name, per_point = (
+        unit.replace("_", " ").replace("cpu", "CPU").replace("gpu", "GPU"),
+        summary["cost"][f"{unit}_per_point"],
+    )
+    return f"{spent:.0f} {name}" + (f", {per_point:.0f} a point gained" if per_point is not None else "")
+
+
+def _print_watched(summary: dict[str, Any]) -> None:
+    """What was scored beside the validation."""
+    rank, gap = summary["rank_correlation"], summary["leakage_gap"]
+    if summary["test_selected"]:
+        best, trial = summary["best_trial"]["validation"], summary["best_trial"]["trial"]
+        numbers = ", ".join(f"{name} {best[name]:.4f}" for name in ("image_auroc", "pixel_aupro") if name in best)
+        print_lines([f"as published tables count: trial {trial} in epoch {int(best['epoch'])}, one seed: {numbers}"])
+    if rank and rank["spearman"] is not None:
+        interval = f"95% interval {rank['low']:+.2f} to {rank['high']:+.2f}"
+        print_lines(
+            [
+                f"synthetic and labelled validation rank {rank['trials']} trials with a correlation of "
+                f"{rank['spearman']:+.2f} ({interval})"
+            ]
+        )
+    if gap:
+        print_lines(
+            [
+                f"leakage gap in {summary['objective']}: chosen by all test pictures {gap['paper']:.4f}, "
+                f"chosen and told on different halves {gap['honest']:.4f}: {gap['gap']:+.4f} of flattery"
+            ]
+        )
+
+
+def _gains(summary: dict[str, Any]) -> Table:
+    """Means over seeds: baseline, champion, gain with its interval, and the memory bank that learns nothing."""
+    title = f"{summary['category']}: study {summary['study']}, means over seeds"
+    table = Table("", "baseline", "champion", "gain (95% interval)", "memory bank", title=title)
+    names = [summary[role]["finalist"] for role in ("baseline", "champion")]
+    table.add_row("trained again", *names, "", "")
+    validation, gain = summary["validation_mean"], summary["promotion"]["gain"]
+    is_one = names[0] == names[1]
+    table.add_row(
+        f"validation {summary['objective']} (selected on)",
+        f"{validation['baseline']:.4f}",
+        f"{validation['champion']:.4f}",
+        "" if is_one else format_interval(gain),
+        f"{validation['memory_bank']:.4f}",
+    )
+    means = summary["test_mean"]
+    for name, ours in means["champion"].items():
+        theirs, interval = means["baseline"][name], summary["test_gain"].get(name)
+        shown = format_interval(interval) if interval else f"{ours - theirs:+.4f}"
+        bank = means["memory_bank"][name]
+        table.add_row(
+            f"{_test_name(summary)} {name}", f"{theirs:.4f}", f"{ours:.4f}", "" if is_one else shown, f"{bank:.4f}"
+        )
+    return table
+
+
+def format_interval(interval: dict[str, float]) -> str:
+    """+0.0310 (+0.0120 to +0.0550)."""
+    return f"{interval['mean']:+.4f} ({interval['low']:+.4f} to {interval['high']:+.4f})"
+
+
+def print_training(result: Any) -> None:
+    """The end of a single training."""
+    console = Console(highlight=False, soft_wrap=True)
+    table = Table("", "value", "memory bank", title=f"best epoch {int(result.trial.best['epoch'])}")
+    table.add_row("validation objective", f"{result.trial.best['objective']:.4f}", "")
+    for name, value in result.evaluation.metrics.items():
+        table.add_row(f"sealed test {name}", f"{value:.4f}", f"{result.memory_bank.metrics[name]:.4f}")
+    console.print(table)
+    print_openings(result.test_openings)
+    print_left_out(result.skipped, result.masks_missing)
+    print_lines(["files:", *(f"  {file}" for file in result.files)])
+
+
+def print_openings(number: int, test: str = "sealed test") -> None:
+    """A test that is looked at often is no longer sealed."""
+    print_lines([f"this {test} was opened {'once' if number == 1 else f'{number} times'} so far"])
+
+
+def print_left_out(skipped: Sequence[str], masks_missing: int) -> None:
+    """What the numbers do not cover."""
+    if skipped:
+        print_lines([f"{len(skipped)} broken pictures were left out:", *(f"  {line}" for line in skipped)])
+    if masks_missing:
+        print_lines([f"{masks_missing} defective pictures have no mask: pixel metrics are left out"])
+
+
+def print_check(name: str, checked: Any) -> None:
+    """What a category holds, as a table, and its problems."""
+    console = Console(highlight=False, soft_wrap=True)
+    table = Table("part", "defect", "pictures", "masks", "sizes", "kinds", title=name)
+    for row in checked.rows:
+        sizes = ", ".join(map(str, row.sizes)) if not isinstance(row.sizes, str) else row.sizes
+        kinds = ", ".join(map(str, row.kinds)) if not isinstance(row.kinds, str) else row.kinds
+        table.add_row(row.part, row.defect, str(row.pictures), str(row.masks), sizes, kinds)
+    console.print(table)
+    print_lines([f"problem: {problem}" for problem in checked.problems] or ["no problems found"])
+
+
+def print_effects(name: str, effects: Sequence[Any]) -> None:
+    """What each knob of a space moved: shares of mask pixels and patches, mean change of a colour, change of loss."""
+    knob = Column("knob", no_wrap=True)
+    table = Table(knob, "from", "to", "masks", "pictures", "labels", "loss after 2 epochs", title=f"space {name}")
+    for effect in effects:
+        moved = (effect.masks, effect.pictures, effect.labels, effect.loss)
+        ends = (f"{end:.3g}" if isinstance(end, float) else str(end) for end in (effect.start, effect.end))
+        style = None if effect.is_any else "bold red"
+        table.add_row(effect.knob, *ends, *(f"{value:.2g}" if value else "-" for value in moved), style=style)
+    Console(highlight=False).print(table)
+
+
+def print_lines(lines: list[str]) -> None:
+    """Plain lines."""
+    for line in lines:
+        Console(highlight=False, soft_wrap=True, markup=False).print(line)

@@ -1,0 +1,152 @@
+"""StudySpec: one search. It is made once, checked here, and passed down."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from las_tune.spec import TrainSpec, require
+
+Sampler = Literal["tpe", "gp", "cmaes", "random", "grid"]
+Scheduler = Literal["asha", "hyperband", "median", "none"]
+Validation = Literal["labelled", "synthetic"]
+Protocol = Literal["sealed", "paper"]
+
+MPDD_CATEGORIES = ("bracket_black", "bracket_brown", "bracket_white", "connector", "metal_plate", "tubes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudySpec:
+    """One search over one category. Paths are absolute: workers run in other folders."""
+
+    category: str
+    study: str
+    """Name of the Ray experiment, the Optuna study and the MLflow parent run."""
+    run: str = ""
+    """Name of the run that this study shares with those of other categories; empty where it is alone."""
+    train: TrainSpec
+    """What every trial starts from; the baseline as it is."""
+    data_root: Path
+    textures: Path
+    results: Path
+    space: str = ""
+    """Name or path of a search space; empty: the category's own, else default."""
+    trials: int = 32
+    sampler: Sampler = "tpe"
+    scheduler: Scheduler = "asha"
+    patience: int | None = None
+    """Trials in a row without a gain beyond noise, after which the search ends. None: all trials."""
+    finalists: int = 3
+    """How many of the best trials are trained again, with the baseline and the champion of earlier studies."""
+    seeds: int = 3
+    """New seeds that each of them is trained with."""
+    gpus_per_trial: float | None = None
+    """None: one where the cluster has any."""
+    cpus_per_trial: float | None = None
+    """None: a quarter of the machine, at least one."""
+    max_concurrent: int | None = None
+    time_budget_s: float | None = None
+    store_limit_gb: float | None = None
+    """Most that stored features may take; above it trials compute them again. None: half of Ray's object store."""
+    address: str | None = None
+    """Ray cluster; None: this machine."""
+    storage: str = ""
+    """Where Ray keeps checkpoints; empty: in the study's folder."""
+    tracking_uri: str = ""
+    """MLflow store; empty: sqlite beside the results."""
+    experiment: str = "las_tune"
+    skip_broken: bool = False
+    holdout: float = 0.5
+    """Share of every test folder that validates; the rest is the sealed test."""
+    validation: Validation = "labelled"
+    """synthetic: good pictures and defects painted on them, of other families than LAS; no real defect is needed."""
+    protocol: Protocol = "sealed"
+    """paper: everything is chosen by all test pictures, as published tables are; there is no sealed test."""
+    leakage_gap: bool = False
+    """Score all test pictures in every epoch, to tell how much choosing by them would have flattered."""
+    warm_start: tuple[str, ...] = ()
+    """Studies or categories whose champions are tried first."""
+    demo: bool = False
+    command: str = ""
+    """The command line, for the record."""
+
+    def __post_init__(self) -> None:
+        require(
+            re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", self.study) is not None,
+            "--study must be letters, digits, '_', '-' and '.', at most 100, the first a letter or digit",
+            repr(self.study),
+        )
+        require(self.trials >= 1, "--trials must be at least 1", self.trials)
+        for name, kinds in (("sampler", get_args(Sampler)), ("scheduler", get_args(Scheduler))):
+            value = getattr(self, name)
+            require(value in kinds, f"--{name} must be one of {', '.join(kinds)}", repr(value))
+        require(self.patience is None or self.patience >= 1, "--patience must be at least 1", self.patience)
+        require(
+            0 < self.holdout < 1,
+            "--holdout must lie between 0 and 1, both excluded",
+            self.holdout,
+            "the usual value is 0.5",
+        )
+        for name, kinds in (("validation", get_args(Validation)), ("protocol", get_args(Protocol))):
+            value = getattr(self, name)
+            require(value in kinds, f"--{name} must be one of {', '.join(kinds)}", repr(value))
+        for holds, what in ((self.protocol == "paper", "--protocol paper"), (self.leakage_gap, "--leakage-gap")):
+            require(
+                not (holds and self.validation == "synthetic"),
+                f"{what} chooses by labelled test pictures",
+                "--validation synthetic",
+                "leave one of them out",
+            )
+        require(
+            not (self.protocol == "paper" and self.leakage_gap),
+            "--leakage-gap compares with --protocol paper on the same trials",
+            "both",
+            "leave --protocol out",
+        )
+        require(
+            not (self.warm_start and self.sampler == "grid"),
+            "--warm-start leads searches that learn, and a grid is searched whole",
+            "--sampler grid",
+            "leave one of them out",
+        )
+        require(self.finalists >= 1, "--finalists must be at least 1", self.finalists)
+        require(self.seeds >= 2, "--seeds must be at least 2: one tells nothing of the noise", self.seeds)
+        for name in ("gpus_per_trial", "cpus_per_trial"):
+            value, flag = getattr(self, name), "--" + name.replace("_", "-")
+            least = "at least 0" if name == "gpus_per_trial" else "above 0"
+            holds = value is None or (value >= 0 if name == "gpus_per_trial" else value > 0)
+            require(holds, f"{flag} must be {least}", value)
+        require(
+            self.max_concurrent is None or self.max_concurrent >= 1,
+            "--max-concurrent must be at least 1",
+            self.max_concurrent,
+        )
+        require(
+            self.time_budget_s is None or self.time_budget_s > 0,
+            "--time-budget must be above 0 seconds",
+            self.time_budget_s,
+        )
+        require(
+            self.store_limit_gb is None or self.store_limit_gb >= 0,
+            "--store-limit-gb must be at least 0",
+            self.store_limit_gb,
+        )
+        for name in ("data_root", "textures", "results"):
+            assert getattr(self, name).is_absolute(), f"{name} must be absolute"
+
+    @property
+    def is_test_selected(self) -> bool:
+        """Whether what is reported was chosen by the pictures that it is reported on."""
+        return self.protocol == "paper"
+
+    @property
+    def folder(self) -> Path:
+        """Everything that the study leaves behind, but the MLflow store."""
+        return self.results / self.study
+
+    @property
+    def run_folder(self) -> Path:
+        """What studies of one run share: Ray's checkpoints, the overview."""
+        return self.results / (self.run or self.study)

@@ -1,0 +1,209 @@
+"""The end of one study: who becomes the champion, the sealed test, the model, the summary."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from las_tune.las.backbone import Backbone
+from las_tune.objectives import broken_by, objective_value
+from las_tune.study_spec import StudySpec
+from las_tune.tracking.ledger import Ledger
+from las_tune.tracking.model import log_model
+from las_tune.tracking.provenance import without_password
+from las_tune.tracking.record import TrialRecord
+from las_tune.tracking.summary import count_trials, describe_cost, describe_trial
+from las_tune.tuning.agreement import leakage_gap, rank_correlation
+from las_tune.tuning.cluster import Resources
+from las_tune.tuning.evaluate import MEMORY_BANK, Evaluation
+from las_tune.tuning.finalists import (
+    BASELINE,
+    BEST_OF,
+    CURRENT,
+    Finalist,
+    collect_finalists,
+    decide_champion,
+    pick_finalists,
+)
+from las_tune.tuning.openings import count_opening
+from las_tune.tuning.outputs import write_outputs
+from las_tune.tuning.pictures import Progress, StudyPictures
+from las_tune.tuning.promote import Decision
+from las_tune.tuning.remote import evaluate_remotely, score_remotely
+from las_tune.tuning.sealed import SealedReport
+from las_tune.tuning.space import Space
+from las_tune.tuning.trainable import SharedStudy
+from las_tune.tuning.tuner import Ran, load_trained
+
+
+@dataclass(frozen=True)
+class Searched:
+    """A study whose trainings are done."""
+
+    spec: StudySpec
+    space: Space
+    trials: list[TrialRecord]
+    """Of the search."""
+    again: list[TrialRecord]
+    """With new seeds."""
+    finalists: dict[str, Finalist]
+    """Baseline, current champion and finalists, by name."""
+    borrowed: dict[str, Finalist]
+    """The best trials of other categories, by their names."""
+
+    @classmethod
+    def of(cls, spec: StudySpec, space: Space, trials: Ran, again: Ran) -> Searched:
+        """Loads the heads; raises UserError where the baseline has none."""
+
+        def load(number: int) -> Any:
+            return load_trained(again.checkpoints[number]) if number in again.checkpoints else None
+
+        everyone = collect_finalists(again.records, load)
+        borrowed = {name.removeprefix(BEST_OF): one for name, one in everyone.items() if name.startswith(BEST_OF)}
+        finalists = {name: one for name, one in everyone.items() if not name.startswith(BEST_OF)}
+        return cls(spec, space, trials.records, again.records, finalists, borrowed)
+
+    @property
+    def best_trial(self) -> TrialRecord:
+        """The best of the search, the baseline where there is no other."""
+        return next(iter(pick_finalists(self.trials, 1)), self.trials[0])
+
+    @property
+    def tie_break(self) -> str:
+        """The metric by which the best trial is ahead of one with the very same objective; else empty."""
+        best = pick_finalists(self.trials, 2)
+        return broken_by(best[0].best, best[1].best) if len(best) > 1 else ""
+
+
+def conclude(
+    study: Searched,
+    shared: SharedStudy,
+    backbone: Backbone,
+    pictures: StudyPictures,
+    ledger: Ledger,
+    resources: Resources,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Decide, open the sealed test for baseline and champion, write and register the champion; the summary."""
+    spec, finalists = study.spec, study.finalists
+    objective = spec.train.resolved_objective
+    scores = score_remotely(shared, {name: one.heads for name, one in finalists.items()}, resources)
+    decision = decide_champion(scores, objective, any(r.finalist == CURRENT for r in study.again))
+    handed_over = finalists[BASELINE if decision.champion == BASELINE else decision.best]
+
+    progress("opening the sealed test", 0, 1)
+    openings = count_opening(
+        spec.results, spec.category, pictures.split.as_dict()["digest"], spec.study, spec.is_test_selected
+    )
+    roles = {"baseline": finalists[BASELINE], "champion": handed_over}
+    heads = {f"{role}/{index}": head for role, one in roles.items() for index, head in enumerate(one.heads)}
+    evaluations = evaluate_remotely(shared, heads, pictures.sealed_test, resources)
+    report = SealedReport.of(roles, evaluations, pictures.sealed_test.defects, objective)
+
+    progress("writing the champion", 0, 1)
+    shipped = {role: one.records[one.shipped] for role, one in roles.items()}
+    files = write_outputs(
+        spec.folder, spec.category, spec.train.replace(**handed_over.records[0].params), backbone, shipped,
+        {role: one.heads[one.shipped] for role, one in roles.items()}, report.shipped, pictures.sealed_test.labels,
+    )  # fmt: skip
+    ledger.log_artifacts(ledger.parent_run_id, files)
+    _log_finalists(ledger, finalists, roles, evaluations, decision)
+    champion_run = ledger.run_of(shipped["champion"].number)
+    model_id = log_model(champion_run, files[-1], pictures.trials.fit[0].transpose(1, 2, 0))
+    model_uri = _register(study, decision, shipped["champion"], ledger, model_id, champion_run)
+    validation = {role: one.mean_objective for role, one in roles.items()}
+    validation[MEMORY_BANK] = objective_value(objective, evaluations[MEMORY_BANK].validation)
+    summary = _describe(spec, pictures, study.trials, ledger) | {
+        "best_trial": describe_trial(study.best_trial, None),
+        **{role: describe_trial(shipped[role], report.shipped[role].metrics) for role in roles},
+        "validation_mean": validation,
+        "test_mean": report.means,
+        "test_gain": {name: asdict(interval) for name, interval in report.gains.items()},
+        "reference": report.bank_against_champion(objective),
+        "promotion": asdict(decision),
+        "tie_break": {"search": study.tie_break, "finalists": decision.tie_break},
+        "test_openings": openings,
+        "rank_correlation": rank_correlation(study.trials) if "labelled" in pictures.trials.watched else None,
+        "leakage_gap": leakage_gap(study.trials) if spec.leakage_gap else None,
+        "cost": describe_cost(
+            [*study.trials, *study.again], decision.gain.mean if decision.promoted else 0.0, *resources.cost_unit
+        ),
+        "model_uri": model_uri,
+    }
+    ledger.log_metrics(ledger.parent_run_id, report.metrics() | _figures(summary))
+    ledger.tag_run(ledger.parent_run_id, {"promotion": decision.reason})
+    return summary
+
+
+def _register(
+    study: Searched, decision: Decision, champion: TrialRecord, ledger: Ledger, model_id: str, run_id: str
+) -> str:
+    """A version of the category's model, with the alias where it was promoted. Returns its URI.
+
+    Alias champion stays where it is if the old one was kept, if this study was test-selected, and if this is a demo
+    and the old one is not.
+    """
+    spec, name = study.spec, f"las-{study.spec.category}"
+    tags = {"study": spec.study, "demo": str(spec.demo).lower(), "trial": str(champion.number)}
+    tags |= {"hyperparameters": json.dumps(champion.params), "promotion": decision.reason}
+    tags |= {"test-selected": "true"} if spec.is_test_selected else {}
+    is_mere_demo = spec.demo and ledger.champion_tags(name).get("demo") == "false"
+    promote = decision.champion != CURRENT and not spec.is_test_selected and not is_mere_demo
+    return ledger.register(name, model_id, run_id, tags, promote)
+
+
+def _log_finalists(
+    ledger: Ledger,
+    finalists: dict[str, Finalist],
+    roles: dict[str, Finalist],
+    evaluations: dict[str, Evaluation],
+    decision: Decision,
+) -> None:
+    """The sealed test's numbers into the runs of the heads that were scored, and who was what."""
+    for name in (decision.best, *decision.tied) if decision.tied else ():
+        for record in finalists[name].records:
+            ledger.tag_run(ledger.run_of(record.number), {"tied": "true"})
+    for role, one in roles.items():
+        for index, record in enumerate(one.records):
+            run_id = ledger.run_of(record.number)
+            metrics = evaluations[f"{role}/{index}"].metrics
+            ledger.log_metrics(run_id, {f"test/{name}": value for name, value in metrics.items()})
+            if index == one.shipped:
+                ledger.tag_run(run_id, {role: "true", "promotion": decision.reason})
+
+
+def _figures(summary: dict[str, Any]) -> dict[str, float]:
+    """Of the summary, the numbers that the study's run is compared by."""
+    figures = {"test_openings": summary["test_openings"]} | {
+        f"cost/{name}": value for name, value in summary["cost"].items() if value is not None
+    }
+    if summary["leakage_gap"]:
+        figures["leakage_gap"] = summary["leakage_gap"]["gap"]
+    if summary["rank_correlation"] and summary["rank_correlation"]["spearman"] is not None:
+        figures["rank_correlation"] = summary["rank_correlation"]["spearman"]
+    return figures
+
+
+def _describe(
+    spec: StudySpec, pictures: StudyPictures, trials: Sequence[TrialRecord], ledger: Ledger
+) -> dict[str, Any]:
+    """What the summary says besides the numbers."""
+    return {
+        "study": spec.study,
+        "category": spec.category,
+        "demo": spec.demo,
+        "objective": spec.train.objective,
+        "validation": spec.validation,
+        "protocol": spec.protocol,
+        "test_selected": spec.is_test_selected,
+        "painted": list(pictures.split.painted),
+        "splits": {part: len(keys) for part, keys in pictures.split.as_dict().items() if isinstance(keys, list)},
+        "skipped": list(pictures.skipped),
+        "masks_missing": pictures.masks_missing,
+        "trials": count_trials(trials),
+        "tracking_uri": without_password(spec.tracking_uri),
+        "experiment_id": ledger.experiment_id,
+        "parent_run_id": ledger.parent_run_id,
+    }

@@ -1,0 +1,174 @@
+"""The pictures of a study, decoded once on the driver: what trials may see, and the sealed test beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from las_tune.data.anomalies import FAMILIES, make_anomalies
+from las_tune.data.category import GOOD, Category, index_category
+from las_tune.data.pictures import Decoded, decode_masks, decode_pictures
+from las_tune.data.split import Split, split_category
+from las_tune.data.textures import Textures, load_textures
+from las_tune.errors import DataError, UserError
+from las_tune.las.masks import otsu_foreground
+from las_tune.objectives import NEED_MASKS
+from las_tune.spec import TrainSpec
+from las_tune.study_spec import StudySpec
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what, done, total)."""
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Decoded pictures with labels.
+
+    pictures  (N, 3, S, S) uint8 RGB
+    defects   (N,) int64, 0 = good, k = the k-th kind of defect
+    masks     (N, S, S) bool, 1 = defective pixel; None where masks are missing
+    """
+
+    pictures: Array
+    defects: Array
+    masks: Array | None
+
+    @property
+    def labels(self) -> Array:
+        """(N,) bool, 1 = defective."""
+        return self.defects > 0
+
+
+@dataclass(frozen=True)
+class TrialPictures:
+    """All that trials may see, before features are computed. The sealed test is not here.
+
+    fit          (N, 3, S, S) uint8 RGB good pictures to train on
+    calibration  good pictures that set the threshold; those of fit where a category is too small to have any
+    validation   what epochs, trials and finalists are chosen by
+    textures     (M, 3, S, S) uint8 RGB
+    watched      what is scored in every epoch and never chosen by, by name
+    """
+
+    fit: Array
+    calibration: Array
+    validation: Labelled
+    textures: Array
+    watched: dict[str, Labelled] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StudyPictures:
+    """All pictures of a study, on the driver. Only those of trials ever leave it before promotion."""
+
+    split: Split
+    trials: TrialPictures
+    sealed_test: Labelled
+    skipped: tuple[str, ...]
+    """One line for each broken file that was left out."""
+    masks_missing: int
+    """Defective pictures without a mask; above 0, pixel metrics are left out."""
+
+
+def load_pictures(spec: StudySpec, progress: Progress | None = None) -> StudyPictures:
+    """Index, split and decode a category and its textures. Raises DataError with one line for what is wrong."""
+    size, seed = spec.train.image_size, spec.train.seed
+
+    def report(what: str) -> Callable[[int, int], None] | None:
+        return partial(progress, what) if progress else None
+
+    category = index_category(spec.data_root, spec.category)
+    split = split_category(category, seed, spec.holdout, validation=spec.validation, protocol=spec.protocol)
+    skipped: list[str] = []
+
+    def decode(what: str, pictures: Any) -> Decoded:
+        decoded = decode_pictures(pictures, size, spec.skip_broken, report(f"reading {what} pictures"))
+        skipped.extend(decoded.skipped)
+        return decoded
+
+    def labelled(part: str, pictures: Any, painting_seed: int) -> Labelled:
+        decoded = decode(part.replace("_", " "), pictures)
+        if part in split.painted:
+            return _painted(decoded.pictures, painting_seed)
+        return _labelled(decoded, size, category)
+
+    good = decode("good", (*split.fit, *split.calibration))  # in this order
+    num_fit = len(set(split.fit) & set(good.kept))
+    if not num_fit:
+        raise DataError(
+            "At least one fit picture must be readable", f"{len(split.fit)} broken ones", "replace the files"
+        )
+    validation = labelled("validation", split.validation, seed)
+    watched = {"labelled": labelled("labelled", split.labelled, seed)} if split.labelled else {}
+    sealed = validation if spec.protocol == "paper" else labelled("sealed_test", split.sealed_test, seed + 1)
+    textures: Textures = load_textures(
+        spec.textures, size, seed, skip_broken=spec.skip_broken, progress=report("reading textures")
+    )
+    skipped.extend(textures.skipped)
+    if spec.leakage_gap:
+        watched |= {"sealed": sealed, "whole": _together(validation, sealed)}
+    calibration = good.pictures[num_fit:] if len(good.pictures) > num_fit else good.pictures
+    return StudyPictures(
+        split=split,
+        trials=TrialPictures(good.pictures[:num_fit], calibration, validation, textures.pictures, watched),
+        sealed_test=sealed,
+        skipped=tuple(skipped),
+        masks_missing=0 if "sealed_test" in split.painted else category.masks_missing,
+    )
+
+
+def _labelled(decoded: Decoded, size: int, category: Category) -> Labelled:
+    kinds = (GOOD, *category.defects)
+    defects = np.array([kinds.index(picture.defect) for picture in decoded.kept], np.int64)
+    if (defects > 0).all() or not defects.any():
+        raise UserError(
+            "Validation and sealed test each need a good and a defective picture",
+            f"{int((defects == 0).sum())} good and {int((defects > 0).sum())} defective after broken files "
+            "were left out",
+            "repair the broken files",
+        )
+    return Labelled(decoded.pictures, defects, decode_masks(decoded.kept, size) if category.has_masks else None)
+
+
+def _painted(good: Array, seed: int) -> Labelled:
+    """Good pictures, and one defective copy of each; its kind is the family that was painted."""
+    if not len(good):
+        raise DataError("At least one picture to paint on must be readable", "broken ones alone", "replace the files")
+    painted = make_anomalies(good, foreground_of(good), seed)
+    families = np.array([FAMILIES.index(family) + 1 for family in painted.families], np.int64)
+    masks = np.concatenate([np.zeros_like(painted.masks), painted.masks])
+    pictures = np.concatenate([good, painted.pictures])
+    return Labelled(pictures, np.concatenate([np.zeros_like(families), families]), masks)
+
+
+def _together(one: Labelled, other: Labelled) -> Labelled:
+    masks = np.concatenate([one.masks, other.masks]) if one.masks is not None and other.masks is not None else None
+    return Labelled(np.concatenate([one.pictures, other.pictures]), np.concatenate([one.defects, other.defects]), masks)
+
+
+def resolve_objective(spec: TrainSpec, pictures: StudyPictures) -> TrainSpec:
+    """Settle auto (combined with masks, image_auroc without); an objective that masks are missing for is an error."""
+    parts = (pictures.trials.validation, pictures.sealed_test, *pictures.trials.watched.values())
+    has_masks = all(part.masks is not None for part in parts)
+    if spec.objective == "auto":
+        return spec.replace(objective="combined" if has_masks else "image_auroc")
+    if spec.objective in NEED_MASKS and not has_masks:
+        raise UserError(
+            f"--objective {' and '.join(NEED_MASKS)} need a mask for every defective picture",
+            f"{spec.objective} with masks missing",
+            "use --objective image_auroc, or add the masks (python -m las_tune data check names them)",
+        )
+    return spec
+
+
+def foreground_of(pictures: Array, batch_size: int = 16) -> Array:
+    """Otsu foreground of (N, 3, S, S) uint8 pictures: (N, 1, S, S) bool."""
+    batches = torch.split(torch.from_numpy(pictures), batch_size)
+    return torch.cat([otsu_foreground(batch) for batch in batches]).numpy()

@@ -1,0 +1,91 @@
+"""What other studies found, tried first: their champions' hyperparameters, fitted to this study's space."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from las_tune.errors import UserError
+from las_tune.spec import TrainSpec
+from las_tune.tuning.knobs import Choice, Knob
+from las_tune.tuning.space import Space
+
+
+def warm_points(
+    names: Sequence[str], results: Path, champion_tags: Callable[[str], dict[str, str]], space: Space
+) -> tuple[tuple[dict[str, Any], ...], list[str]]:
+    """Points of a space to start from, and a sentence on each name.
+
+    Args:
+        names: of studies in the results folder, or of categories with a champion in the model registry.
+        results: the folder of all studies.
+        champion_tags: tags of the champion of a registered model; empty without one.
+        space: what is searched; values outside it move to its nearest end, knobs that are not searched are left out.
+
+    Raises: UserError for a name that is neither.
+    """
+    points: list[dict[str, Any]] = []
+    sentences = []
+    for name in names:
+        params, source = _found(name, results, champion_tags)
+        point = fit_point(params, space)
+        if point in (space.baseline, *points):
+            sentences.append(f"warm start from {source}: nothing new, its point is there already")
+            continue
+        points.append(point)
+        moved = [key for key, value in point.items() if key in params and params[key] != value]
+        sentences.append(
+            f"warm start from {source}" + (f" (moved into the space: {', '.join(moved)})" if moved else "")
+        )
+    return tuple(points), sentences
+
+
+def require_known(names: Sequence[str], results: Path, tracking_uri: str) -> None:
+    """Raise UserError for an unknown name before a store is made: one that is not there yet holds no champion."""
+    file = tracking_uri.removeprefix("sqlite:///").partition("?")[0]
+    if tracking_uri.startswith("sqlite:///") and not Path(file).exists():
+        for name in names:
+            _found(name, results, lambda _: {})
+
+
+def fit_point(params: dict[str, Any], space: Space) -> dict[str, Any]:
+    """The point of a space nearest to some hyperparameters; a knob that they lack takes the seed's value."""
+    usual = TrainSpec().hyperparameters()
+    point = {name: _nearest(knob, params.get(name, usual[name])) for name, knob in space.knobs.items()}
+    return space.active(point)
+
+
+def _nearest(knob: Knob, value: Any) -> Any:
+    if isinstance(knob, Choice):
+        if value in knob.values:
+            return value
+        numbers = [v for v in knob.values if isinstance(v, int | float) and not isinstance(v, bool)]
+        if numbers and isinstance(value, int | float):
+            return min(numbers, key=lambda v: abs(v - value))
+        return knob.values[0]
+    clipped = min(max(value, knob.low), knob.high)
+    return round(clipped) if knob.integer else clipped
+
+
+def _found(name: str, results: Path, champion_tags: Callable[[str], dict[str, str]]) -> tuple[dict[str, Any], str]:
+    """Hyperparameters by the name of a study or a category, and where they are from."""
+    summary = results / name / "summary.json"
+    if summary.is_file():
+        try:
+            found = json.loads(summary.read_text(encoding="utf-8"))
+            kept = found["champion"]["finalist"] == "baseline"  # its best trial is more of a hint than its values
+            return dict(found["best_trial" if kept else "champion"]["params"]), f"study {name}"
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                "--warm-start takes studies of this version", f"{summary} ({error!r})", "leave it out"
+            ) from error
+    tags = champion_tags(f"las-{name}")
+    if "hyperparameters" in tags:
+        return dict(json.loads(tags["hyperparameters"])), f"the champion of {name}"
+    raise UserError(
+        "--warm-start takes finished studies in --results, or categories with a champion in the MLflow store",
+        name,
+        "look for its summary.json, or in the store that --tracking-uri names",
+    )

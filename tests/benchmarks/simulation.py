@@ -1,0 +1,144 @@
+"""Searches under a simulated clock: real search algorithms and schedulers, invented trials, no process."""
+
+from __future__ import annotations
+
+import heapq
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import optuna
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
+from ray.tune.search.optuna import OptunaSearch
+
+from las_tune.spec import TrainSpec
+from las_tune.study_spec import StudySpec
+from las_tune.tuning.scheduler import make_scheduler
+from las_tune.tuning.search import METRIC, StudySearch, distribution, make_sampler
+from las_tune.tuning.space import Space
+from tests.benchmarks.surrogate import Floats, Landscape
+
+WORKERS = 2
+RANDOM_TRIALS = 64
+EPOCH_TIMES = (0.9, 1.1)
+"""A trial's epochs take between these times, so that trials end in no fixed order."""
+
+Searching = tuple[OptunaSearch, TrialScheduler]
+Maker = Callable[[Space, int, int, Path], Searching]
+"""From a space, the epochs of a trial, a seed, and a folder that is gone afterwards."""
+
+
+@dataclass
+class Trial:
+    """What schedulers and the clock know of a running trial."""
+
+    trial_id: str
+    params: dict[str, Any]
+    reported: Floats
+    """By epoch."""
+    epoch_time: float
+    epoch: int = 0
+
+    def report(self) -> dict[str, Any]:
+        """The next epoch."""
+        self.epoch += 1
+        row = {"epoch": self.epoch, "training_iteration": self.epoch, METRIC: float(self.reported[self.epoch - 1])}
+        return row | {"trial_id": self.trial_id}
+
+
+def ours(space: Space, epochs: int, seed: int, folder: Path) -> Searching:
+    """The defaults of a study."""
+    spec = StudySpec(
+        category="part", study="simulated", data_root=folder, textures=folder, results=folder,
+        train=TrainSpec(epochs=epochs, seed=seed),
+    )  # fmt: skip
+    sampler = make_sampler(spec.sampler, space, trials=spec.trials, seed=seed)
+    search = StudySearch(space, study=spec.study, num_epochs=epochs, sampler=sampler, storage=folder / "journal")
+    return search, make_scheduler(spec, search)
+
+
+def plain(space: Space, epochs: int, seed: int, folder: Path, baseline_first: bool = False) -> Searching:
+    """Ray's own, as its documentation puts them together."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    distributions = {name: distribution(knob) for name, knob in space.knobs.items()}
+    points = [space.baseline] if baseline_first else None
+    search = OptunaSearch(distributions, metric=METRIC, mode="max", seed=seed, points_to_evaluate=points)
+    return search, ASHAScheduler(time_attr="training_iteration", max_t=epochs)
+
+
+def random(space: Space, epochs: int, seed: int, folder: Path) -> Searching:
+    """No model and no early end."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    distributions = {name: distribution(knob) for name, knob in space.knobs.items()}
+    sampler = optuna.samplers.RandomSampler(seed=seed)
+    return OptunaSearch(distributions, metric=METRIC, mode="max", sampler=sampler), FIFOScheduler()
+
+
+@dataclass(frozen=True)
+class Method:
+    """A search, and how it is run."""
+
+    make: Maker
+    most_trials: int | None = None
+    best_so_far: bool = True
+    """Whether an epoch's report is the best objective so far, or its own."""
+
+
+METHODS = {"ours": Method(ours), "plain": Method(plain), "random": Method(random, most_trials=RANDOM_TRIALS)}
+MORE_METHODS = {"raw": Method(plain, best_so_far=False), "baselined": Method(partial(plain, baseline_first=True))}
+
+
+def simulate(landscape: Landscape, method: Method, seed: int, budget: int) -> Floats:
+    """Run one search; returns the incumbent's true value after each of its budget epochs."""
+    with tempfile.TemporaryDirectory() as folder, patch("os.fsync"):  # most of the time, for a journal that is not kept
+        search, scheduler = method.make(landscape.space, landscape.num_epochs, seed, Path(folder))
+        scheduler.set_search_properties(METRIC, "max")
+        trials, incumbents, best = list[Trial](), list[int](), -np.inf
+        queue = list[tuple[float, int]]()  # when the next report of a trial, by its number, is due
+
+        def start(now: float) -> None:
+            if method.most_trials is None or len(trials) < method.most_trials:
+                trials.append(begin(landscape, method, search, seed, len(trials)))
+                scheduler.on_trial_add(None, trials[-1])
+                heapq.heappush(queue, (now + trials[-1].epoch_time, len(trials) - 1))
+
+        for _ in range(WORKERS):
+            start(0)
+        while queue and len(incumbents) < budget:
+            now, number = heapq.heappop(queue)
+            row = trials[number].report()
+            if row[METRIC] > best:
+                best, incumbent = row[METRIC], number
+            incumbents.append(incumbent)
+            if goes_on(search, scheduler, trials[number], row):
+                heapq.heappush(queue, (now + trials[number].epoch_time, number))
+            else:
+                start(now)
+    truths = landscape.truths([trial.params for trial in trials])
+    return truths[incumbents]
+
+
+def begin(landscape: Landscape, method: Method, search: OptunaSearch, seed: int, number: int) -> Trial:
+    """Ask for a trial, and draw its luck by seed and number."""
+    params: Any = search.suggest(str(number))
+    luck = np.random.default_rng([seed, number])
+    curve = landscape.draw(params, luck)
+    reported = np.maximum.accumulate(curve) if method.best_so_far else curve
+    return Trial(str(number), params, reported, epoch_time=luck.uniform(*EPOCH_TIMES))
+
+
+def goes_on(search: OptunaSearch, scheduler: TrialScheduler, trial: Trial, row: dict[str, Any]) -> bool:
+    """Hand a report to scheduler and search in the order of Ray's controller; whether the trial trains on."""
+    stopped = scheduler.on_trial_result(None, trial, row) == TrialScheduler.STOP
+    if not stopped:
+        search.on_trial_result(trial.trial_id, row)
+        if trial.epoch < len(trial.reported):
+            return True
+    scheduler.on_trial_complete(None, trial, row)
+    search.on_trial_complete(trial.trial_id, row)
+    return False
