@@ -147,7 +147,9 @@ def make_study_specs(
     )
     if len(names) == 1:
         return [base]
-    return [replace(base, category=name, study=f"{run}-{_plain(name)}", run=run) for name in names]
+    plain = [_plain(name) for name in names]
+    labels = [p if plain.count(p) == 1 else f"{p}-{index}" for index, p in enumerate(plain, start=1)]
+    return [replace(base, category=n, study=f"{run}-{label}", run=run) for n, label in zip(names, labels, strict=True)]
 
 
 def _plain(category: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def print_overview(run: dict[str, Any]) -> None:
     console = Console(highlight=False, soft_wrap=True)
     done = [summary for summary in run["studies"] if "failed" not in summary]
     shared = run["shared_configuration"]
-    title = f"{_test_name(run['studies'][0])}, means over seeds"
+    title = f"{', '.join(sorted({summary['test_name'] for summary in done}))}, means over seeds"
     seconds = next(iter(_device_seconds(summary)[0] for summary in done), "cpu_seconds").replace("_", " ")
     table = Table(
         "category", "objective", "baseline", "champion", "gain (95% interval)", "memory bank", seconds, title=title
@@ -92,13 +93,13 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
         if metric:
             console.print(f"equal in {summary['objective']} ({where}): the best is ahead by {metric}")
     _print_watched(summary)
-    reference, where = summary["reference"], _test_name(summary)
+    reference, where = summary["reference"], summary["test_name"]
     if reference["memory_bank_wins"]:
         console.print(
             f"[bold yellow]the memory bank, which learns nothing, does better on the {where}[/bold yellow]: "
             f"{summary['objective']} {reference['memory_bank']:.4f} against {reference['champion']:.4f}"
         )
-    print_openings(summary["test_openings"], _test_name(summary))
+    print_openings(summary["test_openings"], summary["test_name"])
     print_left_out(summary["skipped"], summary["masks_missing"])
     cost = summary["cost"]
     console.print(
@@ -116,10 +117,6 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
         console.print(f"  mlflow ui --backend-store-uri {summary['tracking_uri']} --port 5000")
         address = "http://127.0.0.1:5000"
     console.print(f"  {address}/#/experiments/{summary['experiment_id']}/runs/{summary['parent_run_id']}")
-
-
-def _test_name(summary: dict[str, Any]) -> str:
-    return "whole test" if summary.get("test_selected") else "sealed test"
 
 
 def _price(summary: dict[str, Any]) -> str:
@@ -150,8 +147,9 @@ def _print_watched(summary: dict[str, Any]) -> None:
     if gap:
         print_lines(
             [
+                "--leakage-gap: the sealed test was scored in every epoch of every trial, and never chosen by",
                 f"leakage gap in {summary['objective']}: chosen by all test pictures {gap['paper']:.4f}, "
-                f"chosen and told on different halves {gap['honest']:.4f}: {gap['gap']:+.4f} of flattery"
+                f"chosen and told on different halves {gap['honest']:.4f}: {gap['gap']:+.4f} of flattery",
             ]
         )
 
@@ -162,13 +160,13 @@ def _gains(summary: dict[str, Any]) -> Table:
     table = Table("", "baseline", "champion", "gain (95% interval)", "memory bank", title=title)
     names = [summary[role]["finalist"] for role in ("baseline", "champion")]
     table.add_row("trained again", *names, "", "")
-    validation, gain = summary["validation_mean"], summary["promotion"]["gain"]
-    is_one = names[0] == names[1]
+    validation, gain = summary["validation_mean"], summary["validation_gain"]
+    is_one = gain is None
     table.add_row(
         f"validation {summary['objective']} (selected on)",
         f"{validation['baseline']:.4f}",
         f"{validation['champion']:.4f}",
-        "" if is_one else format_interval(gain),
+        format_interval(gain) if gain else "",
         f"{validation['memory_bank']:.4f}",
     )
     means = summary["test_mean"]
@@ -177,13 +175,15 @@ def _gains(summary: dict[str, Any]) -> Table:
         shown = format_interval(interval) if interval else f"{ours - theirs:+.4f}"
         bank = means["memory_bank"][name]
         table.add_row(
-            f"{_test_name(summary)} {name}", f"{theirs:.4f}", f"{ours:.4f}", "" if is_one else shown, f"{bank:.4f}"
+            f"{summary['test_name']} {name}", f"{theirs:.4f}", f"{ours:.4f}", "" if is_one else shown, f"{bank:.4f}"
         )
     return table
 
 
 def format_interval(interval: dict[str, float]) -> str:
     """+0.0310 (+0.0120 to +0.0550)."""
+    if not math.isfinite(interval["high"]):
+        return f"{interval['mean']:+.4f} (noise unknown: too few pictures or seeds)"
     return f"{interval['mean']:+.4f} ({interval['low']:+.4f} to {interval['high']:+.4f})"
 
 
@@ -193,14 +193,14 @@ def print_training(result: Any) -> None:
     table = Table("", "value", "memory bank", title=f"best epoch {int(result.trial.best['epoch'])}")
     table.add_row("validation objective", f"{result.trial.best['objective']:.4f}", "")
     for name, value in result.evaluation.metrics.items():
-        table.add_row(f"sealed test {name}", f"{value:.4f}", f"{result.memory_bank.metrics[name]:.4f}")
+        table.add_row(f"{result.test_name} {name}", f"{value:.4f}", f"{result.memory_bank.metrics[name]:.4f}")
     console.print(table)
-    print_openings(result.test_openings)
+    print_openings(result.test_openings, result.test_name)
     print_left_out(result.skipped, result.masks_missing)
     print_lines(["files:", *(f"  {file}" for file in result.files)])
 
 
-def print_openings(number: int, test: str = "sealed test") -> None:
+def print_openings(number: int, test: str) -> None:
     """A test that is looked at often is no longer sealed."""
     print_lines([f"this {test} was opened {'once' if number == 1 else f'{number} times'} so far"])
 

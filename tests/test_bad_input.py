@@ -115,7 +115,9 @@ def finish_study(folder: Path) -> None:
     """What a warm start reads of a study."""
     folder.mkdir(parents=True)
     trial = {"finalist": "trial 1", "params": {"adaptor_lr": 2e-4}}
-    (folder / "summary.json").write_text(json.dumps({"champion": trial, "best_trial": trial}))
+    about = {"category": "other", "test_selected": False, "champion": trial, "best_trial": trial}
+    (folder / "summary.json").write_text(json.dumps(about))
+    (folder / "splits.json").write_text('{"digest": "1"}')
 
 
 TUNE, TRAIN, BOTH = ("tune",), ("train",), ("tune", "train")
@@ -660,7 +662,7 @@ def test_a_part_without_any_labelled_picture_trains_on_a_synthetic_validation(pl
     shutil.rmtree(place / "d/part/ground_truth")
     ended = run("train", "--validation synthetic")
     assert (ended.code, ended.err) == (0, "")
-    assert "sealed test pixel_aupro" in ended.out and "left out" not in ended.out
+    assert "painted test pixel_aupro" in ended.out and "left out" not in ended.out
     splits = json.loads((place / "r/s/splits.json").read_text())
     assert splits["painted"] == "validation, sealed_test"
     assert [len(splits[part]) for part in ("fit", "calibration", "validation", "sealed_test")] == [5, 1, 4, 4]

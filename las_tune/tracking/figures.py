@@ -49,12 +49,12 @@ def plot_training_curves(path: Path, category: str, trials: Mapping[str, TrialRe
     figure.savefig(path, dpi=DPI)
 
 
-def plot_roc_curve(path: Path, category: str, labels: NDArray[np.bool_], scores: Mapping[str, NDArray[Any]]) -> None:
+def plot_roc_curve(path: Path, title: str, labels: NDArray[np.bool_], scores: Mapping[str, NDArray[Any]]) -> None:
     """ROC curves over the pictures of the sealed test.
 
     Args:
         path: the PNG.
-        category: for the title.
+        title: what was tested.
         labels: (N,) 1 = defective.
         scores: (N,) scores by role (baseline, champion).
     """
@@ -66,7 +66,7 @@ def plot_roc_curve(path: Path, category: str, labels: NDArray[np.bool_], scores:
         axes.plot(false_positive, true_positive, color=COLORS[role], label=f"{role}: AUROC {area:.4f}")
     axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle=":")
     axes.set(
-        title=f"{category}: sealed test, {len(labels)} pictures",
+        title=f"{title}, {len(labels)} pictures",
         xlabel="false positive rate",
         ylabel="true positive rate",
         aspect="equal",

@@ -125,7 +125,9 @@ class Ledger:
         """Tags of the version that has the alias champion; empty where there is none."""
         try:
             version = self._client.get_model_version_by_alias(model_name, "champion")
-        except MlflowException:  # no such model, or no such alias
+        except MlflowException as error:
+            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):  # no model, no alias
+                raise
             return {}
         return dict(version.tags)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ def describe_trial(trial: TrialRecord, test: dict[str, float] | None) -> dict[st
     return {
         "trial": trial.number,
         "finalist": trial.finalist,
+        "seed": trial.seed,
         "status": trial.status,
         "params": trial.params,
         "validation": trial.best,
@@ -49,7 +51,15 @@ def describe_cost(trials: Sequence[TrialRecord], gain: float, unit: str, each: f
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Whole or not at all."""
+    """Whole or not at all; what is not finite, as the end of an interval that is unknown, becomes null."""
     temporary = path.with_name(path.name + ".part")
-    temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    temporary.write_text(json.dumps(_finite(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")
     temporary.replace(path)
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from las_tune.las.backbone import Backbone
-from las_tune.objectives import broken_by, objective_value
+from las_tune.objectives import Objective, broken_by, objective_value
 from las_tune.study_spec import StudySpec
 from las_tune.tracking.ledger import Ledger
 from las_tune.tracking.model import log_model
@@ -16,6 +16,7 @@ from las_tune.tracking.provenance import without_password
 from las_tune.tracking.record import TrialRecord
 from las_tune.tracking.summary import count_trials, describe_cost, describe_trial
 from las_tune.tuning.agreement import leakage_gap, rank_correlation
+from las_tune.tuning.alias import settings_tag, why_alias_stays
 from las_tune.tuning.cluster import Resources
 from las_tune.tuning.evaluate import MEMORY_BANK, Evaluation
 from las_tune.tuning.finalists import (
@@ -30,7 +31,7 @@ from las_tune.tuning.finalists import (
 from las_tune.tuning.openings import count_opening
 from las_tune.tuning.outputs import write_outputs
 from las_tune.tuning.pictures import Progress, StudyPictures
-from las_tune.tuning.promote import Decision
+from las_tune.tuning.promote import Decision, Scores, paired_bootstrap
 from las_tune.tuning.remote import evaluate_remotely, score_remotely
 from las_tune.tuning.sealed import SealedReport
 from las_tune.tuning.space import Space
@@ -90,13 +91,18 @@ def conclude(
     spec, finalists = study.spec, study.finalists
     objective = spec.train.resolved_objective
     scores = score_remotely(shared, {name: one.heads for name, one in finalists.items()}, resources)
-    decision = decide_champion(scores, objective, any(r.finalist == CURRENT for r in study.again))
-    handed_over = finalists[BASELINE if decision.champion == BASELINE else decision.best]
+    has_current = any(record.finalist == CURRENT for record in study.again)
+    decision = decide_champion(scores, objective, has_current, len(pick_finalists(study.trials, len(study.trials))))
+    holder = ledger.champion_tags(f"las-{spec.category}")
+    why_not = why_alias_stays(spec, decision, holder)
+    if decision.promoted and why_not:
+        decision = replace(decision, promoted=False, reason=f"{decision.reason}; {why_not}")
+    champion = decision.champion if decision.champion in finalists else BASELINE
+    handed_over = finalists[champion]
 
     progress("opening the sealed test", 0, 1)
-    openings = count_opening(
-        spec.results, spec.category, pictures.split.as_dict()["digest"], spec.study, spec.is_test_selected
-    )
+    sealed_keys = pictures.split.as_dict()["sealed_test"]
+    openings = count_opening(spec.results, spec.data_root / spec.category, sealed_keys, spec.study)
     roles = {"baseline": finalists[BASELINE], "champion": handed_over}
     heads = {f"{role}/{index}": head for role, one in roles.items() for index, head in enumerate(one.heads)}
     evaluations = evaluate_remotely(shared, heads, pictures.sealed_test, resources)
@@ -105,20 +111,28 @@ def conclude(
     progress("writing the champion", 0, 1)
     shipped = {role: one.records[one.shipped] for role, one in roles.items()}
     files = write_outputs(
-        spec.folder, spec.category, spec.train.replace(**handed_over.records[0].params), backbone, shipped,
+        spec.folder, spec.category, handed_over.spec(spec.train), backbone, shipped,
         {role: one.heads[one.shipped] for role, one in roles.items()}, report.shipped, pictures.sealed_test.labels,
+        pictures.test_name,
     )  # fmt: skip
     ledger.log_artifacts(ledger.parent_run_id, files)
     _log_finalists(ledger, finalists, roles, evaluations, decision)
     champion_run = ledger.run_of(shipped["champion"].number)
     model_id = log_model(champion_run, files[-1], pictures.trials.fit[0].transpose(1, 2, 0))
-    model_uri = _register(study, decision, shipped["champion"], ledger, model_id, champion_run)
+    tags = {"digest": pictures.split.as_dict()["digest"], "painted": ", ".join(pictures.split.painted)}
+    tags |= {"promotion": decision.reason}
+    model_uri = (
+        f"models:/las-{spec.category}@champion"
+        if champion == CURRENT  # trained again to compare: the version that is there stays
+        else _register(spec, shipped["champion"], ledger, model_id, champion_run, tags, promote=not why_not)
+    )
     validation = {role: one.mean_objective for role, one in roles.items()}
     validation[MEMORY_BANK] = objective_value(objective, evaluations[MEMORY_BANK].validation)
     summary = _describe(spec, pictures, study.trials, ledger) | {
         "best_trial": describe_trial(study.best_trial, None),
         **{role: describe_trial(shipped[role], report.shipped[role].metrics) for role in roles},
         "validation_mean": validation,
+        "validation_gain": _gain_of(champion, decision, scores, objective),
         "test_mean": report.means,
         "test_gain": {name: asdict(interval) for name, interval in report.gains.items()},
         "reference": report.bank_against_champion(objective),
@@ -126,32 +140,48 @@ def conclude(
         "tie_break": {"search": study.tie_break, "finalists": decision.tie_break},
         "test_openings": openings,
         "rank_correlation": rank_correlation(study.trials) if "labelled" in pictures.trials.watched else None,
-        "leakage_gap": leakage_gap(study.trials) if spec.leakage_gap else None,
+        "leakage_gap": leakage_gap(
+            study.trials, len(pictures.trials.validation.defects), len(pictures.sealed_test.defects)
+        )
+        if spec.leakage_gap
+        else None,
         "cost": describe_cost(
-            [*study.trials, *study.again], decision.gain.mean if decision.promoted else 0.0, *resources.cost_unit
+            [*study.trials, *(r for r in study.again if not r.finalist.startswith(BEST_OF))],
+            decision.gain.mean if decision.promoted else 0.0,
+            *resources.cost_unit,
         ),
         "model_uri": model_uri,
     }
     ledger.log_metrics(ledger.parent_run_id, report.metrics() | _figures(summary))
-    ledger.tag_run(ledger.parent_run_id, {"promotion": decision.reason})
+    ledger.tag_run(ledger.parent_run_id, {"promotion": decision.reason, "test": pictures.test_name})
     return summary
 
 
 def _register(
-    study: Searched, decision: Decision, champion: TrialRecord, ledger: Ledger, model_id: str, run_id: str
+    spec: StudySpec,
+    champion: TrialRecord,
+    ledger: Ledger,
+    model_id: str,
+    run_id: str,
+    tags: dict[str, str],
+    promote: bool,
 ) -> str:
-    """A version of the category's model, with the alias where it was promoted. Returns its URI.
-
-    Alias champion stays where it is if the old one was kept, if this study was test-selected, and if this is a demo
-    and the old one is not.
-    """
-    spec, name = study.spec, f"las-{study.spec.category}"
-    tags = {"study": spec.study, "demo": str(spec.demo).lower(), "trial": str(champion.number)}
-    tags |= {"hyperparameters": json.dumps(champion.params), "promotion": decision.reason}
+    """A version of the category's model, with the alias if it is promoted. Returns its URI."""
+    tags = tags | {"study": spec.study, "demo": str(spec.demo).lower(), "trial": str(champion.number)}
+    tags |= {"hyperparameters": json.dumps(champion.params), "settings": settings_tag(spec)}
     tags |= {"test-selected": "true"} if spec.is_test_selected else {}
-    is_mere_demo = spec.demo and ledger.champion_tags(name).get("demo") == "false"
-    promote = decision.champion != CURRENT and not spec.is_test_selected and not is_mere_demo
-    return ledger.register(name, model_id, run_id, tags, promote)
+    tags |= {"test-watched": "true"} if spec.leakage_gap else {}
+    return ledger.register(f"las-{spec.category}", model_id, run_id, tags, promote)
+
+
+def _gain_of(
+    champion: str, decision: Decision, scores: dict[str, Scores], objective: Objective
+) -> dict[str, float] | None:
+    """The gain of the one handed over on validation pictures; None where it is the baseline."""
+    if champion == BASELINE:
+        return None
+    same = champion == decision.best
+    return asdict(decision.gain if same else paired_bootstrap(scores[champion], scores[BASELINE], objective))
 
 
 def _log_finalists(
@@ -198,6 +228,8 @@ def _describe(
         "validation": spec.validation,
         "protocol": spec.protocol,
         "test_selected": spec.is_test_selected,
+        "test_name": pictures.test_name,
+        "test_watched": spec.leakage_gap,
         "painted": list(pictures.split.painted),
         "splits": {part: len(keys) for part, keys in pictures.split.as_dict().items() if isinstance(keys, list)},
         "skipped": list(pictures.skipped),

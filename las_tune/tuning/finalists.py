@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from las_tune.las.scored import threshold_of
 from las_tune.las.scoring import picture_scores, score_features
 from las_tune.las.train import TrainData
 from las_tune.objectives import Objective, ranking
+from las_tune.spec import TrainSpec
 from las_tune.tracking.record import TrialRecord
 from las_tune.tuning.evaluate import Trained
 from las_tune.tuning.promote import Decision, Interval, Scores, decide
@@ -73,6 +75,11 @@ class Finalist:
     records: list[TrialRecord]
     heads: list[Trained]
 
+    def spec(self, train: TrainSpec) -> TrainSpec:
+        """What the head that is handed over was trained with."""
+        record = self.records[self.shipped]
+        return train.replace(**record.params, seed=record.seed)
+
     @property
     def shipped(self) -> int:
         """Index of the seed whose head is handed over: the best on validation pictures."""
@@ -105,21 +112,27 @@ def collect_finalists(
     return finalists
 
 
-def decide_champion(scores: Mapping[str, Scores], objective: Objective, has_current: bool) -> Decision:
+def decide_champion(
+    scores: Mapping[str, Scores], objective: Objective, has_current: bool, candidates: int = 0
+) -> Decision:
     """Who becomes the champion. An earlier champion stays where nobody, or not itself, could be trained to compare.
 
     Args:
         scores: of the baseline, the finalists, and the current champion where it trained.
         objective: what is compared.
         has_current: whether there is a champion of an earlier study.
+        candidates: trials that the finalists were picked from.
+
+    A finalist that failed with all seeds but one is out: one seed tells nothing of the noise.
     """
-    challengers = {name: one for name, one in scores.items() if name not in (BASELINE, CURRENT)}
+    others = {name: one for name, one in scores.items() if name not in (BASELINE, CURRENT)}
+    challengers = {name: one for name, one in others.items() if len(one.image) > 1}
     current = scores.get(CURRENT)
     if challengers and (current is not None) == has_current:
-        return decide(challengers, scores[BASELINE], current, objective)
+        return decide(challengers, scores[BASELINE], current, objective, candidates)
     kept = "old champion" if has_current else "baseline"
     why = "it failed to train again" if challengers else "no other trial was trained"
-    nothing = Interval(0.0, 0.0, 0.0)
+    nothing = Interval(0.0, -math.inf, math.inf)
     best = next(iter(challengers), BASELINE)
     return Decision(CURRENT if has_current else BASELINE, best, False, nothing, None, (), f"kept the {kept}: {why}")
 

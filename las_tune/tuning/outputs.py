@@ -38,6 +38,7 @@ def write_outputs(
     trained: Mapping[str, Trained],
     evaluations: Mapping[str, Evaluation],
     test_labels: Array,
+    test_name: str,
 ) -> list[Path]:
     """Write training curves, ROC curve and best model. The role champion is the one handed over.
 
@@ -48,6 +49,7 @@ def write_outputs(
         backbone: the frozen network.
         trials, trained, evaluations: by role (baseline, champion).
         test_labels: (N,) bool of the sealed test.
+        test_name: what that is called in titles.
 
     Returns: the three files.
     """
@@ -55,7 +57,7 @@ def write_outputs(
     roc = folder / f"roc_curve_{category}.png"
     model = folder / f"best_model_{category}.pth"
     plot_training_curves(curves, category, trials)
-    plot_roc_curve(roc, category, test_labels, {role: e.scores for role, e in evaluations.items()})
+    plot_roc_curve(roc, f"{category}: {test_name}", test_labels, {role: e.scores for role, e in evaluations.items()})
     champion = evaluations["champion"]
     about = {
         "category": category,

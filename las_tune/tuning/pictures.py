@@ -73,6 +73,8 @@ class StudyPictures:
     sealed_test: Labelled
     skipped: tuple[str, ...]
     """One line for each broken file that was left out."""
+    test_name: str
+    """sealed test; painted test where no labelled pictures are there; whole test where it is what selects, too."""
     masks_missing: int
     """Defective pictures without a mask; above 0, pixel metrics are left out."""
 
@@ -120,8 +122,15 @@ def load_pictures(spec: StudySpec, progress: Progress | None = None) -> StudyPic
         trials=TrialPictures(good.pictures[:num_fit], calibration, validation, textures.pictures, watched),
         sealed_test=sealed,
         skipped=tuple(skipped),
+        test_name=_test_name(spec, split),
         masks_missing=0 if "sealed_test" in split.painted else category.masks_missing,
     )
+
+
+def _test_name(spec: StudySpec, split: Split) -> str:
+    if spec.is_test_selected:
+        return "whole test"
+    return "painted test" if "sealed_test" in split.painted else "sealed test"
 
 
 def _labelled(decoded: Decoded, size: int, category: Category) -> Labelled:

@@ -195,21 +195,27 @@ def decide(
     baseline: Scores,
     current: Scores | None,
     objective: Objective,
-    draws: int = 2000,
+    candidates: int = 0,
+    draws: int = 10_000,
     seed: int = 0,
 ) -> Decision:
     """Promote the best finalist if the whole 95% interval of its gain lies above zero.
 
-    The best of K is picked on the very pictures that then judge it, so each interval holds at 1 - 0.05 / K
-    (Bonferroni): all K hold at once in 95% of studies, whichever is picked. A current champion must be beaten as well.
+    The finalists are the best of many trials, picked on the very pictures that then judge them: new seeds take the luck
+    of a training away, not that of a configuration on these pictures. So each interval holds at 1 - 0.05 / N
+    (Bonferroni) for N trials to pick from: all N hold at once in 95% of studies, whichever is picked. A current
+    champion must be beaten as well.
+
+    candidates: trials that the finalists were picked from, at least as many as there are finalists.
     """
+    level = 1 - 0.05 / max(candidates, len(finalists))
     assert finalists and not {"baseline", "current"} & set(finalists)
     means = {name: scores.means(objective) for name, scores in finalists.items()}
     best, *others = sorted(means, key=lambda name: ranking(means[name]), reverse=True)
     tie_break = broken_by(means[best], means[others[0]]) if others else ""
 
     def gain_over(other: Scores) -> Interval:
-        return paired_bootstrap(finalists[best], other, objective, draws, seed, level=1 - 0.05 / len(finalists))
+        return paired_bootstrap(finalists[best], other, objective, draws, seed, level)
 
     gain = gain_over(baseline)
     over_current = gain_over(current) if current is not None else None

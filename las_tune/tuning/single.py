@@ -33,6 +33,7 @@ class SingleResult:
     memory_bank: Evaluation
     test_openings: int
     files: list[Path]
+    test_name: str
     skipped: tuple[str, ...]
     masks_missing: int
 
@@ -78,12 +79,13 @@ def run_single(spec: StudySpec, listeners: Sequence[Listener], progress: Progres
             listener.trial_ended(trial)
 
     trained = {"champion": Trained(best, train_spec.hidden_width, train_spec.use_adaptor)}
-    openings = count_opening(spec.results, spec.category, pictures.split.as_dict()["digest"], spec.study)
+    sealed_keys = pictures.split.as_dict()["sealed_test"]
+    openings = count_opening(spec.results, spec.data_root / spec.category, sealed_keys, spec.study)
     evaluations = evaluate(backbone, data, trained, pictures.sealed_test, train_spec.fpr)
     champion = {"champion": evaluations["champion"]}
     files = write_outputs(
         spec.folder, spec.category, train_spec, backbone, {"champion": trial}, trained, champion,
-        pictures.sealed_test.labels,
+        pictures.sealed_test.labels, pictures.test_name,
     )  # fmt: skip
     return SingleResult(
         trial=trial,
@@ -91,6 +93,7 @@ def run_single(spec: StudySpec, listeners: Sequence[Listener], progress: Progres
         memory_bank=evaluations[MEMORY_BANK],
         test_openings=openings,
         files=[*files, log.path],
+        test_name=pictures.test_name,
         skipped=pictures.skipped,
         masks_missing=pictures.masks_missing,
     )

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from las_tune.errors import UserError
 from las_tune.las.backbone import Backbone, load_backbone
 from las_tune.study_spec import StudySpec
 from las_tune.tracking.ledger import Ledger, default_tracking_uri
@@ -53,14 +52,12 @@ def run_studies(
     started = time.monotonic()
     checked = [_check(spec, progress) for spec in specs]
     specs = [spec for spec, _, _ in checked]
-    for spec in specs:
-        require_known(spec.warm_start, spec.results, spec.tracking_uri)
     backbone = load_backbone(specs[0].train.backbone, specs[0].train.backbone_weights)
     make_folder(specs[0].results)
     ledgers = [_open_ledger(spec) for spec in specs]
     warm = [
-        warm_points(spec.warm_start, spec.results, ledger.champion_tags, space)
-        for (spec, space, _), ledger in zip(checked, ledgers, strict=True)
+        warm_points(spec, space, pictures.split.as_dict()["digest"], ledger.champion_tags)
+        for (spec, space, pictures), ledger in zip(checked, ledgers, strict=True)
     ]
     progress("starting Ray", 0, 1)
     with ray_cluster(specs[0].address), ExitStack() as open_ledgers:
@@ -97,6 +94,7 @@ def _check(spec: StudySpec, progress: Progress) -> tuple[StudySpec, Space, Study
         train=resolve_objective(spec.train, pictures),
         tracking_uri=spec.tracking_uri or default_tracking_uri(spec.results),
     )
+    require_known(spec, space, pictures.split.as_dict()["digest"])
     return spec, space, pictures
 
 
@@ -127,11 +125,18 @@ def _search_and_conclude(
             one = Searched.of(study.spec, study.space, first, second)
             summary = conclude(one, tuned_study.shared, backbone, study.pictures, study.ledger, resources, progress)
             searched[study.spec.category] = one
-        except UserError as error:
+        except Exception as error:  # the other studies of the run are trained: they go on to their ends
             if len(studies) == 1:
                 raise
+            study.log.write(f"ended by {type(error).__name__}: {error}")
             study.ledger.end_study("FAILED")
-            summaries.append({"study": study.spec.study, "category": study.spec.category, "failed": str(error)})
+            summaries.append(
+                {
+                    "study": study.spec.study,
+                    "category": study.spec.category,
+                    "failed": f"{type(error).__name__}: {error}",
+                }
+            )
             continue
         summary["seconds"] = round(time.monotonic() - started, 1)
         write_json(study.spec.folder / "summary.json", summary)
@@ -140,7 +145,8 @@ def _search_and_conclude(
         study.ledger.log_artifacts(study.ledger.parent_run_id, files)
         study.ledger.end_study("FINISHED")
         summaries.append(summary)
-    shared_configuration = best_shared_configuration(searched) if len(searched) > 1 else None
+    one_objective = len({one.spec.train.objective for one in searched.values()}) == 1
+    shared_configuration = best_shared_configuration(searched) if len(searched) > 1 and one_objective else None
     run = {"studies": summaries, "shared_configuration": shared_configuration}
     if len(studies) > 1:
         make_folder(studies[0].spec.run_folder)

@@ -3,33 +3,34 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from las_tune.errors import UserError
 from las_tune.spec import TrainSpec
+from las_tune.study_spec import StudySpec
 from las_tune.tuning.knobs import Choice, Knob
 from las_tune.tuning.space import Space
 
 
 def warm_points(
-    names: Sequence[str], results: Path, champion_tags: Callable[[str], dict[str, str]], space: Space
+    spec: StudySpec, space: Space, digest: str, champion_tags: Callable[[str], dict[str, str]]
 ) -> tuple[tuple[dict[str, Any], ...], list[str]]:
-    """Points of a space to start from, and a sentence on each name.
+    """Points of a space to start from, and a sentence on each name of --warm-start.
 
     Args:
-        names: of studies in the results folder, or of categories with a champion in the model registry.
-        results: the folder of all studies.
-        champion_tags: tags of the champion of a registered model; empty without one.
+        spec: names of studies in its results folder, or of categories with a champion in the model registry.
         space: what is searched; values outside it move to its nearest end, knobs that are not searched are left out.
+        digest: of this study's sealed test.
+        champion_tags: tags of the champion of a registered model; empty without one.
 
-    Raises: UserError for a name that is neither.
+    Raises: UserError for a name that is neither, and for what was chosen by pictures of this sealed test.
     """
     points: list[dict[str, Any]] = []
     sentences = []
-    for name in names:
-        params, source = _found(name, results, champion_tags)
+    for name in spec.warm_start:
+        params, source = _found(name, spec, digest, champion_tags)
         point = fit_point(params, space)
         if point in (space.baseline, *points):
             sentences.append(f"warm start from {source}: nothing new, its point is there already")
@@ -42,12 +43,11 @@ def warm_points(
     return tuple(points), sentences
 
 
-def require_known(names: Sequence[str], results: Path, tracking_uri: str) -> None:
+def require_known(spec: StudySpec, space: Space, digest: str) -> None:
     """Raise UserError for an unknown name before a store is made: one that is not there yet holds no champion."""
-    file = tracking_uri.removeprefix("sqlite:///").partition("?")[0]
-    if tracking_uri.startswith("sqlite:///") and not Path(file).exists():
-        for name in names:
-            _found(name, results, lambda _: {})
+    file = Path(spec.tracking_uri.removeprefix("sqlite:///").partition("?")[0])
+    if spec.tracking_uri.startswith("sqlite:///") and not file.exists():
+        warm_points(spec, space, digest, lambda _: {})
 
 
 def fit_point(params: dict[str, Any], space: Space) -> dict[str, Any]:
@@ -69,23 +69,40 @@ def _nearest(knob: Knob, value: Any) -> Any:
     return round(clipped) if knob.integer else clipped
 
 
-def _found(name: str, results: Path, champion_tags: Callable[[str], dict[str, str]]) -> tuple[dict[str, Any], str]:
+def _found(
+    name: str, spec: StudySpec, digest: str, champion_tags: Callable[[str], dict[str, str]]
+) -> tuple[dict[str, Any], str]:
     """Hyperparameters by the name of a study or a category, and where they are from."""
-    summary = results / name / "summary.json"
-    if summary.is_file():
+    folder = spec.results / name
+    if (folder / "summary.json").is_file():
         try:
-            found = json.loads(summary.read_text(encoding="utf-8"))
+            found = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+            its_digest = json.loads((folder / "splits.json").read_text(encoding="utf-8"))["digest"]
+            if found["category"] == spec.category:
+                _require_unseen(name, its_digest == digest and not found["test_selected"])
             kept = found["champion"]["finalist"] == "baseline"  # its best trial is more of a hint than its values
             return dict(found["best_trial" if kept else "champion"]["params"]), f"study {name}"
-        except (ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(
-                "--warm-start takes studies of this version", f"{summary} ({error!r})", "leave it out"
+                "--warm-start takes studies of this version", f"{folder} ({error!r})", "leave it out"
             ) from error
     tags = champion_tags(f"las-{name}")
     if "hyperparameters" in tags:
+        if name == spec.category:
+            _require_unseen(name, tags.get("digest") == digest)
         return dict(json.loads(tags["hyperparameters"])), f"the champion of {name}"
     raise UserError(
         "--warm-start takes finished studies in --results, or categories with a champion in the MLflow store",
         name,
         "look for its summary.json, or in the store that --tracking-uri names",
     )
+
+
+def _require_unseen(name: str, is_unseen: bool) -> None:
+    """What was chosen by pictures that are sealed here would make the sealed test's numbers flatter."""
+    if not is_unseen:
+        raise UserError(
+            "--warm-start must not take what was chosen by pictures of this sealed test",
+            f"{name}, which split the same category in another way",
+            "use its --seed, --holdout and --validation",
+        )

@@ -23,6 +23,7 @@ def test_a_trial_is_described_by_its_best_epoch() -> None:
     assert described == {
         "trial": 4,
         "finalist": "",
+        "seed": None,
         "status": "completed",
         "params": trial.params,
         "validation": trial.epochs[1],

@@ -46,6 +46,7 @@ def test_rank_correlation_by_hand(labelled: list[float], rho: float) -> None:
     assert found["spearman"] == pytest.approx(rho) and found["trials"] == 4
     assert found["low"] is not None and found["high"] is not None
     assert -1 - 1e-9 <= found["low"] <= rho + 1e-9 and rho - 1e-9 <= found["high"] <= 1 + 1e-9
+    assert found["spearman_with_pruned"] == found["spearman"]
     if abs(rho) == 1:
         assert found["low"] == found["high"] == pytest.approx(rho), "every resample agrees"
 
@@ -56,8 +57,8 @@ def test_rank_correlation_by_hand(labelled: list[float], rho: float) -> None:
     ids=["none", "too few", "constant", "constant labelled"],
 )
 def test_where_nothing_can_be_told_there_is_no_number(synthetic: list[float], labelled: list[float]) -> None:
-    expected = {"spearman": None, "low": None, "high": None, "trials": len(synthetic)}
-    assert rank_correlation(both(synthetic, labelled)) == expected
+    found = rank_correlation(both(synthetic, labelled))
+    assert found == dict.fromkeys(("spearman", "low", "high", "spearman_with_pruned")) | {"trials": len(synthetic)}
 
 
 def test_trials_count_with_the_epoch_that_was_chosen_unless_they_failed() -> None:
@@ -70,8 +71,11 @@ def test_trials_count_with_the_epoch_that_was_chosen_unless_they_failed() -> Non
     trials.append(trial(5, [], status="pruned"))
     found = rank_correlation(trials)
     assert (found["spearman"], found["trials"]) == (pytest.approx(1), 4)
-    trials[3].status = "pruned"
-    assert rank_correlation(trials) == found, "stopped ones count"
+    trials[0].status = "pruned"
+    trials[0].epochs[0]["labelled/objective"] = 0.9
+    found = rank_correlation(trials)
+    assert (found["spearman"], found["trials"]) == (pytest.approx(1), 3), "those that were stopped stand beside"
+    assert found["spearman_with_pruned"] == pytest.approx(-0.2)
 
 
 def test_more_trials_make_the_interval_narrower_and_it_holds_the_truth() -> None:
@@ -105,19 +109,24 @@ def test_leakage_gap_by_hand() -> None:
         trial(2, [halves(1.0, 1.0, 1.0)], status="failed"),
         trial(3, [], status="pruned"),
     ]
-    found = leakage_gap(trials)
+    found = leakage_gap(trials, 10, 30)
     assert found["paper"] == 0.85
-    assert found["honest"] == pytest.approx((0.5 + 0.6) / 2)
-    assert found["gap"] == pytest.approx(0.3)
+    assert found["honest"] == pytest.approx((30 * 0.5 + 10 * 0.6) / 40), "by the pictures that it is told on"
+    assert found["gap"] == pytest.approx(0.85 - 0.525)
     assert found["chosen"] == {
         "validation": {"trial": 0, "epoch": 2}, "sealed": {"trial": 1, "epoch": 1}, "whole": {"trial": 1, "epoch": 2}
     }  # fmt: skip
 
 
+def test_equals_are_told_apart_as_in_a_study() -> None:
+    rows = [halves(1.0, 0.5, 0.75) | {"image_auroc": 0.5}, halves(1.0, 0.75, 0.75) | {"image_auroc": 0.75}]
+    assert leakage_gap([trial(0, rows)], 5, 5)["chosen"]["validation"] == {"trial": 0, "epoch": 2}
+
+
 def test_there_is_no_gap_where_all_parts_agree_or_nothing_is_chosen() -> None:
     agreeing = [trial(n, [halves(value, value, value)]) for n, value in enumerate([0.5, 0.75, 0.25])]
-    assert leakage_gap(agreeing)["gap"] == 0
-    assert leakage_gap([trial(0, [halves(0.75, 0.25, 0.5)])])["gap"] == 0, "one epoch: nothing to choose"
+    assert leakage_gap(agreeing, 5, 5)["gap"] == 0
+    assert leakage_gap([trial(0, [halves(0.75, 0.25, 0.5)])], 5, 5)["gap"] == 0, "one epoch: nothing to choose"
 
 
 def noise(seed: int, num_trials: int, num_epochs: int = 10) -> list[TrialRecord]:
@@ -131,7 +140,7 @@ def noise(seed: int, num_trials: int, num_epochs: int = 10) -> list[TrialRecord]
 
 def test_on_pure_noise_the_gap_is_positive_and_grows_with_the_choice() -> None:
     """Honest is 0.8 in the mean. The greatest of n means of two is 0.8 + 0.05 / √2 times the mean greatest normal."""
-    gaps = {number: [leakage_gap(noise(seed, number)) for seed in range(300)] for number in (1, 30)}
+    gaps = {number: [leakage_gap(noise(seed, number), 5, 5) for seed in range(300)] for number in (1, 30)}
     greatest = {1: 1.539, 30: 2.85}
     for number, found in gaps.items():
         assert np.mean([one["honest"] for one in found]) == pytest.approx(0.8, abs=0.01)

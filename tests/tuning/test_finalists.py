@@ -12,8 +12,8 @@ import torch
 from las_tune.errors import UserError
 from las_tune.las.backbone import Backbone
 from las_tune.las.metrics import aupro_by_picture, pixel_metrics
-from las_tune.las.scoring import score_features
 from las_tune.las.scored import metrics_of, threshold_of
+from las_tune.las.scoring import score_features
 from las_tune.las.train import TrainData, Training, train_epoch
 from las_tune.objectives import Objective, objective_value
 from las_tune.spec import TrainSpec, known_hyperparameters

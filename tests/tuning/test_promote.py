@@ -23,7 +23,12 @@ def slow_auroc(positives: list[float], negatives: list[float]) -> float:
 
 
 def simulate(
-    generator: np.random.Generator, num_good: int, num_defective: int, shifts: list[float], seed_noise: float
+    generator: np.random.Generator,
+    num_good: int,
+    num_defective: int,
+    shifts: list[float],
+    seed_noise: float,
+    num_seeds: int = NUM_SEEDS,
 ) -> list[Scores]:
     """Detectors, one a shift: the mean score of its defective pictures; good ones score 0 in the mean.
 
@@ -37,10 +42,10 @@ def simulate(
     shared = generator.normal(0, 0.6, len(labels))
     detectors = []
     for shift in shifts:
-        own = generator.normal(0, 0.4, len(labels)) + generator.normal(0, 0.5, (NUM_SEEDS, len(labels)))
-        lift = shift + generator.normal(0, seed_noise, (NUM_SEEDS, 1))
+        own = generator.normal(0, 0.4, len(labels)) + generator.normal(0, 0.5, (num_seeds, len(labels)))
+        lift = shift + generator.normal(0, seed_noise, (num_seeds, 1))
         image = shared + own + labels * lift
-        thresholds = threshold_generator.normal(1.3, 0.1, NUM_SEEDS)
+        thresholds = threshold_generator.normal(1.3, 0.1, num_seeds)
         detectors.append(Scores(defects, image, 1 / (1 + np.exp(-image)), thresholds))
     return detectors
 
@@ -55,7 +60,7 @@ def promoted_share(
     for run in range(runs):
         baseline, *others = simulate(generator, num_good, num_defective, [shift] * 3 + [shift + gain], seed_noise)
         finalists = {f"trial {number}": scores for number, scores in enumerate(others, 1)}
-        promoted += decide(finalists, baseline, None, objective, draws, seed=run).promoted
+        promoted += decide(finalists, baseline, None, objective, draws=draws, seed=run).promoted
     return promoted / runs
 
 
@@ -254,7 +259,7 @@ def test_luck_is_promoted_in_at_most_five_studies_of_a_hundred(num_good: int, se
 
 @pytest.mark.parametrize("objective", ["recall_at_fpr", "worst_defect"])
 def test_luck_is_as_rare_by_any_objective(objective: Objective) -> None:
-    """With differences between seeds and 24 good pictures."""
+    """With differences between seeds and 24 good pictures; 1000 studies give 2.9% and 3.0%."""
     runs = 200
     share = promoted_share(runs, 24, 36, 0.25, draws=300, objective=objective)
     assert share <= 0.05 + 2.33 * math.sqrt(0.05 * 0.95 / runs)
@@ -263,3 +268,30 @@ def test_luck_is_as_rare_by_any_objective(objective: Objective) -> None:
 def test_a_real_gain_is_found() -> None:
     """From 0.81 to 0.96 AUROC."""
     assert promoted_share(60, 24, 36, seed_noise=0.1, shift=1.1, gain=1.3) > 0.7
+
+
+def promoted_by_luck(runs: int, num_trials: int, draws: int) -> float:
+    """Share of studies that promote where all trials are of one kind: three are picked by one training, one by new seeds.
+
+    Those that are not the best of the three change nothing of it, so they are left out.
+    """
+    generator, whole, promoted = np.random.default_rng(11), np.ones((1, 60), np.int64), 0
+    for run in range(runs):
+        detectors = simulate(generator, 24, 36, [1.3] * (1 + num_trials), seed_noise=0.0, num_seeds=NUM_SEEDS + 1)
+        first = [scores.objective(whole, 0, "image_auroc")[0] for scores in detectors[1:]]
+        baseline, *again = (Scores(scores.defects, scores.image[1:]) for scores in detectors)
+        best = max((again[n] for n in np.argsort(first)[-3:]), key=lambda one: one.means("image_auroc")["objective"])
+        promoted += decide({"best": best}, baseline, None, "image_auroc", num_trials, draws, run).promoted
+    return promoted / runs
+
+
+def test_luck_of_a_search_over_many_trials_is_promoted_in_at_most_five_studies_of_a_hundred() -> None:
+    """The pictures that picked three of 99 trials judge them: with the level for three finalists it is 9.8%."""
+    runs = 150
+    assert promoted_by_luck(runs, 99, draws=8000) <= 0.05 + 1.64 * math.sqrt(0.05 * 0.95 / runs)
+
+
+def test_more_candidates_ask_for_a_greater_gain() -> None:
+    baseline, better = simulate(np.random.default_rng(2), 24, 36, [0.8, 2.8], 0.1)
+    few, many = (decide({"trial 1": better}, baseline, None, "image_auroc", n).gain for n in (1, 100))
+    assert few.mean == many.mean and few.low > many.low

@@ -162,22 +162,12 @@ def test_the_objective_of_the_study_has_a_gain_of_its_own(objective: Objective, 
 
 
 def test_every_opening_of_a_sealed_test_is_counted(tmp_path: Path) -> None:
-    assert count_opening(tmp_path, "plate", "d1", "one") == 1
-    assert count_opening(tmp_path, "plate", "d2", "two") == 1
-    assert count_opening(tmp_path, "tubes", "d1", "three") == 1
-    assert count_opening(tmp_path, "plate", "d1", "four") == 2
+    plate, tubes = tmp_path / "plate", tmp_path / "tubes"
+    assert count_opening(tmp_path, plate, ["a", "b"], "one") == 1
+    assert count_opening(tmp_path, plate, ["c"], "two") == 1
+    assert count_opening(tmp_path, tubes, ["a", "b"], "three") == 1, "of another category nothing was seen"
+    assert count_opening(tmp_path, plate, ["a", "b"], "four") == 2
+    assert count_opening(tmp_path, plate, ["b", "c", "d"], "five") == 4, "another split that shares pictures"
+    assert count_opening(tmp_path, plate, ["d"], "six") == 2
     lines = [json.loads(line) for line in (tmp_path / "test_openings.jsonl").read_text().splitlines()]
-    assert [line["study"] for line in lines] == ["one", "two", "three", "four"]
-    assert not any("whole_test" in line for line in lines)
-
-
-def test_who_looks_at_the_whole_test_opens_every_sealed_test_of_the_category(tmp_path: Path) -> None:
-    assert count_opening(tmp_path, "plate", "d1", "one") == 1
-    assert count_opening(tmp_path, "tubes", "d1", "two") == 1
-    assert count_opening(tmp_path, "plate", "whole", "three", is_whole_test=True) == 2, "the first was a part of it"
-    assert count_opening(tmp_path, "plate", "d1", "four") == 3
-    assert count_opening(tmp_path, "plate", "d2", "five") == 2, "its own and the whole test's"
-    assert count_opening(tmp_path, "tubes", "d1", "six") == 2, "of another category nothing was seen"
-    assert count_opening(tmp_path, "plate", "whole", "seven", is_whole_test=True) == 5
-    lines = [json.loads(line) for line in (tmp_path / "test_openings.jsonl").read_text().splitlines()]
-    assert [line["study"] for line in lines if line.get("whole_test") == "true"] == ["three", "seven"]
+    assert [line["study"] for line in lines] == ["one", "two", "three", "four", "five", "six"]

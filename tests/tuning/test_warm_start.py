@@ -10,6 +10,7 @@ import pytest
 
 from las_tune.errors import UserError
 from las_tune.spec import TrainSpec
+from las_tune.study_spec import StudySpec
 from las_tune.tuning.knobs import Choice, Knob, Range
 from las_tune.tuning.space import Space, known_spaces, load_space
 from las_tune.tuning.warm_start import fit_point, warm_points
@@ -25,20 +26,33 @@ CONDITIONAL = Space(
 )
 
 
-def finish_study(results: Path, name: str, champion: dict[str, Any], finalist: str = "trial 7") -> None:
-    """Leave a summary; its best trial has an α of 0.125."""
+def finish_study(results: Path, name: str, champion: dict[str, Any], finalist: str = "trial 7", **changes: Any) -> None:
+    """Leave a summary and its splits; its best trial has an α of 0.125."""
     best = {"trial": 3, "finalist": "", "params": {"alpha": 0.125}}
     summary = {"champion": {"trial": 9, "finalist": finalist, "params": champion}, "best_trial": best}
+    summary |= {"category": "plates", "test_selected": False}
     (results / name).mkdir()
-    (results / name / "summary.json").write_text(json.dumps(summary))
+    (results / name / "summary.json").write_text(json.dumps(summary | changes))
+    (results / name / "splits.json").write_text(json.dumps({"digest": "ours"}))
 
 
 def points_of(
-    results: Path, *names: str, champions: dict[str, dict[str, Any]] | None = None, space: Space = SPACE
+    results: Path,
+    *names: str,
+    champions: dict[str, dict[str, Any]] | None = None,
+    space: Space = SPACE,
+    category: str = "bolts",
+    digest: str = "ours",
 ) -> tuple[tuple[dict[str, Any], ...], list[str]]:
-    """champions: hyperparameters by name of a registered model."""
-    tags = {name: {"hyperparameters": json.dumps(params)} for name, params in (champions or {}).items()}
-    return warm_points(names, results, lambda name: tags.get(name, {}), space)
+    """champions: hyperparameters by name of a registered model, chosen beside the sealed test "ours"."""
+    tags = {
+        name: {"hyperparameters": json.dumps(params), "digest": "ours"} for name, params in (champions or {}).items()
+    }
+    spec = StudySpec(
+        category=category, study="new", train=TrainSpec(), data_root=results, textures=results, results=results,
+        warm_start=names,
+    )  # fmt: skip
+    return warm_points(spec, space, digest, lambda name: tags.get(name, {}))
 
 
 # --- where points come from ---
@@ -72,7 +86,7 @@ def test_no_names_no_points(tmp_path: Path) -> None:
 
 def test_a_name_of_nothing_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "unfinished").mkdir()
-    for name in ("unfinished", "bolts", ""):
+    for name in ("unfinished", "bolts"):
         with pytest.raises(UserError, match=r"--warm-start takes finished studies .*, got") as error:
             points_of(tmp_path, name)
         assert "\n" not in str(error.value) and f"got {name}. look for its summary.json" in str(error.value)
@@ -154,3 +168,36 @@ def test_what_is_tried_anyhow_is_told_and_left_out(tmp_path: Path) -> None:
         "warm start from study bolts",
         "warm start from study nuts: nothing new, its point is there already",
     ]
+
+
+# --- nothing that the sealed test chose ---
+
+
+@pytest.mark.parametrize(
+    ("category", "digest", "changes"),
+    [("plates", "another", {}), ("plates", "ours", {"test_selected": True})],
+    ids=["another split", "chosen by the whole test"],
+)
+def test_what_was_chosen_by_pictures_of_this_sealed_test_is_refused(
+    tmp_path: Path, category: str, digest: str, changes: dict[str, Any]
+) -> None:
+    finish_study(tmp_path, "one", {"alpha": 0.25}, **changes)
+    with pytest.raises(UserError, match=r"--warm-start must not take what was chosen by pictures of this sealed test"):
+        points_of(tmp_path, "one", category=category, digest=digest)
+    assert len(points_of(tmp_path, "one", category="tubes", digest=digest)[0]) == 1, "other parts are no pictures of it"
+
+
+def test_the_champion_of_the_same_category_is_taken_from_the_same_split_only(tmp_path: Path) -> None:
+    champions = {"las-bolts": {"alpha": 0.25}}
+    assert points_of(tmp_path, "bolts", champions=champions)[0] == ({"adaptor_lr": 1e-4, "alpha": 0.25},)
+    with pytest.raises(UserError, match="use its --seed, --holdout and --validation"):
+        points_of(tmp_path, "bolts", champions=champions, digest="another")
+
+
+def test_a_summary_of_another_version_is_one_clear_line(tmp_path: Path) -> None:
+    finish_study(tmp_path, "one", {"alpha": 0.25})
+    for text in ("{", "{}", "[1]"):
+        (tmp_path / "one" / "summary.json").write_text(text)
+        with pytest.raises(UserError, match=r"--warm-start takes studies of this version, got") as error:
+            points_of(tmp_path, "one")
+        assert "\n" not in str(error.value)
