@@ -3,8 +3,9 @@
 Recorded: the log-odds of the objective, all epochs at once, follow a Gaussian process of the knobs (each scaled to
 [0, 1], learning rates by their logarithm). The noise of a trial is a whole leave-one-out residual curve of a recorded
 trial that was predicted to end near it, so noise keeps its correlation over the epochs and its size at this level. Each
-recorded trial has one seed: what the process cannot explain counts as noise too, which is therefore larger than that of
-seeds alone.
+recorded trial has one seed, so what the process cannot explain counts as noise too: a standard deviation of some 0.45
+in the log-odds of the best objective, where 22 repeats of six of the trials gave 0.32 (95%: 0.24 to 0.49). Without the
+trial itself, 57% of the variance of its best objective is explained; the rank correlation is 0.82.
 """
 
 from __future__ import annotations
