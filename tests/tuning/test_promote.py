@@ -286,7 +286,7 @@ def promoted_by_luck(runs: int, num_trials: int, draws: int) -> float:
 
 
 def test_luck_of_a_search_over_many_trials_is_promoted_in_at_most_five_studies_of_a_hundred() -> None:
-    """The pictures that picked three of 99 judge them. 600 studies give 1.2%; with the level of three finalists 9.8%."""
+    """The pictures that picked three of 99 judge them. 600 studies give 1.2%; with a level for three it were 9.8%."""
     runs = 150
     assert promoted_by_luck(runs, 99, draws=8000) <= 0.05 + 1.64 * math.sqrt(0.05 * 0.95 / runs)
 
