@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import norm
 
 from las_tune.objectives import Objective, broken_by, objective_value, ranking
 
@@ -114,7 +115,13 @@ class Interval:
 
 
 def paired_bootstrap(
-    a: Scores, b: Scores, objective: Objective, draws: int = 2000, seed: int = 0, level: float = 0.95
+    a: Scores,
+    b: Scores,
+    objective: Objective,
+    draws: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+    picture_noise: float = 1.0,
 ) -> Interval:
     """The gain of a over b in the objective's mean over seeds, with its two-sided interval.
 
@@ -123,6 +130,7 @@ def paired_bootstrap(
     Seeds: three are too few to resample (ten outcomes, variance a third too small). Their error in the gain is drawn
     from Student's t with Welch's degrees of freedom instead, unpaired, for seed r of both shares but the number. Seeds
     differ in part because each errs on pictures of its own; the resample of pictures holds that part: it is taken off.
+    picture_noise: what the deviations by pictures are multiplied by, where the detectors were chosen on these pictures.
     Without two seeds and two pictures of each class nothing is known of the noise: the interval is infinite.
     """
     assert np.array_equal(a.defects, b.defects), "the same pictures in the same order"
@@ -135,7 +143,7 @@ def paired_bootstrap(
     generator = np.random.default_rng(seed)
     counts = _resample(labels, draws, generator)
     resampled = [scores.by_seed(counts, objective) for scores in (a, b)]
-    gains = resampled[0].mean(0) - resampled[1].mean(0)
+    gains = gain + picture_noise * (resampled[0].mean(0) - resampled[1].mean(0) - gain)
     gains += _seed_noise(on_whole, resampled, generator)
     low, high = np.quantile(gains, [(1 - level) / 2, (1 + level) / 2])
     return Interval(gain, float(low), float(high))
@@ -196,26 +204,29 @@ def decide(
     current: Scores | None,
     objective: Objective,
     candidates: int = 0,
-    draws: int = 10_000,
+    draws: int = 2000,
     seed: int = 0,
 ) -> Decision:
     """Promote the best finalist if the whole 95% interval of its gain lies above zero.
 
-    The finalists are the best of many trials, picked on the very pictures that then judge them: new seeds take the luck
-    of a training away, not that of a configuration on these pictures. So each interval holds at 1 - 0.05 / N
-    (Bonferroni) for N trials to pick from: all N hold at once in 95% of studies, whichever is picked. A current
-    champion must be beaten as well.
+    The best of K finalists is picked by the seeds and pictures that then judge it, so each interval holds at
+    1 - 0.05 / K (Bonferroni): all K hold at once in 95% of studies, whichever is picked. The finalists are the best
+    of N trials on the same pictures, but by other seeds: the noise of pictures is widened, by the ratio of the normal
+    quantiles, to where a gain of any of the N by luck has a chance of 5%; that of seeds is not. A current champion
+    must be beaten as well.
 
-    candidates: trials that the finalists were picked from, at least as many as there are finalists.
+    candidates: N; at least as many as there are finalists.
     """
-    level = 1 - 0.05 / max(candidates, len(finalists))
+    num = len(finalists)
+    level = 1 - 0.05 / num
+    picture_noise = max(1.0, float(norm.ppf(1 - 0.05 / max(candidates, num)) / norm.ppf(1 - 0.025 / num)))
     assert finalists and not {"baseline", "current"} & set(finalists)
     means = {name: scores.means(objective) for name, scores in finalists.items()}
     best, *others = sorted(means, key=lambda name: ranking(means[name]), reverse=True)
     tie_break = broken_by(means[best], means[others[0]]) if others else ""
 
     def gain_over(other: Scores) -> Interval:
-        return paired_bootstrap(finalists[best], other, objective, draws, seed, level)
+        return paired_bootstrap(finalists[best], other, objective, draws, seed, level, picture_noise)
 
     gain = gain_over(baseline)
     over_current = gain_over(current) if current is not None else None

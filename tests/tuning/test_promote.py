@@ -270,25 +270,28 @@ def test_a_real_gain_is_found() -> None:
     assert promoted_share(60, 24, 36, seed_noise=0.1, shift=1.1, gain=1.3) > 0.7
 
 
-def promoted_by_luck(runs: int, num_trials: int, draws: int) -> float:
+def promoted_by_luck(runs: int, num_trials: int, seed_noise: float = 0.0, draws: int = 1000) -> float:
     """Share of studies that promote where trials are of one kind: three are picked by one training, one by new seeds.
 
-    Those that are not the best of the three change nothing of it, so they are left out.
+    Seeds differ by seed_noise; 1000 studies of 31 trials give 1.6% at 0.25.
     """
     generator, whole, promoted = np.random.default_rng(11), np.ones((1, 60), np.int64), 0
     for run in range(runs):
-        detectors = simulate(generator, 24, 36, [1.3] * (1 + num_trials), seed_noise=0.0, num_seeds=NUM_SEEDS + 1)
+        detectors = simulate(generator, 24, 36, [1.3] * (1 + num_trials), seed_noise, num_seeds=NUM_SEEDS + 1)
         first = [scores.objective(whole, 0, "image_auroc")[0] for scores in detectors[1:]]
         baseline, *again = (Scores(scores.defects, scores.image[1:]) for scores in detectors)
-        best = max((again[n] for n in np.argsort(first)[-3:]), key=lambda one: one.means("image_auroc")["objective"])
-        promoted += decide({"best": best}, baseline, None, "image_auroc", num_trials, draws, run).promoted
+        finalists = {f"trial {n}": again[n] for n in np.argsort(first)[-3:]}
+        promoted += decide(finalists, baseline, None, "image_auroc", num_trials, draws, run).promoted
     return promoted / runs
 
 
 def test_luck_of_a_search_over_many_trials_is_promoted_in_at_most_five_studies_of_a_hundred() -> None:
-    """The pictures that picked three of 99 judge them. 600 studies give 1.2%; with a level for three it were 9.8%."""
+    """The pictures that picked three judge them. 1000 studies of 99 trials give 0.6%, of 31 give 1.2%.
+
+    With a level for three finalists only, 400 studies of 99 trials gave 9.8%, 1400 of 31 gave 6.9%.
+    """
     runs = 150
-    assert promoted_by_luck(runs, 99, draws=8000) <= 0.05 + 1.64 * math.sqrt(0.05 * 0.95 / runs)
+    assert promoted_by_luck(runs, 99) <= 0.05 + 1.64 * math.sqrt(0.05 * 0.95 / runs)
 
 
 def test_more_candidates_ask_for_a_greater_gain() -> None:
