@@ -129,15 +129,10 @@ def _search_and_conclude(
         except Exception as error:  # the other studies of the run are trained: they go on to their ends
             if len(studies) == 1:
                 raise
-            study.log.write(f"ended by {type(error).__name__}: {error}")
+            study.log.write(f"ended by\n{traceback.format_exc()}")
             study.ledger.end_study("FAILED")
-            summaries.append(
-                {
-                    "study": study.spec.study,
-                    "category": study.spec.category,
-                    "failed": f"{type(error).__name__}: {error}",
-                }
-            )
+            reason = f"{type(error).__name__}: {error} (see {study.log.path})"
+            summaries.append({"study": study.spec.study, "category": study.spec.category, "failed": reason})
             continue
         summary["seconds"] = round(time.monotonic() - started, 1)
         write_json(study.spec.folder / "summary.json", summary)
