@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from las_tune.console import format_params
+from las_tune.objectives import objective_value
 from las_tune.study_spec import StudySpec
 
 TEST_SELECTED = (
@@ -37,7 +38,7 @@ def print_overview(run: dict[str, Any]) -> None:
     done = [summary for summary in run["studies"] if "failed" not in summary]
     shared = run["shared_configuration"]
     title = f"{', '.join(sorted({summary['test_name'] for summary in done}))}, means over seeds"
-    seconds = next(iter(_device_seconds(summary)[0] for summary in done), "cpu_seconds").replace("_", " ")
+    seconds = next((_device_seconds(summary)[0] for summary in done), "seconds")
     table = Table(
         "category", "objective", "baseline", "champion", "gain (95% interval)", "memory bank", seconds, title=title
     )
@@ -65,13 +66,14 @@ def print_overview(run: dict[str, Any]) -> None:
 
 def _on_test(summary: dict[str, Any]) -> dict[str, float]:
     """The objective on the sealed test, by role."""
-    from las_tune.objectives import objective_value
-
     return {role: objective_value(summary["objective"], metrics) for role, metrics in summary["test_mean"].items()}
 
 
-def _device_seconds(summary: dict[str, Any]) -> tuple[str, float]:
-    return next((name, value) for name, value in summary["cost"].items() if name in ("gpu_seconds", "cpu_seconds"))
+def _device_seconds(summary: dict[str, Any]) -> tuple[str, float, float | None]:
+    """Their name as people write it, how many, and how many a point of the objective cost."""
+    cost = summary["cost"]
+    kind = "gpu" if "gpu_seconds" in cost else "cpu"
+    return f"{kind.upper()} seconds", cost[f"{kind}_seconds"], cost[f"{kind}_seconds_per_point"]
 
 
 def print_summary(summary: dict[str, Any], folder: Path) -> None:
@@ -121,11 +123,7 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
 
 def _price(summary: dict[str, Any]) -> str:
     """Device seconds, and what a point of the objective cost."""
-    unit, spent = _device_seconds(summary)
-    name, per_point = (
-        unit.replace("_", " ").replace("cpu", "CPU").replace("gpu", "GPU"),
-        summary["cost"][f"{unit}_per_point"],
-    )
+    name, spent, per_point = _device_seconds(summary)
     return f"{spent:.0f} {name}" + (f", {per_point:.0f} a point gained" if per_point is not None else "")
 
 
