@@ -210,10 +210,8 @@ def decide(
     """Promote the best finalist if the whole 95% interval of its gain lies above zero.
 
     The best of K finalists is picked by the seeds and pictures that then judge it, so each interval holds at
-    1 - 0.05 / K (Bonferroni): all K hold at once in 95% of studies, whichever is picked. The finalists are the best
-    of N trials on the same pictures, but by other seeds: the noise of pictures is widened, by the ratio of the normal
-    quantiles, to where a gain of any of the N by luck has a chance of 5%; that of seeds is not. A current champion
-    must be beaten as well.
+    1 - 0.05 / K (Bonferroni). They are the best of N trials on the same pictures, but by other seeds: the noise of
+    pictures is widened, by the ratio of the normal quantiles, to where any of the N gains by luck in 5% of studies.
 
     candidates: N; at least as many as there are finalists.
     """
