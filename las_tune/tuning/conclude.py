@@ -104,7 +104,7 @@ def conclude(
     sealed_keys = pictures.split.as_dict()["sealed_test"]
     openings = count_opening(spec.results, spec.data_root / spec.category, sealed_keys, spec.study)
     roles = {"baseline": finalists[BASELINE], "champion": handed_over}
-    heads = {f"{role}/{index}": head for role, one in roles.items() for index, head in enumerate(one.heads)}
+    heads = {f"{one.name}/{index}": head for one in roles.values() for index, head in enumerate(one.heads)}
     evaluations = evaluate_remotely(shared, heads, pictures.sealed_test, resources)
     report = SealedReport.of(roles, evaluations, pictures.sealed_test.defects, objective)
 
@@ -198,7 +198,7 @@ def _log_finalists(
     for role, one in roles.items():
         for index, record in enumerate(one.records):
             run_id = ledger.run_of(record.number)
-            metrics = evaluations[f"{role}/{index}"].metrics
+            metrics = evaluations[f"{one.name}/{index}"].metrics
             ledger.log_metrics(run_id, {f"test/{name}": value for name, value in metrics.items()})
             if index == one.shipped:
                 ledger.tag_run(run_id, {role: "true", "promotion": decision.reason})

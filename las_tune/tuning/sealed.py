@@ -39,8 +39,8 @@ class SealedReport:
         defects: Array,
         objective: Objective,
     ) -> SealedReport:
-        """From the evaluations of every head (role/index) and of the memory bank; defects (N,) as in Labelled."""
-        by_role = {role: [evaluations[f"{role}/{i}"] for i in range(len(one.heads))] for role, one in roles.items()}
+        """From the evaluations of every head (name/index) and of the memory bank; defects (N,) as in Labelled."""
+        by_role = {role: [evaluations[f"{one.name}/{i}"] for i in range(len(one.heads))] for role, one in roles.items()}
         means = {role: _mean(several) for role, several in by_role.items()}
         means[MEMORY_BANK] = evaluations[MEMORY_BANK].metrics
         gains: dict[str, Interval] = {}

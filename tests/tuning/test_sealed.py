@@ -126,7 +126,7 @@ RECORDS = [make_trial(n, [v], status="completed") for n, v in ((7, 0.5), (8, 0.7
 BASELINE, CHAMPION = Finalist("baseline", RECORDS, [None, None]), Finalist("trial 1", RECORDS, [None, None])  # type: ignore[list-item]
 EVALUATIONS = {
     "baseline/0": evaluation([0, 1, 0, 1], 0.5), "baseline/1": evaluation([0, 1, 1, 0], 0.5),
-    "champion/0": evaluation([0, 0, 1, 1], 1.0), "champion/1": evaluation([0, 1, 1, 1], 0.75, threshold=1.5),
+    "trial 1/0": evaluation([0, 0, 1, 1], 1.0), "trial 1/1": evaluation([0, 1, 1, 1], 0.75, threshold=1.5),
     "memory_bank": evaluation([0, 0, 1, 1], 1.0),
 }  # fmt: skip
 
@@ -138,7 +138,7 @@ def test_the_report_has_means_gains_and_the_memory_bank() -> None:
     assert report.means["memory_bank"]["image_auroc"] == 1.0
     assert report.gains["image_auroc"].mean == pytest.approx(0.375)
     assert set(report.gains) == {"image_auroc"}
-    assert report.shipped["champion"] is EVALUATIONS["champion/1"]
+    assert report.shipped["champion"] is EVALUATIONS["trial 1/1"]
     assert report.metrics()["baseline/test_image_auroc"] == 0.5
     assert report.bank_against_champion("image_auroc") == {
         "memory_bank": 1.0, "champion": 0.875, "memory_bank_wins": True
