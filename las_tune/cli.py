@@ -121,7 +121,7 @@ def tune(
         experiment=experiment,
     )
     from las_tune.console import StudyConsole
-    from las_tune.report import print_run
+    from las_tune.printing import print_run
     from las_tune.tuning.study import run_studies
 
     with StudyConsole(f"las_tune {__version__}: {_plan(specs)}", specs) as console:
@@ -182,7 +182,7 @@ def train(
         validation=validation, store_limit_gb=store_limit_gb,
     )  # fmt: skip
     from las_tune.console import StudyConsole
-    from las_tune.report import print_training
+    from las_tune.printing import print_training
     from las_tune.tuning.single import run_single
 
     for spec in specs:

@@ -58,8 +58,8 @@ def captured(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Captu
 
     monkeypatch.setattr("las_tune.tuning.study.run_studies", search)
     monkeypatch.setattr("las_tune.tuning.single.run_single", train)
-    monkeypatch.setattr("las_tune.report.print_run", lambda *_: None)
-    monkeypatch.setattr("las_tune.report.print_training", lambda *_: None)
+    monkeypatch.setattr("las_tune.printing.print_run", lambda *_: None)
+    monkeypatch.setattr("las_tune.printing.print_training", lambda *_: None)
     monkeypatch.setattr("las_tune.data.demo.render_demo", lambda *_, **__: None)
     for name in ("part", "other"):
         make_part(tmp_path / "data/anomaly_dataset", name, 2, 2, 2)
@@ -449,7 +449,7 @@ def test_each_study_is_drawn_and_all_are_told_at_the_end(
         return {"studies": summaries, "shared_configuration": None}
 
     monkeypatch.setattr("las_tune.tuning.study.run_studies", search)
-    monkeypatch.setattr("las_tune.report.print_run", lambda *given: told.append(given))
+    monkeypatch.setattr("las_tune.printing.print_run", lambda *given: told.append(given))
     ended = run("--category", "part", "--category", "other", "--study", "s")
     assert (ended.code, ended.err) == (2, "")
     ((printed, specs),) = told

@@ -50,6 +50,12 @@ class TrialRecord:
     """What was trained again with a new seed: baseline, current, or trial 7; empty in the search."""
     seed: int | None = None
     """The new seed of a finalist."""
+    started: float = 0.0
+    """When it started, in seconds since 1970; 0 while that is not known."""
+    ended: float = 0.0
+    """When it ended; 0 while it runs."""
+    worker: str = ""
+    """Machine and process of its last epoch."""
 
     @property
     def title(self) -> str:
