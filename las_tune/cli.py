@@ -14,7 +14,9 @@ from las_tune import __version__, flags
 from las_tune.commands import data, space
 from las_tune.demo import DEMO
 from las_tune.errors import UserError
-from las_tune.flags import RECORD, RESOURCES, SEARCH, absolute_uri, flag, make_study_specs, make_train_spec
+from las_tune.flags import RESOURCES, SEARCH, absolute_uri, flag, make_study_specs, make_train_spec
+from las_tune.model_commands import export, predict
+from las_tune.study_commands import compare, report, ui
 from las_tune.study_spec import Sampler, Scheduler, StudySpec
 
 app = App(
@@ -25,8 +27,8 @@ app = App(
     suppress_keyboard_interrupt=False,
     help_epilogue="Example: python -m las_tune --category bracket_black --demo",
 )
-app.command(data)
-app.command(space)
+for command in (data, space, ui, compare, report, predict, export):
+    app.command(command)
 
 
 @app.default
@@ -75,8 +77,10 @@ def tune(
     storage: Annotated[str, flag(RESOURCES, "Folder or URI of checkpoints.", "the study's folder")] = "",
     results: flags.Results = Path("results/las"),
     study: flags.Study = None,
-    tracking_uri: Annotated[str, flag(RECORD, "MLflow store.", "sqlite in --results")] = "",
-    experiment: Annotated[str, flag(RECORD, "MLflow experiment.")] = "las_tune",
+    tracking_uri: flags.TrackingUri = "",
+    experiment: flags.Experiment = "las_tune",
+    system_metrics: flags.SystemMetrics = False,
+    model_weights: flags.Weights = "inside",
 ) -> None:
     """Search hyperparameters (the default command).
 
@@ -119,6 +123,8 @@ def tune(
         storage=absolute_uri(storage),
         tracking_uri=absolute_uri(tracking_uri),
         experiment=experiment,
+        system_metrics=system_metrics,
+        model_weights=model_weights,
     )
     from las_tune.console import StudyConsole
     from las_tune.printing import print_run

@@ -14,7 +14,7 @@ from cyclopts import Group, Parameter
 
 from las_tune.demo import DEMO, demo_folders
 from las_tune.spec import HeadPrecision, ObjectiveChoice, StoreDtype, TrainSpec
-from las_tune.study_spec import MPDD_CATEGORIES, Protocol, StudySpec, Validation
+from las_tune.study_spec import MPDD_CATEGORIES, ModelWeights, Protocol, StudySpec, Validation
 
 DATA = Group("Data", sort_key=1)
 TRAINING = Group("Training", sort_key=2)
@@ -105,6 +105,14 @@ StoreLimit = Annotated[
     flag(RESOURCES, "Most that stored features may take, in GB; above it trials compute them again.", "half of memory"),
 ]
 Precision = Annotated[HeadPrecision, flag(RESOURCES, "How a GPU multiplies the head's matrices.")]
+TrackingUri = Annotated[str, flag(RECORD, "MLflow store.", "sqlite in --results")]
+Experiment = Annotated[str, flag(RECORD, "MLflow experiment.")]
+SystemMetrics = Annotated[
+    bool, flag(RECORD, "Trials record processors, memory, disk, network and GPUs of their machine.", negative="")
+]
+Weights = Annotated[
+    ModelWeights, flag(RECORD, "Frozen network of the champion's model: inside it, or named and loaded when it is.")
+]
 Results = Annotated[Path, flag(RECORD, "Folder of all studies.")]
 Study = Annotated[str | None, flag(RECORD, "Name of the study.", "<category>-<time>")]
 

@@ -110,15 +110,32 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
         f"finalists included, {cost['lost_seconds']:.0f} s lost; {_price(summary)})"
     )
     console.print(f"champion: {format_params(summary['champion']['params'])}")
-    console.print(f"model:    {summary['model_uri']}")
+    console.print(f"model:    {summary['model_uri'] or 'not in MLflow yet'}")
     print_lines([f"files:    {folder}"])
-    console.print("compare the trials:")
+    _print_record(summary, folder)
+
+
+def _print_record(summary: dict[str, Any], folder: Path) -> None:
+    """Where the trials are compared, and what MLflow does not have."""
+    ledger = summary["ledger"]
+    own = "" if summary["tracking_uri"].startswith("sqlite") else f" --tracking-uri {summary['tracking_uri']}"
+    where = f"{summary['study']} --results {folder.parent}{own}"
+    lines = ["compare the trials:", f"  python -m las_tune ui --study {where}"]
     if summary["tracking_uri"].startswith("http"):
         address = summary["tracking_uri"].rstrip("/")
     else:
-        console.print(f"  mlflow ui --backend-store-uri {summary['tracking_uri']} --port 5000")
+        lines += ["or", f"  mlflow ui --backend-store-uri {summary['tracking_uri']} --port 5000"]
         address = "http://127.0.0.1:5000"
-    console.print(f"  {address}/#/experiments/{summary['experiment_id']}/runs/{summary['parent_run_id']}")
+    print_lines([*lines, f"  {address}/#/experiments/{summary['experiment_id']}/runs/{summary['parent_run_id']}"])
+    if ledger["waiting"]:
+        console = Console(highlight=False, soft_wrap=True)
+        console.print(
+            f"[bold red]MLflow does not have {ledger['waiting']} writes of this study[/bold red], the champion perhaps "
+            "among them. They wait in its folder; when MLflow answers again:"
+        )
+        print_lines([f"  python -m las_tune sync {where}"])
+    if ledger["refused"]:
+        print_lines([f"MLflow refused {ledger['refused']} writes: {folder / 'ledger.jsonl.refused'} says why"])
 
 
 def _price(summary: dict[str, Any]) -> str:

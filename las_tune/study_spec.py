@@ -13,6 +13,7 @@ Sampler = Literal["tpe", "gp", "cmaes", "random", "grid"]
 Scheduler = Literal["asha", "hyperband", "median", "none"]
 Validation = Literal["labelled", "synthetic"]
 Protocol = Literal["sealed", "paper"]
+ModelWeights = Literal["inside", "reference"]
 
 MPDD_CATEGORIES = ("bracket_black", "bracket_brown", "bracket_white", "connector", "metal_plate", "tubes")
 
@@ -57,6 +58,10 @@ class StudySpec:
     tracking_uri: str = ""
     """MLflow store; empty: sqlite beside the results."""
     experiment: str = "las_tune"
+    system_metrics: bool = False
+    """Whether trials measure their machine: processors, memory, disk, network, GPUs."""
+    model_weights: ModelWeights = "inside"
+    """reference: the champion names its frozen network instead of holding it."""
     skip_broken: bool = False
     holdout: float = 0.5
     """Share of every test folder that validates; the rest is the sealed test."""
@@ -89,9 +94,13 @@ class StudySpec:
             self.holdout,
             "the usual value is 0.5",
         )
-        for name, kinds in (("validation", get_args(Validation)), ("protocol", get_args(Protocol))):
+        for name, kinds in (
+            ("validation", get_args(Validation)),
+            ("protocol", get_args(Protocol)),
+            ("model_weights", get_args(ModelWeights)),
+        ):
             value = getattr(self, name)
-            require(value in kinds, f"--{name} must be one of {', '.join(kinds)}", repr(value))
+            require(value in kinds, f"--{name.replace('_', '-')} must be one of {', '.join(kinds)}", repr(value))
         for holds, what in ((self.protocol == "paper", "--protocol paper"), (self.leakage_gap, "--leakage-gap")):
             require(
                 not (holds and self.validation == "synthetic"),

@@ -23,7 +23,7 @@ Progress = Callable[[int, int], None]
 """Called with (done, total)."""
 
 # What Pillow's readers let through, depending on where in its file a picture is broken.
-_BROKEN = (
+BROKEN = (
     OSError,
     SyntaxError,
     ValueError,
@@ -126,7 +126,7 @@ def _decode_picture(path: Path, size: int, crop: bool) -> npt.NDArray[np.uint8]:
 
 def square_picture(image: Image.Image, size: int, crop: bool = False) -> npt.NDArray[np.uint8]:
     """An open picture as (3, size, size) uint8 RGB: the one way in which all pictures come in."""
-    rgb = _to_rgb(image)
+    rgb = to_rgb(image)
     bilinear = Image.Resampling.BILINEAR
     square = ImageOps.fit(rgb, (size, size), bilinear) if crop else rgb.resize((size, size), bilinear)
     return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1))
@@ -136,7 +136,7 @@ def describe_picture(path: Path) -> tuple[tuple[int, int], str]:
     """Upright (width, height) in pixels and kind ("PNG RGB") of a file, wholly read; DataError if broken."""
     with _open(path) as image:
         kind = f"{image.format} {image.mode}"
-        return _to_rgb(image).size, kind
+        return to_rgb(image).size, kind
 
 
 def decode_mask(path: Path, size: int, picture_path: Path) -> npt.NDArray[np.bool_]:
@@ -172,14 +172,14 @@ def _open(path: Path, what: str = "picture", do: str = _SKIP) -> Iterator[Image.
             yield image
     except DataError:
         raise
-    except _BROKEN as error:
+    except BROKEN as error:
         text = " ".join(str(error).replace(repr(str(path)), "this file").split()).rstrip(".")
         raise DataError(
             f"A {what} must be readable by Pillow", f"{path} ({text or type(error).__name__})", do
         ) from error
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
     """Upright RGB. 16-bit grey is divided by 257 (65535 is white), whatever part of the range it uses."""
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I"):
@@ -197,7 +197,7 @@ def _brightness(image: Image.Image) -> npt.NDArray[Any]:
     """Upright brightest channel (H, W), 0 = black; wide greys unscaled, so that 1 stays above 0."""
     if image.mode[0] in "IF":
         return np.asarray(ImageOps.exif_transpose(image))
-    brightest: npt.NDArray[np.uint8] = np.asarray(_to_rgb(image)).max(axis=2)
+    brightest: npt.NDArray[np.uint8] = np.asarray(to_rgb(image)).max(axis=2)
     return brightest
 
 

@@ -79,6 +79,14 @@ class PixelTargets:
         """The same on another device."""
         return PixelTargets(*(t.to(device) for t in (self.positive, self.negative, self.region_weight)))
 
+    def mask(self, picture: int, size: int) -> Tensor:
+        """(S, S) bool mask of one of the N pictures."""
+        ends = torch.tensor([picture, picture + 1], device=self.positive.device) * size**2
+        first, last = torch.searchsorted(self.positive, ends).tolist()
+        mask = torch.zeros(size**2, dtype=torch.bool, device=self.positive.device)
+        mask[self.positive[first:last] - ends[0]] = True
+        return mask.view(size, size)
+
 
 def pixel_targets(masks: NDArray[np.bool_]) -> PixelTargets:
     """Regions are 8-connected. masks (N, S, S) bool, 1 = defective, with both kinds of pixels."""

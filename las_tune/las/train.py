@@ -71,12 +71,19 @@ class EpochResult:
     seconds: float
     peak_memory_mb: float
     """The most so far: on a GPU of what tensors took, on a CPU of what the process held at the end of an epoch."""
+    heat: Tensor = field(repr=False)
+    """(N, S, S) heat maps of the validation pictures."""
+    normal_scores: Tensor = field(repr=False)
+    """(M,) scores of the calibration pictures."""
+    threshold: float
+    """The score above which a picture is called defective."""
     state: dict[str, Any] = field(repr=False)
     """Everything that a resume needs; valid until the next epoch is asked for."""
 
     def row(self) -> dict[str, float]:
         """The numbers of the epoch."""
-        own = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in ("metrics", "state")}
+        others = ("metrics", "heat", "normal_scores", "threshold", "state")
+        own = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in others}
         return own | self.metrics
 
     @property
@@ -179,6 +186,9 @@ def train(
             best_epoch=training.best_epoch,
             seconds=time.perf_counter() - started,
             peak_memory_mb=peak_mb,
+            heat=heat,
+            normal_scores=normal,
+            threshold=threshold,
             state=training.state(),
         )
 

@@ -1,25 +1,27 @@
-"""The ledger: what MLflow holds of a study. The driver alone writes it: one parent run, one child a trial."""
+"""The ledger: what MLflow holds of a study. The driver alone writes it: one parent run, one child a trial.
+
+Nothing here waits for MLflow once a study runs: events become lines of the journal, and the sender brings them there.
+"""
 
 from __future__ import annotations
 
-import json
-import logging
-import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import mlflow
-from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag
-from mlflow.exceptions import MlflowException
-from sqlalchemy.exc import SQLAlchemyError
+import numpy as np
 
-from las_tune.errors import UserError
-from las_tune.spec import known_hyperparameters
-from las_tune.tracking.provenance import without_password
+from las_tune.tracking.connect import bad_store, open_store
+from las_tune.tracking.journal import STUDY_RUN, Journal, Write
 from las_tune.tracking.record import METRICS, TrialRecord
+from las_tune.tracking.registry import Holder, champion_of
+from las_tune.tracking.sender import AWAY, Sender
+
+EXAMPLE_NAME = "input_example.npy"
+START_TIMEOUT_S = 60.0
+MOST_OF_A_TAG = 8000
+"""Characters of a tag's value, by MLflow's rules."""
 
 
 class Ledger:
@@ -36,142 +38,209 @@ class Ledger:
         """
         self.tracking_uri = tracking_uri
         self._tags = dict(tags)
-        self._runs: dict[int, str] = {}
         self._cost_unit = ("cpu_seconds", 1.0)
-        self._has_ended = False
+        self._num_epochs: dict[str, int] = {}
+        self._ended: dict[str, str] = {}
+        self._holders: dict[str, Holder] = {}
         self.parent_run_id = ""
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # MLflow's own 7 are four silent minutes
-        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-        logging.getLogger("mlflow").setLevel(logging.WARNING)
-        mlflow.set_tracking_uri(tracking_uri)
-        try:
-            self._client = MlflowClient(tracking_uri)
-            self.experiment_id = self._open_experiment(experiment, artifact_root)
-        except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:
-            raise UserError(
-                "--tracking-uri must be an MLflow store that can be written to",
-                without_password(f"{tracking_uri} ({' '.join(str(error).split())})")[:300],
-                "give a database (sqlite:///FILE) or a server (http://HOST:PORT)",
-            ) from error
+        self.client, self.experiment_id = open_store(tracking_uri, experiment, artifact_root)
 
-    def _open_experiment(self, name: str, artifact_root: Path) -> str:
-        found = self._client.get_experiment_by_name(name)
-        if found is not None and found.lifecycle_stage == "deleted":
-            raise UserError("--experiment must not be one that was deleted", name, "restore it, or choose another name")
-        if found is not None:
-            return str(found.experiment_id)
-        server = self.tracking_uri.startswith(("http://", "https://"))  # a server has its own artifact store
-        return str(self._client.create_experiment(name, None if server else str(artifact_root)))
+    def start_study(
+        self,
+        folder: Path,
+        study: str,
+        params: Mapping[str, Any],
+        cost_unit: tuple[str, float],
+        notify: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """Make the parent run, or go on with the one that the journal in the study's folder is of.
 
-    def start_study(self, study: str, params: Mapping[str, Any], cost_unit: tuple[str, float]) -> None:
-        """Make the parent run. cost_unit: name and number of what a second of a trial costs, as gpu_seconds and 1."""
+        Args:
+            folder: the study's folder.
+            study: its name.
+            params: what the search was asked for.
+            cost_unit: name and number of what a second of a trial costs, as gpu_seconds and 1.
+            notify: told, in a sentence, what becomes of the writes.
+        """
         self._cost_unit = cost_unit
-        run = self._client.create_run(self.experiment_id, tags={**self._tags, "kind": "study"}, run_name=study)
-        self.parent_run_id = run.info.run_id
-        self._client.log_batch(self.parent_run_id, params=[Param(k, str(v)) for k, v in params.items()])
+        self.journal = Journal(folder)
+        self._remember(self.journal.earlier)
+        self._sender = Sender(self.client, self.tracking_uri, self.experiment_id, self.journal, notify)
+        tags = self._tags | {"kind": "study", "status": "running"}
+        if STUDY_RUN not in self._num_epochs:
+            self._num_epochs[STUDY_RUN] = 0
+            self._append(Write(STUDY_RUN, study, _now_ms(), params=_strings(params), tags=_cut(tags)))
+        elif STUDY_RUN in self._ended:
+            del self._ended[STUDY_RUN]
+            self._append(Write(STUDY_RUN, tags=_cut(tags), end="RUNNING"))
+        self._sender.start()
+        if not self._sender.flush(START_TIMEOUT_S):
+            raise bad_store(self.tracking_uri, self._sender.away or f"no answer within {START_TIMEOUT_S:.0f} s")
+        self.parent_run_id = self._sender.run_id(Write(STUDY_RUN))
+
+    def _remember(self, earlier: Iterable[Write]) -> None:
+        """What of the study is in the journal already."""
+        for write in earlier:
+            last = max((step for _, _, step, _ in write.metrics), default=0)
+            self._num_epochs[write.run] = max(self._num_epochs.get(write.run, 0), last)
+            if write.end:
+                self._ended[write.run] = write.end
+        self._ended = {run: end for run, end in self._ended.items() if end != "RUNNING"}
 
     def trial_started(self, trial: TrialRecord) -> None:
         """Make the child run, with its hyperparameters."""
+        run = str(trial.number)
+        if run in self._num_epochs:  # it goes on where an earlier driver left it
+            if self._ended.get(run) == "KILLED":
+                del self._ended[run]
+                self._append(Write(run, tags={"status": "running"}, end="RUNNING"))
+            return
         tags = {
             **self._tags,
             "mlflow.parentRunId": self.parent_run_id,
             "kind": "trial",
-            "trial": str(trial.number),
+            "trial": run,
             "status": "running",
             "baseline": str(trial.is_baseline).lower(),
         }
         if trial.finalist:
             tags |= {"finalist": trial.finalist, "finalist_seed": str(trial.seed)}
-        run_id = self._client.create_run(self.experiment_id, tags=tags, run_name=trial.title).info.run_id
-        self._runs[trial.number] = run_id
-        self._client.log_batch(run_id, params=[Param(k, str(v)) for k, v in trial.params.items()])
+        self._num_epochs[run] = 0
+        started_ms = int(trial.started * 1000) or _now_ms()
+        self._append(Write(run, trial.title, started_ms, params=_strings(trial.params), tags=_cut(tags)))
 
     def epoch_ended(self, trial: TrialRecord) -> None:
-        """Log an epoch's numbers, the epoch as step."""
-        row = trial.epochs[-1]
-        self._log(self._runs[trial.number], {name: row[name] for name in row if name != "epoch"}, int(row["epoch"]))
+        """Log an epoch's numbers, the epoch as step; one that was logged before is passed over."""
+        row, run = trial.epochs[-1], str(trial.number)
+        epoch = int(row["epoch"])
+        if epoch > self._num_epochs[run]:
+            self._num_epochs[run] = epoch
+            self._append(Write(run, metrics=_metrics({name: row[name] for name in row if name != "epoch"}, epoch)))
 
     def trial_ended(self, trial: TrialRecord) -> None:
-        """Log the best numbers under their own names, tag the status, end the run."""
-        run_id = self._runs[trial.number]
+        """Log the best numbers under their own names, tag the status, draw the panel, end the run."""
+        run = str(trial.number)
+        if run in self._ended:
+            return
         best = {f"best/{name}": trial.best[name] for name in METRICS if name in trial.best}
         if best:
             best["best/epoch"] = trial.best["epoch"]
         unit, each = self._cost_unit
         spent = trial.seconds + trial.repeated_seconds
         cost = {"total_seconds": spent, f"cost/{unit}": spent * each, f"cost/lost_{unit}": trial.lost_seconds * each}
-        self._log(run_id, best | cost)
-        self.tag_run(run_id, {"status": trial.status} | ({"reason": trial.reason} if trial.reason else {}))
-        self._client.set_terminated(run_id, "FAILED" if trial.status == "failed" else "FINISHED")
+        tags = {"status": trial.status} | ({"reason": trial.reason} if trial.reason else {})
+        tags |= {"worker": trial.worker} if trial.worker else {}
+        panel = str(trial.panel) if trial.panel else ""
+        end = "FAILED" if trial.status == "failed" else "FINISHED"
+        ended_ms = int(trial.ended * 1000) or _now_ms()
+        self._ended[run] = end
+        metrics = _metrics(best | cost)
+        self._append(Write(run, metrics=metrics, tags=_cut(tags), panel=panel, end=end, end_ms=ended_ms))
 
-    def run_of(self, number: int) -> str:
-        """The run of a trial."""
-        return self._runs[number]
+    def tag(self, run: str, tags: Mapping[str, str]) -> None:
+        """Set tags of a run: STUDY_RUN, or a trial's number."""
+        self._append(Write(run, tags=_cut(tags)))
 
-    def tag_run(self, run_id: str, tags: Mapping[str, str]) -> None:
-        """Set tags."""
-        self._client.log_batch(run_id, tags=[RunTag(key, value[:5000]) for key, value in tags.items()])
-
-    def log_metrics(self, run_id: str, metrics: Mapping[str, float]) -> None:
+    def log_metrics(self, run: str, metrics: Mapping[str, float]) -> None:
         """Log final numbers."""
-        self._log(run_id, metrics)
+        self._append(Write(run, metrics=_metrics(metrics)))
 
-    def log_artifacts(self, run_id: str, files: Iterable[Path]) -> None:
-        """Copy files into the run."""
-        for file in files:
-            self._client.log_artifact(run_id, str(file))
+    def log_artifacts(self, run: str, files: Iterable[Path], folder: str = "") -> None:
+        """Copy files into the run; they must stay until they are sent."""
+        self._append(Write(run, files=[[str(file), folder] for file in files]))
+
+    def holder(self, model_name: str) -> Holder:
+        """Who has the alias champion; what was known before, where MLflow does not answer."""
+        try:
+            self._holders[model_name] = champion_of(self.client, model_name)
+        except AWAY:
+            if model_name not in self._holders:
+                raise
+        return self._holders[model_name]
 
     def champion_tags(self, model_name: str) -> dict[str, str]:
-        """Tags of the version that has the alias champion; empty where there is none."""
-        try:
-            version = self._client.get_model_version_by_alias(model_name, "champion")
-        except MlflowException as error:
-            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):  # no model, no alias
-                raise
-            return {}
-        return dict(version.tags)
+        """Tags of the version that has the alias; empty where there is none."""
+        return self.holder(model_name).tags
 
-    def current_champion(self, model_name: str, demo: bool) -> dict[str, Any] | None:
-        """Hyperparameters of an earlier study's champion, for a rival; None without one, or where it is the baseline.
+    def hand_over(
+        self,
+        run: str,
+        detector: Path,
+        pictures: np.ndarray[Any, Any],
+        category: str,
+        tags: Mapping[str, str],
+        **how: Any,
+    ) -> None:
+        """Log a detector as the model of a run, and register it.
 
-        Demos and studies of real pictures are no rivals of each other.
+        Args:
+            run: the trial that the detector was trained in.
+            detector: its file.
+            pictures: (2, H, W, 3) uint8 RGB, the input example.
+            category: the model's name is las-<category>.
+            tags: of the version.
+            how: version, promote: see registry.register.
         """
-        tags = self.champion_tags(model_name)
-        if "hyperparameters" not in tags or tags.get("demo") != str(demo).lower():
-            return None
-        return known_hyperparameters(json.loads(tags["hyperparameters"]))
-
-    def register(self, model_name: str, model_id: str, run_id: str, tags: Mapping[str, str], promote: bool) -> str:
-        """Register a logged model as the next version, with alias champion if it is promoted. Returns its URI."""
-        try:
-            self._client.create_registered_model(model_name)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-        version = self._client.create_model_version(
-            model_name, f"models:/{model_id}", run_id=run_id, tags=dict(tags), model_id=model_id
-        ).version
-        if not promote:
-            return f"models:/{model_name}/{version}"
-        self._client.set_registered_model_alias(model_name, "champion", version)
-        return f"models:/{model_name}@champion"
+        example = self.journal.path.with_name(EXAMPLE_NAME)
+        np.save(example, pictures)
+        holder = self._holders.get(f"las-{category}", Holder()).version
+        model = {"detector": str(detector), "example": str(example), "category": category, "tags": dict(tags)}
+        self._append(Write(run, model=model | {"holder": holder} | how))
 
     def end_study(self, status: str) -> None:
         """End the parent run and every child that is still open: FINISHED, FAILED or KILLED. Only once."""
-        if self._has_ended:
+        if STUDY_RUN in self._ended or not self.parent_run_id:
             return
-        self._has_ended = True
-        for run_id in self._runs.values():
-            if self._client.get_run(run_id).info.status == "RUNNING":
-                self.tag_run(run_id, {"status": "failed", "reason": "the study ended first"})
-                self._client.set_terminated(run_id, "KILLED")
-        self._client.set_terminated(self.parent_run_id, status)
+        for run in self._num_epochs.keys() - self._ended - {STUDY_RUN}:
+            tags = {"status": "failed", "reason": "the study ended first"}
+            self._append(Write(run, tags=tags, end="KILLED", end_ms=_now_ms()))
+            self._ended[run] = "KILLED"
+        self._ended[STUDY_RUN] = status
+        tags = {"status": "completed" if status == "FINISHED" else "failed"}
+        self._append(Write(STUDY_RUN, tags=tags, end=status, end_ms=_now_ms()))
 
-    def _log(self, run_id: str, metrics: Mapping[str, float], step: int = 0) -> None:
-        now = int(time.time() * 1000)
-        self._client.log_batch(run_id, [Metric(name, float(value), now, step) for name, value in metrics.items()])
+    def flush(self, timeout_s: float) -> bool:
+        """Wait until MLflow has everything; whether it has."""
+        return self._sender.flush(timeout_s)
+
+    @property
+    def num_waiting(self) -> int:
+        """Writes that MLflow does not have yet."""
+        return self.journal.num_waiting
+
+    @property
+    def num_refused(self) -> int:
+        """Writes that MLflow will never take; they are in a file beside the journal."""
+        return self._sender.num_refused
+
+    @property
+    def model_uri(self) -> str:
+        """Of the model that was handed over, once MLflow has it."""
+        return self._sender.model_uri
+
+    def close(self) -> None:
+        """Send nothing more; what waits stays in the journal, and so do the files that only it needs."""
+        self._sender.close()
+        if not self.num_waiting:
+            self.journal.path.with_name(EXAMPLE_NAME).unlink(missing_ok=True)
+
+    def _append(self, write: Write) -> None:
+        self.journal.append(write)
+        self._sender.wake()
 
 
-def default_tracking_uri(results: Path) -> str:
-    """A database beside the results."""
-    return f"sqlite:///{results / 'mlflow.db'}"
+def _metrics(numbers: Mapping[str, float], step: int = 0) -> list[list[Any]]:
+    now = _now_ms()
+    return [[name, float(value), step, now] for name, value in numbers.items()]
+
+
+def _strings(params: Mapping[str, Any]) -> dict[str, str]:
+    return {name: str(value) for name, value in params.items()}
+
+
+def _cut(tags: Mapping[str, str]) -> dict[str, str]:
+    return {name: value[:MOST_OF_A_TAG] for name, value in tags.items()}
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)

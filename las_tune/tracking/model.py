@@ -5,79 +5,71 @@ MLflow stores this file itself (models from code), so no pickle is loaded with t
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import numpy as np
 import pandas as pd
-import torch
-from mlflow.models import ModelSignature, infer_signature, set_model
-from mlflow.types import Schema, TensorSpec
-from PIL import Image
+from mlflow.models import set_model
 
-from las_tune.data.pictures import square_picture
-from las_tune.las.checkpoint import load_detector
+from las_tune.errors import DataError
+from las_tune.tracking.predict import Predictor
 
 
-class LasModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
+class Scoring:
+    """predict, outside of MLflow's class: whatever that class defines is wrapped in a check that refuses arrays."""
+
+    predictor: Predictor
+
+    def predict(self, model_input: list[Any], params: dict[str, Any] | None = None) -> pd.DataFrame:
+        """Score pictures. MLflow takes the signature from here; what is not a list is taken, too.
+
+        Args:
+            model_input: a list of paths, encoded pictures (bytes, or base64 as JSON has it) or arrays (H, W, 3) uint8
+                RGB of any size; an array (N, H, W, 3); a table of one column. Served, a text is never a path.
+            params: heat_map, True for that column.
+
+        Returns: a row a picture: score in [0, 1], threshold, is_defective, and if asked for heat_map, (S, S) floats in
+            [0, 1] of the picture as resized to S × S.
+        """
+        rows = []
+        with_map = bool((params or {}).get("heat_map"))
+        is_served = os.environ.get("_MLFLOW_IS_IN_SERVING_ENVIRONMENT", "").lower() in ("1", "true")
+        for prediction in self.predictor.predict(as_list(model_input), reads_paths=not is_served):
+            if isinstance(prediction, DataError):
+                raise prediction
+            row = {"score": prediction.score, "threshold": self.predictor.threshold}
+            row |= {"is_defective": prediction.is_defective}
+            rows.append(row | ({"heat_map": prediction.heat_map} if with_map else {}))
+        columns = ["score", "threshold", "is_defective", *(["heat_map"] if with_map else [])]
+        return pd.DataFrame(rows, columns=columns)
+
+
+class LasModel(Scoring, mlflow.pyfunc.PythonModel):  # type: ignore[misc]
     """A detector behind MLflow's predict."""
 
     def load_context(self, context: Any) -> None:
-        """Load the detector that was logged with the model."""
-        self.detector, self.spec, self.about = load_detector(Path(context.artifacts["detector"]))
-
-    def predict(
-        self,
-        context: Any,
-        model_input: np.ndarray,
-        params: dict[str, Any] | None = None,
-    ) -> pd.DataFrame:
-        """Score pictures.
-
-        Args:
-            context: MLflow's.
-            model_input: pictures as an array (N, H, W, 3) uint8 RGB, of any size.
-            params: none.
-
-        Returns: a row a picture: score in [0, 1], threshold, is_defective.
-        """
-        rows = [self.score(picture) for picture in model_input]
-        threshold = self.about["threshold"]
-        return pd.DataFrame(
-            {"score": rows, "threshold": threshold, "is_defective": [score > threshold for score in rows]}
-        )
-
-    def score(self, picture: Any) -> float:
-        """The score of one picture."""
-        square = square_picture(Image.fromarray(np.asarray(picture, dtype=np.uint8)), self.spec.image_size)
-        scores, _ = self.detector(torch.from_numpy(square).unsqueeze(0).float() / 255)
-        return float(scores[0])
+        """Load the detector that was logged with the model; the model's configuration may name another device."""
+        device = (context.model_config or {}).get("device", "cpu")
+        self.predictor = Predictor(Path(context.artifacts["detector"]), device)
 
 
-def log_model(run_id: str, detector_file: Path, picture: np.ndarray[Any, Any]) -> str:
-    """Log the detector as a model of a run, with signature and input example. Returns the id of the logged model.
-
-    Args:
-        run_id: the champion's run.
-        detector_file: what save_detector wrote.
-        picture: (H, W, 3) uint8 RGB, the input example.
-    """
-    example = np.stack([picture, picture])
-    any_size = Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))])
-    output = pd.DataFrame({"score": [0.5], "threshold": [0.5], "is_defective": [False]})
-    signature = ModelSignature(any_size, infer_signature(model_output=output).outputs)
-    with mlflow.start_run(run_id=run_id):
-        info = mlflow.pyfunc.log_model(
-            name="detector",
-            python_model=__file__,
-            artifacts={"detector": str(detector_file)},
-            code_paths=[str(Path(__file__).parents[1])],
-            signature=signature,
-            input_example=example,
-            pip_requirements=["torch", "torchvision", "numpy", "pandas", "pillow", "scikit-learn", "mlflow"],
-        )
-    return str(info.model_id)
+def as_list(model_input: Any) -> Sequence[Any]:
+    """The pictures of whatever predict was given, one by one."""
+    if isinstance(model_input, pd.DataFrame):
+        if model_input.shape[1] != 1:
+            raise DataError("A table of pictures must have one column", f"{model_input.shape[1]} columns")
+        return list(model_input.iloc[:, 0])
+    if isinstance(model_input, str | bytes | bytearray | os.PathLike):
+        return [model_input]
+    if isinstance(model_input, np.ndarray) and model_input.ndim == 3:
+        return [model_input]
+    if isinstance(model_input, list | tuple | np.ndarray | pd.Series):
+        return list(model_input)
+    raise DataError("Pictures must come as a list, an array (N, H, W, 3) or a table", type(model_input).__name__)
 
 
 set_model(LasModel())

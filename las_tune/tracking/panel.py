@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 PANEL_NAME = "panel.npz"
 FIXED, MISS, FALSE_REJECT = 0, 1, 2
-"""Why a validation picture is shown: it is in every trial's panel; the trial passes a bad one; it rejects a good one."""
+"""Why a picture is shown: it is in every trial's panel; it is bad and passes; it is good and is rejected."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Panel:
     beta           (P,) float, share of the picture kept inside the mask
     scores         (N,) float in [0, 1] of the validation pictures
     defects        (N,) int, 0 = good, k = the k-th kind of defect
+    kinds          names of the kinds, good first
     normal_scores  (M,) float of the good calibration pictures
     threshold      () float, the score above which a picture is called defective
     epoch          () int
@@ -39,6 +40,7 @@ class Panel:
     beta: Array
     scores: Array
     defects: Array
+    kinds: Array
     normal_scores: Array
     threshold: Array
     epoch: Array

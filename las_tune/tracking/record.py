@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from las_tune.objectives import ranking
@@ -29,6 +30,8 @@ WATCHED = ("labelled", "sealed", "whole")
 """Parts that may be scored beside the validation, never chosen by."""
 ROW = ("epoch", *METRICS, *(f"{part}/{name}" for part in WATCHED for name in METRICS), "seconds", "peak_memory_mb")
 """What a trial keeps of an epoch."""
+SYSTEM = "system/"
+"""Starts the names of what a worker measures of its machine (--system-metrics), as MLflow calls it."""
 
 
 @dataclass
@@ -56,6 +59,8 @@ class TrialRecord:
     """When it ended; 0 while it runs."""
     worker: str = ""
     """Machine and process of its last epoch."""
+    panel: Path | None = None
+    """File of the Panel of its best epoch, once it has ended; None where it left none."""
 
     @property
     def title(self) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from las_tune.las.backbone import Backbone
 from las_tune.objectives import Objective, broken_by, objective_value
 from las_tune.study_spec import StudySpec
+from las_tune.tracking.journal import STUDY_RUN
 from las_tune.tracking.ledger import Ledger
-from las_tune.tracking.model import log_model
 from las_tune.tracking.provenance import without_password
 from las_tune.tracking.record import TrialRecord
 from las_tune.tracking.summary import count_trials, describe_cost, describe_trial
@@ -28,6 +29,7 @@ from las_tune.tuning.finalists import (
     decide_champion,
     pick_finalists,
 )
+from las_tune.tuning.observer import Ran
 from las_tune.tuning.openings import count_opening
 from las_tune.tuning.outputs import write_outputs
 from las_tune.tuning.pictures import Progress, StudyPictures
@@ -36,7 +38,7 @@ from las_tune.tuning.remote import evaluate_remotely, score_remotely
 from las_tune.tuning.sealed import SealedReport
 from las_tune.tuning.space import Space
 from las_tune.tuning.trainable import SharedStudy
-from las_tune.tuning.tuner import Ran, load_trained
+from las_tune.tuning.tuner import load_trained
 
 
 @dataclass(frozen=True)
@@ -93,8 +95,7 @@ def conclude(
     scores = score_remotely(shared, {name: one.heads for name, one in finalists.items()}, resources)
     has_current = any(record.finalist == CURRENT for record in study.again)
     decision = decide_champion(scores, objective, has_current, len(pick_finalists(study.trials, len(study.trials))))
-    holder = ledger.champion_tags(f"las-{spec.category}")
-    why_not = why_alias_stays(spec, decision, holder)
+    why_not = why_alias_stays(spec, decision, ledger.champion_tags(f"las-{spec.category}"))
     if decision.promoted and why_not:
         decision = replace(decision, promoted=False, reason=f"{decision.reason}; {why_not}")
     champion = decision.champion if decision.champion in finalists else BASELINE
@@ -113,19 +114,13 @@ def conclude(
     files = write_outputs(
         spec.folder, spec.category, handed_over.spec(spec.train), backbone, shipped,
         {role: one.heads[one.shipped] for role, one in roles.items()}, report.shipped, pictures.sealed_test.labels,
-        pictures.test_name,
+        pictures.test_name, spec.model_weights == "inside",
     )  # fmt: skip
-    ledger.log_artifacts(ledger.parent_run_id, files)
+    ledger.log_artifacts(STUDY_RUN, files)
     _log_finalists(ledger, finalists, roles, evaluations, decision)
-    champion_run = ledger.run_of(shipped["champion"].number)
-    model_id = log_model(champion_run, files[-1], pictures.trials.fit[0].transpose(1, 2, 0))
-    tags = {"digest": pictures.split.as_dict()["digest"], "painted": ", ".join(pictures.split.painted)}
-    tags |= {"promotion": decision.reason}
-    model_uri = (
-        f"models:/las-{spec.category}@champion"
-        if champion == CURRENT  # trained again to compare: the version that is there stays
-        else _register(spec, shipped["champion"], ledger, model_id, champion_run, tags, promote=not why_not)
-    )
+    # A current champion was trained again to compare: the version that is there stays.
+    how = {"version": champion != CURRENT, "promote": not why_not}
+    _hand_over(spec, pictures, shipped["champion"], ledger, files[-1], decision, how)
     validation = {role: one.mean_objective for role, one in roles.items()}
     validation[MEMORY_BANK] = objective_value(objective, evaluations[MEMORY_BANK].validation)
     summary = _describe(spec, pictures, study.trials, ledger) | {
@@ -150,28 +145,30 @@ def conclude(
             decision.gain.mean if decision.promoted else 0.0,
             *resources.cost_unit,
         ),
-        "model_uri": model_uri,
     }
-    ledger.log_metrics(ledger.parent_run_id, report.metrics() | _figures(summary))
-    ledger.tag_run(ledger.parent_run_id, {"promotion": decision.reason, "test": pictures.test_name})
+    ledger.log_metrics(STUDY_RUN, report.metrics() | _figures(summary))
+    ledger.tag(STUDY_RUN, {"promotion": decision.reason, "test": pictures.test_name})
     return summary
 
 
-def _register(
+def _hand_over(
     spec: StudySpec,
+    pictures: StudyPictures,
     champion: TrialRecord,
     ledger: Ledger,
-    model_id: str,
-    run_id: str,
-    tags: dict[str, str],
-    promote: bool,
-) -> str:
-    """A version of the category's model, with the alias if it is promoted. Returns its URI."""
-    tags = tags | {"study": spec.study, "demo": str(spec.demo).lower(), "trial": str(champion.number)}
+    detector: Path,
+    decision: Decision,
+    how: dict[str, bool],
+) -> None:
+    """Register the detector as a version of the category's model, with all that later studies ask of it."""
+    split = pictures.split
+    tags = {"digest": split.as_dict()["digest"], "painted": ", ".join(split.painted), "promotion": decision.reason}
+    tags |= {"study": spec.study, "demo": str(spec.demo).lower(), "trial": str(champion.number)}
     tags |= {"hyperparameters": json.dumps(champion.params), "settings": settings_tag(spec)}
     tags |= {"test-selected": "true"} if spec.is_test_selected else {}
     tags |= {"test-watched": "true"} if spec.leakage_gap else {}
-    return ledger.register(f"las-{spec.category}", model_id, run_id, tags, promote)
+    example = pictures.trials.fit[[0, -1]].transpose(0, 2, 3, 1)
+    ledger.hand_over(str(champion.number), detector, example, spec.category, tags, **how)
 
 
 def _gain_of(
@@ -192,16 +189,20 @@ def _log_finalists(
     decision: Decision,
 ) -> None:
     """The sealed test's numbers into the runs of the heads that were scored, and who was what."""
-    for name in (decision.best, *decision.tied) if decision.tied else ():
-        for record in finalists[name].records:
-            ledger.tag_run(ledger.run_of(record.number), {"tied": "true"})
+    champion = roles["champion"]
+    tied = (decision.best, *decision.tied) if decision.tied else ()
+    for name, one in finalists.items():
+        tags = ({"tied": "true"} if name in tied else {}) | ({"champion": "true"} if one is champion else {})
+        if name != CURRENT:  # the search's own run of these hyperparameters
+            ledger.tag("0" if name == BASELINE else name.removeprefix("trial "), {"finalist": name, **tags})
+        for record in one.records if name in tied else ():
+            ledger.tag(str(record.number), {"tied": "true"})
     for role, one in roles.items():
         for index, record in enumerate(one.records):
-            run_id = ledger.run_of(record.number)
             metrics = evaluations[f"{one.name}/{index}"].metrics
-            ledger.log_metrics(run_id, {f"test/{name}": value for name, value in metrics.items()})
+            ledger.log_metrics(str(record.number), {f"test/{name}": value for name, value in metrics.items()})
             if index == one.shipped:
-                ledger.tag_run(run_id, {role: "true", "promotion": decision.reason})
+                ledger.tag(str(record.number), {role: "true", "promotion": decision.reason})
 
 
 def _figures(summary: dict[str, Any]) -> dict[str, float]:

@@ -28,6 +28,11 @@ class Range:
         """Both ends: where TrainSpec accepts them, it accepts what lies between."""
         return (self.low, self.high)
 
+    @property
+    def range_text(self) -> str:
+        """As people write it."""
+        return f"{self.low:g} to {self.high:g}{', log' if self.log else ''}"
+
     def contains(self, value: Any) -> bool:
         """Whether a trial may have this value."""
         if isinstance(value, bool) or not isinstance(value, int | float):
@@ -47,6 +52,11 @@ class Choice:
     def ends(self) -> tuple[Any, ...]:
         """All values: they have no order."""
         return self.values
+
+    @property
+    def range_text(self) -> str:
+        """As people write it."""
+        return " or ".join(map(str, self.values))
 
     def contains(self, value: Any) -> bool:
         """Whether a trial may have this value; True and 1 are two."""

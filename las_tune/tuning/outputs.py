@@ -39,6 +39,7 @@ def write_outputs(
     evaluations: Mapping[str, Evaluation],
     test_labels: Array,
     test_name: str,
+    backbone_inside: bool = True,
 ) -> list[Path]:
     """Write training curves, ROC curve and best model. The role champion is the one handed over.
 
@@ -50,6 +51,7 @@ def write_outputs(
         trials, trained, evaluations: by role (baseline, champion).
         test_labels: (N,) bool of the sealed test.
         test_name: what that is called in titles.
+        backbone_inside: whether the model holds the frozen network, or names it.
 
     Returns: the three files.
     """
@@ -65,5 +67,5 @@ def write_outputs(
         "validation": trials["champion"].best,
         "test": champion.metrics,
     }
-    save_detector(model, backbone, trained["champion"].head, spec, about)
+    save_detector(model, backbone, trained["champion"].head, spec, about, backbone_inside)
     return [curves, roc, model]

@@ -55,6 +55,7 @@ class TrialPictures:
     validation   what epochs, trials and finalists are chosen by
     textures     (M, 3, S, S) uint8 RGB
     watched      what is scored in every epoch and never chosen by, by name
+    kinds        names of the kinds of defects in validation, "good" first
     """
 
     fit: Array
@@ -62,6 +63,7 @@ class TrialPictures:
     validation: Labelled
     textures: Array
     watched: dict[str, Labelled] = field(default_factory=dict)
+    kinds: tuple[str, ...] = (GOOD,)
 
 
 @dataclass(frozen=True)
@@ -116,10 +118,11 @@ def load_pictures(spec: StudySpec, progress: Progress | None = None) -> StudyPic
     skipped.extend(textures.skipped)
     if spec.leakage_gap:
         watched |= {"sealed": sealed, "whole": _together(validation, sealed)}
+    kinds = (GOOD, *(FAMILIES if "validation" in split.painted else category.defects))
     calibration = good.pictures[num_fit:] if len(good.pictures) > num_fit else good.pictures
     return StudyPictures(
         split=split,
-        trials=TrialPictures(good.pictures[:num_fit], calibration, validation, textures.pictures, watched),
+        trials=TrialPictures(good.pictures[:num_fit], calibration, validation, textures.pictures, watched, kinds),
         sealed_test=sealed,
         skipped=tuple(skipped),
         test_name=_test_name(spec, split),

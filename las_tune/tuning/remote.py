@@ -31,7 +31,8 @@ def prepare_remotely(
     task = ray.remote(_share).options(num_cpus=resources.cpus, num_gpus=resources.gpus, num_returns=2)
     data_ref, stored = task.remote(backbone_ref, pictures, spec.train.store_dtype, limit)
     sentence: str = ray.get(stored)
-    return SharedStudy(spec.train, backbone_ref, data_ref, resources.num_threads), sentence
+    shared = SharedStudy(spec.train, backbone_ref, data_ref, resources.num_threads, pictures.kinds, spec.system_metrics)
+    return shared, sentence
 
 
 def _share(backbone: Backbone, pictures: TrialPictures, store_dtype: str, limit: float) -> tuple[SharedData, str]:

@@ -12,7 +12,9 @@ from typing import Any
 
 from las_tune.las.backbone import Backbone, load_backbone
 from las_tune.study_spec import StudySpec
-from las_tune.tracking.ledger import Ledger, default_tracking_uri
+from las_tune.tracking.connect import default_tracking_uri
+from las_tune.tracking.journal import STUDY_RUN
+from las_tune.tracking.ledger import Ledger
 from las_tune.tracking.provenance import provenance_tags, without_password
 from las_tune.tracking.record import Listener
 from las_tune.tracking.summary import write_json
@@ -20,13 +22,18 @@ from las_tune.tracking.training_log import TrainingLog
 from las_tune.tuning.cluster import Resources, ray_cluster, resources_of
 from las_tune.tuning.conclude import Searched, conclude
 from las_tune.tuning.finalists import BASELINE, BEST_OF, CURRENT, make_jobs, pick_finalists, require_any
+from las_tune.tuning.observer import Ran, TunedStudy
 from las_tune.tuning.outputs import make_folder, require_new
 from las_tune.tuning.pictures import Progress, StudyPictures, load_pictures, resolve_objective
+from las_tune.tuning.publish import deliver, publish, publish_start
 from las_tune.tuning.remote import prepare_remotely
 from las_tune.tuning.shared_configuration import best_shared_configuration
 from las_tune.tuning.space import Space, load_space, space_for
-from las_tune.tuning.tuner import Ran, TunedStudy, run_finalists, run_trials
+from las_tune.tuning.tuner import run_finalists, run_trials
 from las_tune.tuning.warm_start import require_known, warm_points
+
+LAST_WAIT_S = 10.0
+"""How long a run that was stopped waits for MLflow; the journal keeps what it did not take."""
 
 
 @dataclass(frozen=True)
@@ -68,12 +75,12 @@ def run_studies(
             make_folder(spec.folder)
             log = TrainingLog(spec.folder, spec.category, datetime.now())
             write_json(spec.folder / "splits.json", pictures.split.as_dict())
-            ledger.start_study(spec.study, _parameters(spec, space), resources.cost_unit)
-            open_ledgers.callback(ledger.end_study, "FAILED")  # one that has ended before stays as it is
+            _start_ledger(spec, space, pictures, ledger, log, resources, progress)
+            open_ledgers.callback(_close, ledger)
             for sentence in sentences:
                 progress(sentence, 1, 1)
             if sentences:
-                ledger.tag_run(ledger.parent_run_id, {"warm_start": "; ".join(sentences)})
+                ledger.tag(STUDY_RUN, {"warm_start": "; ".join(sentences)})
             listeners = [*listeners_of(spec), ledger, log]
             studies.append(OpenStudy(spec, space, pictures, ledger, log, listeners, points))
         try:
@@ -103,6 +110,32 @@ def _open_ledger(spec: StudySpec) -> Ledger:
     return Ledger(spec.tracking_uri, spec.experiment, spec.results / "mlartifacts", provenance_tags(spec))
 
 
+def _start_ledger(
+    spec: StudySpec,
+    space: Space,
+    pictures: StudyPictures,
+    ledger: Ledger,
+    log: TrainingLog,
+    resources: Resources,
+    progress: Progress,
+) -> None:
+    """Make the study's run, with all that is known before the first trial."""
+
+    def notify(sentence: str) -> None:
+        log.write(sentence)
+        progress(sentence, 1, 1)
+
+    ledger.start_study(spec.folder, spec.study, _parameters(spec, space), resources.cost_unit, notify)
+    publish_start(spec, space, pictures.split.as_dict(), ledger)
+
+
+def _close(ledger: Ledger) -> None:
+    """At the end of a run, whatever it was; one that has ended before stays as it is."""
+    ledger.end_study("FAILED")
+    ledger.flush(LAST_WAIT_S)
+    ledger.close()
+
+
 def _search_and_conclude(
     studies: Sequence[OpenStudy], backbone: Backbone, resources: Resources, progress: Progress, started: float
 ) -> dict[str, Any]:
@@ -112,7 +145,7 @@ def _search_and_conclude(
         progress(f"computing frozen features of {study.spec.category}", 0, 1)
         shared, stored = prepare_remotely(study.spec, backbone, study.pictures.trials, resources, len(studies))
         progress(stored, 1, 1)
-        study.ledger.tag_run(study.ledger.parent_run_id, {"features": stored})
+        study.ledger.tag(STUDY_RUN, {"features": stored})
         tuned.append(TunedStudy(study.spec, study.space, shared, study.listeners, study.points))
     progress("trials", 0, 1)
     trials = run_trials(tuned, resources)
@@ -134,12 +167,14 @@ def _search_and_conclude(
             reason = f"{type(error).__name__}: {error} (see {study.log.path})"
             summaries.append({"study": study.spec.study, "category": study.spec.category, "failed": reason})
             continue
-        summary["seconds"] = round(time.monotonic() - started, 1)
+        progress("drawing figures", 0, 1)
+        publish(study.spec, study.space, one, summary, study.ledger, study.log.path)
+        deliver(study.ledger, progress)
+        summary |= {"seconds": round(time.monotonic() - started, 1), "model_uri": study.ledger.model_uri}
         write_json(study.spec.folder / "summary.json", summary)
-        written = ["summary.json", "splits.json", study.log.path.name]
-        files = [*(study.spec.folder / name for name in written), *study.space.sources]
-        study.ledger.log_artifacts(study.ledger.parent_run_id, files)
+        study.ledger.log_artifacts(STUDY_RUN, [study.spec.folder / "summary.json"])
         study.ledger.end_study("FINISHED")
+        summary["ledger"] = deliver(study.ledger, progress)
         summaries.append(summary)
     one_objective = len({one.spec.train.objective for one in searched.values()}) == 1
     shared_configuration = best_shared_configuration(searched) if len(searched) > 1 and one_objective else None
@@ -158,7 +193,7 @@ def _run_finalists(
     jobs = []
     for study, ran in zip(studies, trials, strict=True):
         spec = study.spec
-        current = study.ledger.current_champion(f"las-{spec.category}", spec.demo)
+        current = study.ledger.holder(f"las-{spec.category}").hyperparameters(spec.demo)
         everyone = {BASELINE: study.space.baseline} | ({CURRENT: current} if current is not None else {})
         everyone |= {f"trial {trial.number}": trial.params for trial in pick_finalists(ran.records, spec.finalists)}
         everyone |= {

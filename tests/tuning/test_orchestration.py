@@ -22,9 +22,10 @@ from las_tune.tuning import tuner
 from las_tune.tuning.cluster import Resources, ray_cluster, resources_of
 from las_tune.tuning.finalists import make_jobs
 from las_tune.tuning.knobs import Choice, Range
+from las_tune.tuning.observer import TunedStudy
 from las_tune.tuning.space import Space, load_space
 from las_tune.tuning.trainable import SharedStudy
-from las_tune.tuning.tuner import TunedStudy, load_trained, run_finalists, run_trials
+from las_tune.tuning.tuner import load_trained, run_finalists, run_trials
 from tests.tuning.fake_trial import PEAK, ceiling, fake_study, fake_trial
 
 EPOCHS = 9

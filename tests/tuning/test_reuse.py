@@ -15,11 +15,12 @@ from las_tune.spec import TrainSpec
 from las_tune.study_spec import StudySpec
 from las_tune.tracking.record import METRICS, TrialRecord
 from las_tune.tuning.cluster import ray_cluster, resources_of
+from las_tune.tuning.observer import TunedStudy
 from las_tune.tuning.pictures import load_pictures
 from las_tune.tuning.remote import prepare_remotely
 from las_tune.tuning.space import load_space
 from las_tune.tuning.trainable import SharedStudy, run_trial
-from las_tune.tuning.tuner import TunedStudy, run_trials
+from las_tune.tuning.tuner import run_trials
 from tests.parts import make_part, make_textures
 
 SAME = """

@@ -60,7 +60,7 @@ def version_of(study: Finished) -> Any:
 def test_one_parent_a_study_and_one_child_a_training(runs: Runs, name: str) -> None:
     study = runs.study(name)
     trials = TRIALS[name.split("-")[0]]
-    again = [run.data.tags["finalist"] for run in study.children if "finalist" in run.data.tags]
+    again = [run.data.tags["finalist"] for run in study.children if "finalist_seed" in run.data.tags]
     assert "baseline" in again and len(again) == 2 * len(set(again)), "with two seeds each"
     assert sorted(int(run.data.tags["trial"]) for run in study.children) == list(range(trials + len(again)))
     assert {run.info.status for run in (study.parent, *study.children)} == {"FINISHED"}
@@ -81,7 +81,7 @@ def test_two_categories_are_two_studies_of_one_run(runs: Runs) -> None:
 
 def test_the_best_of_each_category_is_trained_in_the_other(runs: Runs) -> None:
     for name, other in (CATEGORIES, CATEGORIES[::-1]):
-        again = [run for run in runs.study(f"both-{name}").children if "finalist" in run.data.tags]
+        again = [run for run in runs.study(f"both-{name}").children if "finalist_seed" in run.data.tags]
         assert {run.data.tags["finalist"] for run in again} == {"baseline", "trial 1", f"best of {other}"}
         theirs = runs.study(f"both-{other}").summary["best_trial"]["params"]
         for run in again:
@@ -95,7 +95,7 @@ def test_the_shared_configuration_is_told_with_a_regret_for_each_category(runs: 
     for name in CATEGORIES:
         objectives: dict[str, list[float]] = {}
         for run in runs.study(f"both-{name}").children:
-            if "finalist" in run.data.tags:
+            if "finalist_seed" in run.data.tags:
                 who = run.data.tags["finalist"].replace("trial 1", f"best of {name}")
                 objectives.setdefault(who, []).append(run.data.metrics["best/objective"])
         means[name] = {who: sum(values) / 2 for who, values in objectives.items()}
@@ -122,7 +122,7 @@ def test_the_overview_is_printed(runs: Runs) -> None:
 def test_the_leakage_gap_is_told(runs: Runs, name: str) -> None:
     study = runs.study(f"both-{name}")
     gap = study.summary["leakage_gap"]
-    searched = [run.data.metrics for run in study.children if "finalist" not in run.data.tags]
+    searched = [run.data.metrics for run in study.children if "finalist_seed" not in run.data.tags]
     assert gap["paper"] == pytest.approx(max(metrics["whole/objective"] for metrics in searched))
     chosen = [max(searched, key=lambda metrics: metrics[part]) for part in ("objective", "sealed/objective")]
     honest = (chosen[0]["sealed/objective"] + chosen[1]["objective"]) / 2

@@ -106,7 +106,7 @@ def test_every_epoch_is_in_the_ledger(finished: Finished) -> None:
     for run in finished.children:
         history = finished.client.get_metric_history(run.info.run_id, "image_auroc")
         assert [point.step for point in history] == list(range(1, len(history) + 1))
-    searched = [run for run in finished.children if "finalist" not in run.data.tags]
+    searched = [run for run in finished.children if "finalist_seed" not in run.data.tags]
     completed = [run for run in searched if run.data.tags["status"] == "completed"]
     assert len(completed) == finished.summary["trials"]["completed"] >= 1
 
@@ -114,7 +114,7 @@ def test_every_epoch_is_in_the_ledger(finished: Finished) -> None:
 def test_finalists_are_trained_again_over_the_same_new_seeds(finished: Finished) -> None:
     again: dict[str, list[str]] = {}
     for run in finished.children:
-        if "finalist" in run.data.tags:
+        if "finalist_seed" in run.data.tags:
             again.setdefault(run.data.tags["finalist"], []).append(run.data.tags["finalist_seed"])
             repeated = run.data.tags["finalist"].removeprefix("trial ").replace("baseline", "0")
             assert run.data.params == child(finished, int(repeated)).data.params

@@ -1,0 +1,123 @@
+"""Commands that read what studies left in MLflow: its UI, a comparison, a report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from las_tune.flags import Experiment, Results, TrackingUri, absolute_uri
+
+if TYPE_CHECKING:
+    from las_tune.tracking.store import Store
+    from las_tune.tracking.tables import TextTable
+
+WIDEST = 500
+"""Characters of a table; it takes what it needs of them."""
+Port = Annotated[int, Parameter(help="Port on this machine; the next free one where it is taken, 0 for any.")]
+StudyName = Annotated[str | None, Parameter(help="Name of the study.", show_default=lambda _: "the newest")]
+Out = Annotated[Path | None, Parameter(help="The file.", show_default=lambda _: "STUDY.html in this folder")]
+
+
+def ui(
+    *,
+    study: StudyName = None,
+    port: Port = 5000,
+    results: Results = Path("results/las"),
+    tracking_uri: TrackingUri = "",
+    experiment: Experiment = "las_tune",
+) -> None:
+    """Open MLflow's UI on the studies, for this machine only, until Ctrl-C."""
+    from las_tune.printing import print_lines
+    from las_tune.tracking.server import running_ui
+    from las_tune.tracking.store import is_server
+
+    store = _open(tracking_uri, results, experiment)
+    name = store.find(study).name
+    if is_server(store.uri):
+        print_lines(_addresses(store, store.uri, name))
+        return
+    print_lines(["starting MLflow's UI"])
+    try:
+        with running_ui(store.uri, port) as (address, server):
+            print_lines([*_addresses(store, address, name), "Ctrl-C ends the UI"])
+            server.wait()
+            print_lines(["MLflow's UI has ended by itself"])
+    except KeyboardInterrupt:
+        print_lines(["the UI has ended"])
+
+
+def _addresses(store: Store, base_url: str, study: str) -> list[str]:
+    from las_tune.tracking.ui import study_address
+
+    folded, best_first = (
+        study_address(store.client, base_url, store.experiment_id, study, view) for view in ("study", "best_first")
+    )
+    return [f"study {study}, its trials folded under it:", f"  {folded}", "its trials, best first:", f"  {best_first}"]
+
+
+def compare(
+    *studies: Annotated[str, Parameter(help="Names of studies.")],
+    results: Results = Path("results/las"),
+    tracking_uri: TrackingUri = "",
+    experiment: Experiment = "las_tune",
+) -> None:
+    """Print the trials of studies, best first, and several studies side by side."""
+    from las_tune.printing import print_lines
+    from las_tune.tracking.tables import study_table, trial_table
+
+    store = _open(tracking_uri, results, experiment)
+    found = [store.find(name) for name in dict.fromkeys(studies or (None,))]
+    if len(found) > 1:
+        _print_table(study_table(store.client, found), "the sealed test, means over seeds")
+    for one in found:
+        _print_table(trial_table(one, one.trials), f"study {one.name}: trials, best first")
+        if one.again:
+            _print_table(trial_table(one, one.again), f"study {one.name}: trained again over new seeds")
+    print_lines(["numbers of trials are of validation pictures"])
+
+
+def report(
+    study: Annotated[str, Parameter(help="Name of the study.")],
+    *,
+    out: Out = None,
+    results: Results = Path("results/las"),
+    tracking_uri: TrackingUri = "",
+    experiment: Experiment = "las_tune",
+) -> None:
+    """Write a study as one HTML file, figures inside, that can be mailed."""
+    from las_tune.errors import UserError
+    from las_tune.printing import print_lines
+    from las_tune.tracking.study_report import make_report
+
+    store = _open(tracking_uri, results, experiment)
+    found = store.find(study)
+    path = (out or Path(f"{found.name}.html")).absolute()
+    text, missing = make_report(store.client, found)
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError("--out must be a file that can be written", f"{path} ({error.strerror})") from error
+    print_lines([f"report: {path} ({len(text.encode()) / 1e6:.1f} MB)"])
+    print_lines([f"missing: {name}" for name in missing])
+
+
+def _open(tracking_uri: str, results: Path, experiment: str) -> Store:
+    from las_tune.tracking.connect import default_tracking_uri
+    from las_tune.tracking.store import open_to_read
+
+    return open_to_read(absolute_uri(tracking_uri) or default_tracking_uri(results.absolute()), experiment)
+
+
+def _print_table(table: TextTable, title: str) -> None:
+    """As wide as it needs to be: cells that are cut off cannot be compared, and a pipe has no width."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Column, Table
+
+    head = (Column(name.replace("/", "/\n").replace("_", "_\n"), no_wrap=True) for name in table.head)
+    shown = Table(*head, title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for row in table.rows:
+        shown.add_row(*row)
+    Console(highlight=False, markup=False, width=WIDEST).print(shown)

@@ -1,0 +1,64 @@
+"""Where MLflow keeps its record: a database or a server, opened with one clear line for whatever is wrong."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
+
+from las_tune.errors import UserError
+from las_tune.tracking.provenance import without_password
+
+
+def default_tracking_uri(results: Path) -> str:
+    """A database beside the results."""
+    return f"sqlite:///{results / 'mlflow.db'}"
+
+
+def use_store(tracking_uri: str) -> MlflowClient:
+    """A client of a store, for this process; MLflow's own patience and chatter are cut."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # MLflow's own 7 are four silent minutes
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # the sender tells of a server that is away
+    mlflow.set_tracking_uri(tracking_uri)
+    return MlflowClient(tracking_uri)
+
+
+def open_store(tracking_uri: str, experiment: str, artifact_root: Path) -> tuple[MlflowClient, str]:
+    """A client of a store, and the experiment's id; UserError where the store cannot be written to."""
+    try:
+        client = use_store(tracking_uri)
+        return client, _open_experiment(client, tracking_uri, experiment, artifact_root)
+    except ImportError as error:
+        raise bad_store(tracking_uri, str(error), "install its driver: pip install 'las-tune[postgresql]'") from error
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        raise bad_store(tracking_uri, str(error)) from error
+
+
+def bad_store(
+    tracking_uri: str, reason: str, do: str = "give a database (sqlite:///FILE) or a server (http://HOST:PORT)"
+) -> UserError:
+    """The one line for a store that does not work."""
+    return UserError(
+        "--tracking-uri must be an MLflow store that can be written to",
+        without_password(f"{tracking_uri} ({' '.join(reason.split())})")[:300],
+        do,
+    )
+
+
+def _open_experiment(client: MlflowClient, tracking_uri: str, name: str, artifact_root: Path) -> str:
+    found = client.get_experiment_by_name(name)
+    if found is not None and found.lifecycle_stage == "deleted":
+        raise UserError("--experiment must not be one that was deleted", name, "restore it, or choose another name")
+    if found is not None:
+        return str(found.experiment_id)
+    server = tracking_uri.startswith(("http://", "https://"))  # a server has its own artifact store
+    return str(client.create_experiment(name, None if server else str(artifact_root)))

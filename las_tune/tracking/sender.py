@@ -1,0 +1,198 @@
+"""The sender: a thread that brings the journal to MLflow, every write exactly once, however often MLflow is away."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
+
+from las_tune.tracking.journal import JOURNAL_NAME, Journal, Write, merge
+from las_tune.tracking.registry import register
+
+KEY_TAG = "ledger_key"
+"""Tag of every run: study and trial. It is looked up before a run is made."""
+MOST_AT_ONCE = 200
+FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 30.0
+DRAWING_TIMEOUT_S = 120.0
+MOST_METRICS, MOST_PARAMS, MOST_TAGS = 1000, 100, 100
+"""Of one call of log_batch, by MLflow's rules."""
+AWAY = (MlflowException, SQLAlchemyError, OSError)
+REFUSED = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "BAD_REQUEST")
+"""Answers of an MLflow that is there and will not take a write, ever."""
+
+
+class RefusedError(Exception):
+    """A write that MLflow will never take."""
+
+
+class Sender(threading.Thread):
+    """Sends what waits in a journal, with back-off; what MLflow refuses for good is set aside in a file."""
+
+    def __init__(
+        self,
+        client: MlflowClient,
+        tracking_uri: str,
+        experiment_id: str,
+        journal: Journal,
+        notify: Callable[[str], None],
+    ) -> None:
+        """notify: told in a sentence when MLflow goes away, when it is back, and what it refused."""
+        super().__init__(name="ledger", daemon=True)
+        self._client = client
+        self._tracking_uri = tracking_uri
+        self._experiment_id = experiment_id
+        self._journal = journal
+        self._notify = notify
+        self._run_ids: dict[str, str] = {}
+        self._changed = threading.Condition()
+        self._is_closed = False
+        self._refused_path = journal.path.with_name(f"{JOURNAL_NAME}.refused")
+        self.num_refused = 0
+        self.away: str = ""
+        """Why nothing can be sent now; empty where it can."""
+        self.model_uri = ""
+        """Of the champion, once it is registered."""
+
+    def wake(self) -> None:
+        """There is something to send."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def flush(self, timeout_s: float) -> bool:
+        """Wait until MLflow has everything. Returns whether it has."""
+        ends = time.monotonic() + timeout_s
+        with self._changed:
+            self._changed.notify_all()
+            while self._journal.num_waiting and (left := ends - time.monotonic()) > 0 and self.is_alive():
+                self._changed.wait(min(left, 1.0))
+        return not self._journal.num_waiting
+
+    def close(self) -> None:
+        """Send nothing more."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+
+    def run(self) -> None:
+        """Send, wait, send."""
+        delay_s = FIRST_DELAY_S
+        while not self._is_closed:
+            writes = self._journal.waiting(MOST_AT_ONCE)
+            if not writes:
+                with self._changed:
+                    if not self._journal.num_waiting:
+                        self._changed.wait(1.0)
+                continue
+            try:
+                self._send_all(writes)
+            except AWAY as error:
+                self._went_away(error)
+                with self._changed:
+                    self._changed.wait(delay_s)
+                delay_s = min(2 * delay_s, LONGEST_DELAY_S)
+                continue
+            if self.away:
+                self._notify("MLflow answers again")
+            self.away, delay_s = "", FIRST_DELAY_S
+            self._journal.mark_sent(len(writes))
+            self.wake()
+
+    def _went_away(self, error: BaseException) -> None:
+        reason = " ".join(str(error).split())[:200]
+        if not self.away:
+            self._notify(f"MLflow does not answer; its writes wait in {self._journal.path} ({reason})")
+        self.away = reason
+
+    def _send_all(self, writes: list[Write]) -> None:
+        """Many at once; one by one where one of them is refused, so that it alone is set aside."""
+        for write in merge(writes):
+            try:
+                self._send(write)
+            except RefusedError:
+                for single in (one for one in writes if one.run == write.run):
+                    self._send_or_set_aside(single)
+
+    def _send_or_set_aside(self, write: Write) -> None:
+        try:
+            self._send(write)
+        except RefusedError as error:
+            self.num_refused += 1
+            with self._refused_path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"reason": str(error), **asdict(write)}) + "\n")
+            self._notify(f"MLflow refused a write, which is in {self._refused_path} ({error})")
+
+    def _send(self, write: Write) -> None:
+        """Sent twice, it changes nothing more: runs are looked up, all else is set to the same again."""
+        try:
+            self._apply(write)
+        except RefusedError:
+            raise
+        except AWAY as error:
+            if isinstance(error, MlflowException) and error.error_code in REFUSED:
+                raise RefusedError(" ".join(str(error).split())[:300]) from error
+            raise
+        except Exception as error:  # a thread's end: whatever it is, the writes after it go on
+            raise RefusedError(traceback.format_exc(limit=-3)) from error
+
+    def _apply(self, write: Write) -> None:
+        run_id = self.run_id(write)
+        metrics = [Metric(name, value, time_ms, step) for name, value, step, time_ms in write.metrics]
+        params = [Param(name, value) for name, value in write.params.items()]
+        tags = [RunTag(name, value) for name, value in write.tags.items()]
+        while metrics or params or tags:
+            self._client.log_batch(run_id, metrics[:MOST_METRICS], params[:MOST_PARAMS], tags[:MOST_TAGS])
+            metrics, params, tags = metrics[MOST_METRICS:], params[MOST_PARAMS:], tags[MOST_TAGS:]
+        for file, folder in write.files:
+            if not Path(file).is_file():
+                raise RefusedError(f"{file} is gone")
+            self._client.log_artifact(run_id, file, folder or None)
+        if write.panel and Path(write.panel).is_file():  # one that is gone was sent before
+            self._log_panel(run_id, Path(write.panel), f"trial {write.run}")
+        if write.model:
+            self.model_uri = register(self._client, self._tracking_uri, run_id, **write.model)
+        if write.end == "RUNNING":
+            self._client.update_run(run_id, "RUNNING")
+        elif write.end:
+            self._client.set_terminated(run_id, write.end, write.end_ms)
+
+    def run_id(self, write: Write) -> str:
+        """The run of a write: looked up by its key, and made where it is not there and the write says how."""
+        if write.run not in self._run_ids:
+            key = f"{self._journal.study_id}/{write.run}"
+            found = self._client.search_runs([self._experiment_id], f"tags.{KEY_TAG} = '{key}'", max_results=1)
+            if found:
+                self._run_ids[write.run] = found[0].info.run_id
+            elif write.name:
+                made = self._client.create_run(
+                    self._experiment_id, write.start_ms, {**write.tags, KEY_TAG: key}, write.name
+                )
+                self._run_ids[write.run] = made.info.run_id
+            else:
+                raise RefusedError(f"there is no run for {key}")
+        return self._run_ids[write.run]
+
+    def _log_panel(self, run_id: str, file: Path, title: str) -> None:
+        """Draw in another process, so that the driver goes on; the arrays are not needed any more then."""
+        folder = file.with_suffix("")
+        command = [sys.executable, "-m", "las_tune.tracking.draw", str(file), title, str(folder)]
+        drawn = subprocess.run(command, capture_output=True, text=True, timeout=DRAWING_TIMEOUT_S, check=False)
+        if drawn.returncode:
+            raise RefusedError(f"{file} cannot be drawn: {drawn.stderr[-300:]}")
+        self._client.log_artifacts(run_id, str(folder), "panel")
+        shutil.rmtree(folder)
+        file.unlink()
+        with contextlib.suppress(OSError):  # the pictures of other trials wait there
+            file.parent.rmdir()

@@ -1,0 +1,126 @@
+"""A page of a study's figures where people can hover: plotly.js is inside, once; nothing is loaded from elsewhere."""
+
+from __future__ import annotations
+
+from html import escape
+from pathlib import Path
+
+import plotly.graph_objects as go
+from optuna.visualization import plot_parallel_coordinate, plot_slice
+from plotly.offline import get_plotlyjs
+
+from las_tune.tracking.record import TrialRecord
+from las_tune.tracking.study_points import BASELINE_COLOR, BEST_COLOR, COLORS, StudyPoints
+
+SYMBOLS = {"completed": "circle", "pruned": "triangle-down", "failed": "x", "running": "square"}
+CONFIG = {"displaylogo": False, "responsive": True}
+STYLE = (
+    "body{margin:0;padding:1rem;font-family:sans-serif;background:#fff;color:#111}"
+    "h1{font-size:1.2rem}section{margin-bottom:1.5rem}"
+)
+
+
+def write_page(path: Path, points: StudyPoints) -> Path:
+    """Write it; on white, so that a dark page around it changes nothing."""
+    figures = [_history(points), _best_so_far(points), _importance(points), _timeline(points)]
+    if points.scored and points.distributions:
+        study = points.optuna_study()
+        parallel = plot_parallel_coordinate(study, target_name=points.objective)
+        slices = plot_slice(study, target_name=points.objective)
+        slices.update_traces(selector={"type": "scatter"}, marker={"colorscale": "Cividis"})
+        parallel.update_layout(title=f"Hyperparameters of all trials, coloured by {points.objective}")
+        slices.update_layout(title=f"{points.objective} by each hyperparameter")
+        figures += [parallel, slices]
+    parts = []
+    for figure in figures:
+        figure.update_layout(template="plotly_white", paper_bgcolor="white", font_color="#111")
+        parts.append(f"<section>{figure.to_html(full_html=False, include_plotlyjs=False, config=CONFIG)}</section>")
+    title = escape(f"{points.category}: {len(points.trials)} trials")
+    head = f'<meta charset="utf-8"><title>{title}</title><style>{STYLE}</style><script>{get_plotlyjs()}</script>'
+    body = f"<h1>{title}</h1>{''.join(parts)}"
+    path.write_text(f"<!DOCTYPE html><html><head>{head}</head><body>{body}</body></html>", encoding="utf-8")
+    return path
+
+
+def _text(trial: TrialRecord) -> str:
+    """What hovering over a trial shows."""
+    lines = [escape(trial.title), trial.status]
+    if trial.best:
+        lines.append(f"best {trial.best['objective']:.4f} in epoch {int(trial.best['epoch'])}")
+    lines += [
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in trial.params.items()
+    ]
+    return "<br>".join([*lines, escape(trial.reason)])
+
+
+def _history(points: StudyPoints) -> go.Figure:
+    figure = go.Figure()
+    for status in ("completed", "pruned"):
+        trials = [trial for trial in points.scored if trial.status == status]
+        figure.add_scatter(
+            x=[trial.number for trial in trials],
+            y=[trial.best_objective for trial in trials],
+            mode="markers",
+            name=status,
+            marker={"color": COLORS[status], "symbol": SYMBOLS[status], "size": 9},
+            text=[_text(trial) for trial in trials],
+            hoverinfo="text",
+        )
+    best: list[float] = []
+    for trial in points.scored:
+        best.append(max([trial.best_objective or 0.0, *best[-1:]]))
+    numbers = [trial.number for trial in points.scored]
+    figure.add_scatter(x=numbers, y=best, mode="lines", name="best so far", line={"color": BEST_COLOR, "shape": "hv"})
+    return _finish(figure, points, "Objective of each trial at its best epoch", "trial")
+
+
+def _best_so_far(points: StudyPoints) -> go.Figure:
+    steps = points.best_so_far()
+    figure = go.Figure()
+    figure.add_scatter(
+        x=[minutes for minutes, _ in steps],
+        y=[value for _, value in steps],
+        mode="lines+markers",
+        name="best so far",
+        line={"color": BEST_COLOR, "shape": "hv"},
+    )
+    return _finish(figure, points, "Best objective against time", "minutes since the first trial started")
+
+
+def _finish(figure: go.Figure, points: StudyPoints, title: str, x_title: str) -> go.Figure:
+    if points.baseline_objective is not None:
+        label = f"baseline {points.baseline_objective:.4f}"
+        line = {"line_dash": "dash", "line_color": BASELINE_COLOR, "annotation_text": label}
+        figure.add_hline(y=points.baseline_objective, annotation_position="bottom right", **line)
+    return figure.update_layout(title=title, xaxis_title=x_title, yaxis_title=f"{points.objective}, validation")
+
+
+def _importance(points: StudyPoints) -> go.Figure:
+    importances = points.importances()
+    names = list(importances)[::-1]
+    figure = go.Figure(
+        go.Bar(x=[importances[n] for n in names], y=names, orientation="h", marker_color=COLORS["completed"])
+    )
+    title = "Importance of hyperparameters (PED-ANOVA)"
+    return figure.update_layout(title=title if names else f"{title}: too few trials, or all alike")
+
+
+def _timeline(points: StudyPoints) -> go.Figure:
+    figure = go.Figure()
+    ran = [(worker, trial) for worker, trials in points.lanes() for trial in trials]
+    for status, is_again in sorted({(trial.status, bool(trial.finalist)) for _, trial in ran}):
+        bars = [
+            (worker, t, *points.minutes(t)) for worker, t in ran if (t.status, bool(t.finalist)) == (status, is_again)
+        ]
+        figure.add_bar(
+            base=[start for _, _, start, _ in bars],
+            x=[end - start for _, _, start, end in bars],
+            y=[worker for worker, *_ in bars],
+            orientation="h",
+            name=f"{status}{', trained again' if is_again else ''}",
+            marker={"color": COLORS[status], "pattern": {"shape": "/" if is_again else ""}},
+            hovertext=[f"{_text(trial)}<br>{start:.1f} to {end:.1f} min" for _, trial, start, end in bars],
+            hoverinfo="text",
+        )
+    title = "What ran where"
+    return figure.update_layout(title=title, barmode="overlay", xaxis_title="minutes since the first trial started")

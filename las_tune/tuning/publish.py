@@ -1,0 +1,82 @@
+"""What goes to MLflow beside the trials: how a study was asked for, what it found, its figures, how to repeat it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+from las_tune.study_spec import StudySpec
+from las_tune.tracking.description import describe_start, describe_study
+from las_tune.tracking.journal import STUDY_RUN
+from las_tune.tracking.ledger import Ledger
+from las_tune.tracking.provenance import without_password
+from las_tune.tracking.study_figures import write_study_figures
+from las_tune.tracking.summary import write_json
+from las_tune.tuning.conclude import Searched
+from las_tune.tuning.pictures import Progress
+from las_tune.tuning.search import distribution
+from las_tune.tuning.space import Space
+
+NOTE_TAG = "mlflow.note.content"
+"""What MLflow shows as the description of a run, in Markdown."""
+WAIT_S = 300.0
+"""How long the end of a study waits for an MLflow that does not answer."""
+
+
+def publish_start(spec: StudySpec, space: Space, split: Mapping[str, Any], ledger: Ledger) -> None:
+    """Splits, space files, versions, command line, and a description, before the first trial."""
+    write_json(spec.folder / "splits.json", dict(split))
+    versions = sorted({f"{one.metadata['Name']}=={one.version}" for one in distributions()}, key=str.lower)
+    (spec.folder / "constraints.txt").write_text("\n".join(versions) + "\n", encoding="utf-8")
+    command = without_password(spec.command)
+    (spec.folder / "command.txt").write_text(command + "\n", encoding="utf-8")
+    files = [spec.folder / name for name in ("splits.json", "constraints.txt", "command.txt")]
+    ledger.log_artifacts(STUDY_RUN, [*files, *space.sources])
+    ledger.tag(STUDY_RUN, {NOTE_TAG: describe_start(_plan(spec), _ranges(space), command)})
+
+
+def publish(
+    spec: StudySpec, space: Space, searched: Searched, summary: Mapping[str, Any], ledger: Ledger, log: Path
+) -> None:
+    """Figures over all trials, the training log, and what was found, in the description."""
+    folder = spec.folder / "figures"
+    folder.mkdir(exist_ok=True)
+    trials = [*searched.trials, *searched.again]
+    knobs = {name: distribution(knob) for name, knob in space.knobs.items()}
+    figures = write_study_figures(folder, spec.category, trials, spec.train.resolved_objective, knobs)
+    ledger.log_artifacts(STUDY_RUN, figures, "figures")
+    ledger.log_artifacts(STUDY_RUN, [log])
+    ledger.tag(STUDY_RUN, {NOTE_TAG: describe_study(summary, _ranges(space), without_password(spec.command))})
+
+
+def deliver(ledger: Ledger, progress: Progress) -> dict[str, int]:
+    """Wait until MLflow has everything, but not for ever; writes that it does not have, and that it refused."""
+    waits_until = time.monotonic() + WAIT_S
+    most = max(1, ledger.num_waiting)
+    while not ledger.flush(1.0) and time.monotonic() < waits_until:
+        most = max(most, ledger.num_waiting)
+        progress("writing to MLflow", most - ledger.num_waiting, most)
+    return {"waiting": ledger.num_waiting, "refused": ledger.num_refused}
+
+
+def _ranges(space: Space) -> dict[str, str]:
+    """Each knob's range, as people write it."""
+    return {name: knob.range_text for name, knob in space.knobs.items()}
+
+
+def _plan(spec: StudySpec) -> dict[str, Any]:
+    return {
+        "study": spec.study,
+        "category": spec.category,
+        "demo": spec.demo,
+        "trials": spec.trials,
+        "epochs": spec.train.epochs,
+        "objective": spec.train.objective,
+        "sampler": spec.sampler,
+        "scheduler": spec.scheduler,
+        "validation": spec.validation,
+        "protocol": spec.protocol,
+    }

