@@ -130,7 +130,8 @@ def draw_curves(panel: Panel, title: str, path: Path) -> None:
     for axes in (roc, precision):
         axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
         axes.grid(alpha=0.3)
-        axes.legend(loc="lower center")
+        if axes.get_legend_handles_labels()[0]:  # no point where nothing is rejected
+            axes.legend(loc="lower center")
     figure.savefig(path, pil_kwargs={"compress_level": 3})
 
 
