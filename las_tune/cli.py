@@ -16,7 +16,7 @@ from las_tune.demo import DEMO
 from las_tune.errors import UserError
 from las_tune.flags import RESOURCES, SEARCH, absolute_uri, flag, make_study_specs, make_train_spec
 from las_tune.model_commands import export, predict
-from las_tune.study_commands import compare, report, ui
+from las_tune.study_commands import compare, report, sync, ui
 from las_tune.study_spec import Sampler, Scheduler, StudySpec
 
 app = App(
@@ -27,7 +27,7 @@ app = App(
     suppress_keyboard_interrupt=False,
     help_epilogue="Example: python -m las_tune --category bracket_black --demo",
 )
-for command in (data, space, ui, compare, report, predict, export):
+for command in (data, space, ui, compare, report, sync, predict, export):
     app.command(command)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console, Group
@@ -11,6 +12,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -21,6 +23,28 @@ from las_tune.study_spec import StudySpec
 from las_tune.tracking.record import TrialRecord
 
 SHOWN_TRIALS = 12
+
+
+@contextmanager
+def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on a terminal's stderr, told of (what, done, total), so that stdout is the result alone."""
+    console = Console(stderr=True)
+    with Progress(
+        *_columns(), console=console, transient=True, redirect_stdout=False, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task("", total=1)
+        yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
+
+
+def _columns() -> tuple[ProgressColumn, ...]:
+    return (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
 
 
 class StudyConsole:
@@ -34,15 +58,7 @@ class StudyConsole:
         self._epochs_per_trial = specs[0].train.epochs
         self._rows: list[tuple[str, TrialRecord]] = []
         self._stage = ""
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=self.console,
-        )
+        self._bar = Progress(*_columns(), console=self.console)
         trainings = sum(s.trials + ((1 + s.finalists + len(specs) - 1) * s.seeds if is_search else 0) for s in specs)
         total = trainings * self._epochs_per_trial
         self._steps = self._bar.add_task("", total=1)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -37,6 +35,7 @@ def predict(
 
     A picture that cannot be read has its reason in the column error; exit code 2 if none can be read.
     """
+    from las_tune.console import progress_bar
     from las_tune.errors import UserError
     from las_tune.printing import print_lines
     from las_tune.tracking.predict import Predictor
@@ -46,8 +45,8 @@ def predict(
         raise UserError("predict must be given pictures", "none", "name files or folders")
     files = find_pictures(pictures, out)
     predictor = Predictor(_fetch(model, tracking_uri, results), device)
-    with _progress_bar(len(files)) as progress:
-        predicted = predict_files(predictor, files, out, progress)
+    with progress_bar() as progress:
+        predicted = predict_files(predictor, files, out, lambda done: progress("pictures", done, len(files)))
     if out is None:
         write_table(predicted, sys.stdout)
         sys.stdout.flush()
@@ -100,30 +99,3 @@ def _fetch(model: str, tracking_uri: str, results: Path) -> Path:
     from las_tune.tracking.package import fetch_detector
 
     return fetch_detector(model, absolute_uri(tracking_uri) or default_tracking_uri(results.absolute()))
-
-
-@contextmanager
-def _progress_bar(total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal's stderr, so that stdout is the table alone."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    console = Console(stderr=True)
-    columns = (TextColumn("pictures"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"))
-    with Progress(
-        *columns,
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        redirect_stdout=False,
-        disable=not console.is_terminal,
-    ) as bar:
-        task = bar.add_task("", total=total)
-        yield lambda done: bar.update(task, completed=done)

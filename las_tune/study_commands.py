@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -101,6 +102,33 @@ def report(
         raise UserError("--out must be a file that can be written", f"{path} ({error.strerror})") from error
     print_lines([f"report: {path} ({len(text.encode()) / 1e6:.1f} MB)"])
     print_lines([f"missing: {name}" for name in missing])
+
+
+def sync(
+    *studies: Annotated[str, Parameter(help="Names of studies in --results.")],
+    results: Results = Path("results/las"),
+    tracking_uri: TrackingUri = "",
+    experiment: Experiment = "las_tune",
+) -> None:
+    """Send to MLflow what studies could not: their writes wait in their folders. Exit code 2 if some still wait."""
+    from las_tune.console import progress_bar
+    from las_tune.errors import UserError
+    from las_tune.printing import print_lines
+    from las_tune.tracking.connect import default_tracking_uri
+    from las_tune.tracking.sync import sync_study
+
+    if not studies:
+        raise UserError("sync must be given studies", "none", "name them")
+    results = results.absolute()
+    uri, waiting = absolute_uri(tracking_uri) or default_tracking_uri(results), 0
+    for name in studies:
+        with progress_bar() as progress:
+            found = sync_study(results / name, uri, experiment, progress)
+        waiting += found["waiting"]
+        counts = f"{found['sent']} sent, {found['waiting']} still waiting, {found['refused']} refused"
+        print_lines([f"study {name}: {counts}", *([f"model: {found['model_uri']}"] if found["model_uri"] else [])])
+    if waiting:
+        sys.exit(2)
 
 
 def _open(tracking_uri: str, results: Path, experiment: str) -> Store:

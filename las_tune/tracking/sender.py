@@ -25,7 +25,7 @@ from las_tune.tracking.registry import register
 KEY_TAG = "ledger_key"
 """Tag of every run: study and trial. It is looked up before a run is made."""
 MOST_AT_ONCE = 200
-FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 30.0
+FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 15.0
 DRAWING_TIMEOUT_S = 120.0
 MOST_METRICS, MOST_PARAMS, MOST_TAGS = 1000, 100, 100
 """Of one call of log_batch, by MLflow's rules."""

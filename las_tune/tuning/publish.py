@@ -56,9 +56,11 @@ def deliver(ledger: Ledger, progress: Progress) -> dict[str, int]:
     """Wait until MLflow has everything, but not for ever; writes that it does not have, and that it refused."""
     waits_until = time.monotonic() + WAIT_S
     most = max(1, ledger.num_waiting)
-    while not ledger.flush(1.0) and time.monotonic() < waits_until:
+    while not ledger.flush(1.0):
         most = max(most, ledger.num_waiting)
         progress("writing to MLflow", most - ledger.num_waiting, most)
+        if time.monotonic() > waits_until:
+            break
     return {"waiting": ledger.num_waiting, "refused": ledger.num_refused}
 
 

@@ -1,0 +1,68 @@
+"""What a study could not send waits in its folder, and is sent by a command."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from las_tune.tracking.journal import STUDY_RUN, Journal
+from las_tune.tuning import publish
+from tests.parts import empty_store, make_trial
+from tests.servers import mlflow_server
+from tests.tracking.told_ledger import start
+
+
+@pytest.fixture(autouse=True)
+def same_store_afterwards() -> Iterator[None]:
+    """The store that was in use is in use again afterwards."""
+    yield
+    mlflow.set_tracking_uri("")
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+    command = [sys.executable, "-m", "las_tune", "sync", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
+
+
+def test_what_waits_is_sent_by_a_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setattr(publish, "WAIT_S", 1.0)
+    (tmp_path / "server.db").write_bytes(empty_store())
+    folder = tmp_path / "results" / "told"
+    folder.mkdir(parents=True)
+    with mlflow_server(tmp_path) as server:
+        ledger = start(server.uri, folder, 1)
+        server.kill()
+        trial = make_trial(0, [0.5], status="completed")
+        ledger.trial_started(trial)
+        ledger.epoch_ended(trial)
+        ledger.trial_ended(trial)
+        ledger.end_study("FINISHED")
+        stages: list[str] = []
+        left = publish.deliver(ledger, lambda what, done, total: stages.append(f"{what} {done}/{total}"))
+        assert left == {"waiting": 4, "refused": 0} and "writing to MLflow 0/4" in stages
+        ledger.close()
+
+        where = ["--results", str(folder.parent), "--tracking-uri", server.uri]
+        away = run("told", *where)
+        assert away.returncode == 2 and away.stderr.count("\n") == 1 and "--tracking-uri" in away.stderr
+        server.start()
+        sent = run("told", *where)
+        assert sent.returncode == 0 and "study told: 4 sent, 0 still waiting, 0 refused" in sent.stdout
+        assert "0 sent, 0 still waiting" in run("told", *where).stdout
+        runs = ledger.client.search_runs([ledger.experiment_id])
+        assert {(r.data.tags["kind"], r.info.status) for r in runs} == {("study", "FINISHED"), ("trial", "FINISHED")}
+    assert not Journal(folder).num_waiting and Journal(folder).earlier[0].run == STUDY_RUN
+
+
+def test_a_study_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    told = run("gone", "--results", str(tmp_path))
+    assert told.returncode == 2 and told.stderr.count("\n") == 1 and "gone" in told.stderr
+    assert not list(tmp_path.iterdir())
