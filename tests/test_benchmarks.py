@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 
+import mlflow
 import pytest
 import torch
 
 from las_tune.las.backbone import load_backbone
 from las_tune.las.features import extract_features
 from las_tune.spec import TrainSpec
-from tests.benchmarks import epoch
+from tests.benchmarks import epoch, ledger
 from tests.benchmarks.plain import PlainTraining
 
 
@@ -44,3 +45,14 @@ def test_the_plain_loop_sees_the_same_features() -> None:
         torch.testing.assert_close(one, two, atol=1e-4, rtol=1e-3)
     loss, auroc = plain.epoch()
     assert 0 < loss < 10 and 0 <= auroc <= 1
+
+
+def test_the_ledgers_cost_is_measured_at_two_sizes(capsys: pytest.CaptureFixture[str]) -> None:
+    ledger.main(children=12, few=6, window=4, epochs=2)
+    mlflow.set_tracking_uri("")
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    measured = {f"{what}_at_{size}" for what in ("ms_per_trial", "told_ms", "requests") for size in (6, 12)}
+    assert set(figures) == {"store", "ratio"} | measured
+    assert 0 < figures["told_ms_at_12"] < figures["ms_per_trial_at_12"]
+    # A look-up, the run itself, its end, and numbers in one call or in several, as the sender comes to them.
+    assert 4 <= figures["requests_at_6"] <= 6 and 4 <= figures["requests_at_12"] <= 6
