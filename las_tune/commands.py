@@ -45,7 +45,7 @@ def check(*, category: Category, data_root: DataRoot = Path("data/anomaly_datase
     """Show what a category holds, and what is wrong with it; exit code 2 if anything is."""
     from las_tune.data.category import index_category
     from las_tune.data.check import check_category
-    from las_tune.printing import print_check
+    from las_tune.printed_checks import print_check
 
     problems = 0
     for name in find_categories(category, data_root.absolute()):
@@ -65,7 +65,7 @@ def check_space(file: str) -> None:
     file
         A TOML file, or the name of a shipped space.
     """
-    from las_tune.printing import print_effects
+    from las_tune.printed_checks import print_effects
     from las_tune.tuning.alive import knob_effects, require_effects
     from las_tune.tuning.space import load_space
 

@@ -98,7 +98,8 @@ class StudyConsole:
     def advance(self, num_epochs: int) -> None:
         """Some epochs are done, or are not needed any more."""
         self._bar.advance(self._epochs, num_epochs)
-        self._live.update(Group(self._table(SHOWN_TRIALS), self._bar))
+        if self.console.is_terminal:
+            self._live.update(Group(self._table(SHOWN_TRIALS), self._bar))
 
     def end(self, category: str, trial: TrialRecord) -> None:
         """The epochs that a stopped trial did not need are done, too."""

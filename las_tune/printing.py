@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Column, Table
+from rich.table import Table
 
 from las_tune.console import format_params
 from las_tune.objectives import objective_value
@@ -118,11 +119,10 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
 def _print_record(summary: dict[str, Any], folder: Path) -> None:
     """Where the trials are compared, and what MLflow does not have."""
     ledger = summary["ledger"]
-    own = "" if summary["tracking_uri"].startswith("sqlite") else f" --tracking-uri {summary['tracking_uri']}"
-    where = f"{summary['study']} --results {folder.parent}{own}"
-    lines = ["compare the trials:", f"  python -m las_tune ui --study {where}"]
+    where = shlex.join([summary["study"], "--results", str(folder.parent)])
+    lines = ["compare the trials:", f"  python -m las_tune ui --study {where}{_store_flags(summary, folder)}"]
     if summary["tracking_uri"].startswith("http"):
-        address = summary["tracking_uri"].rstrip("/")
+        address = summary["tracking_uri"].rstrip("/").replace("***@", "")
     else:
         lines += ["or", f"  mlflow ui --backend-store-uri {summary['tracking_uri']} --port 5000"]
         address = "http://127.0.0.1:5000"
@@ -136,6 +136,14 @@ def _print_record(summary: dict[str, Any], folder: Path) -> None:
         print_lines([f"  python -m las_tune sync {where}"])
     if ledger["refused"]:
         print_lines([f"MLflow refused {ledger['refused']} writes: {folder / 'ledger.jsonl.refused'} says why"])
+
+
+def _store_flags(summary: dict[str, Any], folder: Path) -> str:
+    """The flags that name the store and the experiment, where they are not the usual ones."""
+    uri, experiment = summary["tracking_uri"], summary["experiment"]
+    flags = [] if uri == f"sqlite:///{folder.parent / 'mlflow.db'}" else ["--tracking-uri", uri]
+    flags += [] if experiment == "las_tune" else ["--experiment", experiment]
+    return f" {shlex.join(flags)}" if flags else ""
 
 
 def _price(summary: dict[str, Any]) -> str:
@@ -226,30 +234,6 @@ def print_left_out(skipped: Sequence[str], masks_missing: int) -> None:
         print_lines([f"{len(skipped)} broken pictures were left out:", *(f"  {line}" for line in skipped)])
     if masks_missing:
         print_lines([f"{masks_missing} defective pictures have no mask: pixel metrics are left out"])
-
-
-def print_check(name: str, checked: Any) -> None:
-    """What a category holds, as a table, and its problems."""
-    console = Console(highlight=False, soft_wrap=True)
-    table = Table("part", "defect", "pictures", "masks", "sizes", "kinds", title=name)
-    for row in checked.rows:
-        sizes = ", ".join(map(str, row.sizes)) if not isinstance(row.sizes, str) else row.sizes
-        kinds = ", ".join(map(str, row.kinds)) if not isinstance(row.kinds, str) else row.kinds
-        table.add_row(row.part, row.defect, str(row.pictures), str(row.masks), sizes, kinds)
-    console.print(table)
-    print_lines([f"problem: {problem}" for problem in checked.problems] or ["no problems found"])
-
-
-def print_effects(name: str, effects: Sequence[Any]) -> None:
-    """What each knob of a space moved: shares of mask pixels and patches, mean change of a colour, change of loss."""
-    knob = Column("knob", no_wrap=True)
-    table = Table(knob, "from", "to", "masks", "pictures", "labels", "loss after 2 epochs", title=f"space {name}")
-    for effect in effects:
-        moved = (effect.masks, effect.pictures, effect.labels, effect.loss)
-        ends = (f"{end:.3g}" if isinstance(end, float) else str(end) for end in (effect.start, effect.end))
-        style = None if effect.is_any else "bold red"
-        table.add_row(effect.knob, *ends, *(f"{value:.2g}" if value else "-" for value in moved), style=style)
-    Console(highlight=False).print(table)
 
 
 def print_lines(lines: list[str]) -> None:

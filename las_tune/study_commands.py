@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from las_tune.flags import Experiment, Results, TrackingUri, absolute_uri
+from las_tune.flags import RECORD, Experiment, Results, TrackingUri, absolute_uri, flag
 
 if TYPE_CHECKING:
     from las_tune.tracking.store import Store
@@ -18,6 +18,7 @@ WIDEST = 500
 """Characters of a table; it takes what it needs of them."""
 Port = Annotated[int, Parameter(help="Port on this machine; the next free one where it is taken, 0 for any.")]
 StudyName = Annotated[str | None, Parameter(help="Name of the study.", show_default=lambda _: "the newest")]
+StudyStore = Annotated[str, flag(RECORD, "MLflow store of the study, with its password.", "as the study has it")]
 Out = Annotated[Path | None, Parameter(help="The file.", show_default=lambda _: "STUDY.html in this folder")]
 
 
@@ -107,27 +108,24 @@ def report(
 def sync(
     *studies: Annotated[str, Parameter(help="Names of studies in --results.")],
     results: Results = Path("results/las"),
-    tracking_uri: TrackingUri = "",
-    experiment: Experiment = "las_tune",
+    tracking_uri: StudyStore = "",
 ) -> None:
-    """Send to MLflow what studies could not: their writes wait in their folders. Exit code 2 if some still wait."""
+    """Send to MLflow what studies could not: their writes wait in their folders. Exit code 2 if it takes not all."""
     from las_tune.console import progress_bar
     from las_tune.errors import UserError
     from las_tune.printing import print_lines
-    from las_tune.tracking.connect import default_tracking_uri
     from las_tune.tracking.sync import sync_study
 
     if not studies:
         raise UserError("sync must be given studies", "none", "name them")
-    results = results.absolute()
-    uri, waiting = absolute_uri(tracking_uri) or default_tracking_uri(results), 0
+    is_complete = True
     for name in studies:
         with progress_bar() as progress:
-            found = sync_study(results / name, uri, experiment, progress)
-        waiting += found["waiting"]
+            found = sync_study(results.absolute() / name, absolute_uri(tracking_uri), progress)
+        is_complete = is_complete and not found["waiting"] and not found["refused"]
         counts = f"{found['sent']} sent, {found['waiting']} still waiting, {found['refused']} refused"
         print_lines([f"study {name}: {counts}", *([f"model: {found['model_uri']}"] if found["model_uri"] else [])])
-    if waiting:
+    if not is_complete:
         sys.exit(2)
 
 

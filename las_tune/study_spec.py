@@ -83,6 +83,12 @@ class StudySpec:
             "--study must be letters, digits, '_', '-' and '.', at most 100, the first a letter or digit",
             repr(self.study),
         )
+        require(
+            not set(self.category) & set(":/?#%"),
+            "--category must be a name without any of : / ? # %, which MLflow's model names cannot have",
+            repr(self.category),
+            "rename its folder",
+        )
         require(self.trials >= 1, "--trials must be at least 1", self.trials)
         for name, kinds in (("sampler", get_args(Sampler)), ("scheduler", get_args(Scheduler))):
             value = getattr(self, name)

@@ -6,6 +6,7 @@ training, and give score (B,) and heat_map (B, S, S), both in [0, 1]. B is free,
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import io
 import json
@@ -99,7 +100,8 @@ def export_detector(detector: Detector, size: int, about: Mapping[str, Any], kin
     except OSError as error:
         raise UserError("--out must be a file that can be written", f"'{error}'", "choose another") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # its folder is none
+            temporary.unlink(missing_ok=True)
     return difference
 
 

@@ -22,11 +22,12 @@ def default_tracking_uri(results: Path) -> str:
 
 def use_store(tracking_uri: str) -> MlflowClient:
     """A client of a store, for this process; MLflow's own patience and chatter are cut."""
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # MLflow's own 7 are four silent minutes
+    os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"  # the sender tries again, and looks a run up before
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     logging.getLogger("mlflow").setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db").setLevel(logging.CRITICAL)  # what it raises is told in a line
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # the sender tells of a server that is away
     mlflow.set_tracking_uri(tracking_uri)
     return MlflowClient(tracking_uri)

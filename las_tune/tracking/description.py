@@ -13,6 +13,8 @@ WARNINGS = {
     "test_watched": "The sealed test was scored in every epoch (`--leakage-gap`), and never chosen by.",
 }
 """By key of the summary, what a reader must know first."""
+LONGEST_COMMAND = 2000
+"""Characters; MLflow cuts descriptions at 8000."""
 SHOWN = ("image_auroc", "pixel_aupro", "recall", "false_reject_rate", "f1")
 """Metrics of the test that a reader compares."""
 
@@ -95,6 +97,8 @@ def _searched(ranges: Mapping[str, str]) -> list[str]:
 
 
 def _repeat(command: str) -> list[str]:
+    if len(command) > LONGEST_COMMAND:
+        command = f"{command[:LONGEST_COMMAND]} ...  # all of it is in command.txt"
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", command)), default=0))  # longer than any in the command
     return [
         "### How to repeat it",

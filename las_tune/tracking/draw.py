@@ -10,7 +10,7 @@ from las_tune.tracking.panel import Panel
 from las_tune.tracking.panel_figures import draw_panel
 
 if __name__ == "__main__":
-    os.nice(19)  # trials come first
+    os.nice(15)  # as the trials' own processes: the driver goes first
     panel_file, title, folder = sys.argv[1:]
     Path(folder).mkdir(exist_ok=True)
     draw_panel(Panel.load(Path(panel_file)), title, Path(folder))

@@ -1,22 +1,30 @@
 """The journal: what is to be written to MLflow, first to a file, so that nothing waits for a server or dies with it.
 
-One JSON line a write. A second file counts the lines that MLflow has; the others are sent (again) by whoever opens
-the journal next. A write carries the time at which it happened, so sending it twice changes nothing.
+One JSON line a write, after one that says which store and experiment they are for. A second file counts the lines that
+MLflow has; the others are sent (again) by whoever opens the journal next. A write carries the time at which it
+happened, so sending it twice changes nothing. Whoever has a journal open holds its lock.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import itertools
 import json
+import os
 import threading
 import uuid
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from las_tune.errors import UserError
+
 JOURNAL_NAME = "ledger.jsonl"
+EXAMPLE_NAME, PANELS_NAME = "input_example.npy", "panels"
+"""What waits beside it to be sent: the example of the model, the arrays that pictures are drawn from."""
 STUDY_RUN = "study"
 """Key of the study's own run; a trial's key is its number."""
 
@@ -28,8 +36,8 @@ class Write:
     run      key of the run: STUDY_RUN, or a trial's number
     name     the run's name, in the write that makes it; with start_ms, since 1970
     metrics  [name, value, step, milliseconds since 1970] each
-    files    [file, folder among the artifacts] each; those that are gone when their turn comes were sent before
-    panel    file of a trial's Panel, to be drawn
+    files    [file, folder among the artifacts] each
+    panel    [file of a trial's Panel, title], to be drawn; one that is gone when its turn comes was sent before
     model    what Registry.register takes, in the write that hands a champion over
     end      FINISHED, FAILED or KILLED, in the write that ends the run, with end_ms; RUNNING where it goes on
     """
@@ -41,7 +49,7 @@ class Write:
     tags: dict[str, str] = field(default_factory=dict)
     metrics: list[list[Any]] = field(default_factory=list)
     files: list[list[str]] = field(default_factory=list)
-    panel: str = ""
+    panel: list[str] = field(default_factory=list)
     model: dict[str, Any] = field(default_factory=dict)
     end: str = ""
     end_ms: int = 0
@@ -50,32 +58,59 @@ class Write:
 class Journal:
     """The writes of one study, in the order in which they happened."""
 
-    def __init__(self, folder: Path) -> None:
-        """Open the journal of a study's folder, or begin one."""
+    def __init__(self, folder: Path, store: Mapping[str, str] | None = None) -> None:
+        """Open the journal of a study's folder, or begin one.
+
+        Args:
+            folder: the study's folder.
+            store: tracking_uri (without password) and experiment, for a journal that begins.
+
+        Raises: UserError where another process has it open.
+        """
         self.path = folder / JOURNAL_NAME
         self._count_path = folder / f"{JOURNAL_NAME}.sent"
         self._lock = threading.Lock()
+        self._file = self.path.open("a", encoding="utf-8")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._file.close()
+            raise UserError("A study must not be running", f"{folder.name}, which is", "wait for its end") from error
         lines = self._whole_lines()
         if not lines:
-            lines = [json.dumps({"study_id": uuid.uuid4().hex})]
-            self.path.write_text(lines[0] + "\n", encoding="utf-8")
-        self.study_id: str = json.loads(lines[0])["study_id"]
-        """Tells this study from another of the same name."""
+            lines = [json.dumps({"study_id": uuid.uuid4().hex, **(store or {})})]
+            self._file.write(lines[0] + "\n")
+            self._file.flush()
+        self.header: dict[str, str] = json.loads(lines[0])
+        """study_id, which tells this study from another of the same name; tracking_uri; experiment."""
         self.earlier = [_read(line) for line in lines[1:]]
         """What was written before it was opened."""
-        self._num_sent = int(self._count_path.read_text()) if self._count_path.is_file() else 0
+        self._num_sent = int(self._count_path.read_text() or 0) if self._count_path.is_file() else 0
         self._waiting = deque(self.earlier[self._num_sent :])
-        self._file = self.path.open("a", encoding="utf-8")
 
     def _whole_lines(self) -> list[str]:
         """What was written before; half a line at the end is cut off."""
-        if not self.path.is_file():
-            return []
         content = self.path.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]
         if len(whole) < len(content):
-            self.path.write_bytes(whole)
+            os.truncate(self.path, len(whole))
         return whole.decode("utf-8").splitlines()
+
+    @property
+    def study_id(self) -> str:
+        """Tells this study from another of the same name."""
+        return self.header["study_id"]
+
+    def tidy(self) -> None:
+        """Remove what was needed for the sending alone, once everything is sent."""
+        if not self.num_waiting:
+            self.path.with_name(EXAMPLE_NAME).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # there is none, or what could not be drawn is left for its user
+                self.path.with_name(PANELS_NAME).rmdir()
+
+    def close(self) -> None:
+        """Let others open it."""
+        self._file.close()
 
     def append(self, write: Write) -> None:
         """Note a write. It is in the file when this returns."""
@@ -108,7 +143,7 @@ class Journal:
 
 
 def merge(writes: Sequence[Write]) -> list[Write]:
-    """One write a run for many: same effect, fewer requests."""
+    """One write a run for many: fewer requests, and in the end the same."""
     merged: dict[str, Write] = {}
     for write in writes:
         before = merged.get(write.run)

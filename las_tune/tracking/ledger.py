@@ -5,6 +5,7 @@ Nothing here waits for MLflow once a study runs: events become lines of the jour
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -13,12 +14,13 @@ from typing import Any
 import numpy as np
 
 from las_tune.tracking.connect import bad_store, open_store
-from las_tune.tracking.journal import STUDY_RUN, Journal, Write
+from las_tune.tracking.journal import EXAMPLE_NAME, STUDY_RUN, Journal, Write
+from las_tune.tracking.provenance import without_password
 from las_tune.tracking.record import METRICS, TrialRecord
 from las_tune.tracking.registry import Holder, champion_of
 from las_tune.tracking.sender import AWAY, Sender
 
-EXAMPLE_NAME = "input_example.npy"
+CLOSING_S = 5.0
 START_TIMEOUT_S = 60.0
 MOST_OF_A_TAG = 8000
 """Characters of a tag's value, by MLflow's rules."""
@@ -37,6 +39,7 @@ class Ledger:
             tags: tags that every run of the study carries.
         """
         self.tracking_uri = tracking_uri
+        self._experiment = experiment
         self._tags = dict(tags)
         self._cost_unit = ("cpu_seconds", 1.0)
         self._num_epochs: dict[str, int] = {}
@@ -63,7 +66,8 @@ class Ledger:
             notify: told, in a sentence, what becomes of the writes.
         """
         self._cost_unit = cost_unit
-        self.journal = Journal(folder)
+        store = {"tracking_uri": without_password(self.tracking_uri), "experiment": self._experiment}
+        self.journal = Journal(folder, store)
         self._remember(self.journal.earlier)
         self._sender = Sender(self.client, self.tracking_uri, self.experiment_id, self.journal, notify)
         tags = self._tags | {"kind": "study", "status": "running"}
@@ -130,7 +134,8 @@ class Ledger:
         cost = {"total_seconds": spent, f"cost/{unit}": spent * each, f"cost/lost_{unit}": trial.lost_seconds * each}
         tags = {"status": trial.status} | ({"reason": trial.reason} if trial.reason else {})
         tags |= {"worker": trial.worker} if trial.worker else {}
-        panel = str(trial.panel) if trial.panel else ""
+        category = self._tags.get("category", "")
+        panel = [str(trial.panel), f"{category}, {trial.title}".strip(", ")] if trial.panel else []
         end = "FAILED" if trial.status == "failed" else "FINISHED"
         ended_ms = int(trial.ended * 1000) or _now_ms()
         self._ended[run] = end
@@ -150,13 +155,10 @@ class Ledger:
         self._append(Write(run, files=[[str(file), folder] for file in files]))
 
     def holder(self, model_name: str) -> Holder:
-        """Who has the alias champion; what was known before, where MLflow does not answer."""
-        try:
+        """Who has the alias champion; what was known at the start, where MLflow does not answer."""
+        with contextlib.suppress(*AWAY):
             self._holders[model_name] = champion_of(self.client, model_name)
-        except AWAY:
-            if model_name not in self._holders:
-                raise
-        return self._holders[model_name]
+        return self._holders.get(model_name, Holder())
 
     def champion_tags(self, model_name: str) -> dict[str, str]:
         """Tags of the version that has the alias; empty where there is none."""
@@ -204,6 +206,11 @@ class Ledger:
         return self._sender.flush(timeout_s)
 
     @property
+    def is_sending(self) -> bool:
+        """Whether anybody brings the journal to MLflow."""
+        return self._sender.is_alive()
+
+    @property
     def num_waiting(self) -> int:
         """Writes that MLflow does not have yet."""
         return self.journal.num_waiting
@@ -221,8 +228,9 @@ class Ledger:
     def close(self) -> None:
         """Send nothing more; what waits stays in the journal, and so do the files that only it needs."""
         self._sender.close()
-        if not self.num_waiting:
-            self.journal.path.with_name(EXAMPLE_NAME).unlink(missing_ok=True)
+        self._sender.join(CLOSING_S)
+        self.journal.tidy()
+        self.journal.close()
 
     def _append(self, write: Write) -> None:
         self.journal.append(write)

@@ -57,5 +57,6 @@ def git_commit() -> str:
 
 
 def without_password(text: str) -> str:
-    """Hide what stands between :// and @ in addresses."""
-    return re.sub(r"://[^/\s]+@", "://***@", text)
+    """Hide what stands between :// and @ in addresses, and the values of their query that are secret."""
+    hidden = re.sub(r"://[^/\s]+@", "://***@", text)
+    return re.sub(r"(?i)([?&](?:password|passwd|token|secret)=)[^&\s'\"]+", r"\1***", hidden)

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -20,18 +21,22 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from las_tune.tracking.journal import JOURNAL_NAME, Journal, Write, merge
+from las_tune.tracking.provenance import without_password
 from las_tune.tracking.registry import register
 
 KEY_TAG = "ledger_key"
 """Tag of every run: study and trial. It is looked up before a run is made."""
 MOST_AT_ONCE = 200
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 15.0
-DRAWING_TIMEOUT_S = 120.0
+DRAWING_TIMEOUT_S = 300.0
 MOST_METRICS, MOST_PARAMS, MOST_TAGS = 1000, 100, 100
 """Of one call of log_batch, by MLflow's rules."""
 AWAY = (MlflowException, SQLAlchemyError, OSError)
-REFUSED = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS", "BAD_REQUEST")
+"""What comes of an MLflow that is not there, or cannot just now."""
+REFUSED = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS")
 """Answers of an MLflow that is there and will not take a write, ever."""
+MOST_ATTEMPTS = 10
+"""For a write that fails in a way that is not known: an artifact store that is away, or a mistake of ours."""
 
 
 class RefusedError(Exception):
@@ -39,7 +44,7 @@ class RefusedError(Exception):
 
 
 class Sender(threading.Thread):
-    """Sends what waits in a journal, with back-off; what MLflow refuses for good is set aside in a file."""
+    """Sends what waits in a journal, with growing pauses; what MLflow refuses for good is set aside in a file."""
 
     def __init__(
         self,
@@ -58,7 +63,10 @@ class Sender(threading.Thread):
         self._notify = notify
         self._run_ids: dict[str, str] = {}
         self._changed = threading.Condition()
-        self._is_closed = False
+        self._closed = threading.Event()
+        self._attempts: Counter[str] = Counter()
+        self._doubtful: set[str] = set()
+        """Runs that MLflow may have made without saying so."""
         self._refused_path = journal.path.with_name(f"{JOURNAL_NAME}.refused")
         self.num_refused = 0
         self.away: str = ""
@@ -82,14 +90,13 @@ class Sender(threading.Thread):
 
     def close(self) -> None:
         """Send nothing more."""
-        with self._changed:
-            self._is_closed = True
-            self._changed.notify_all()
+        self._closed.set()
+        self.wake()
 
     def run(self) -> None:
         """Send, wait, send."""
         delay_s = FIRST_DELAY_S
-        while not self._is_closed:
+        while not self._closed.is_set():
             writes = self._journal.waiting(MOST_AT_ONCE)
             if not writes:
                 with self._changed:
@@ -98,23 +105,26 @@ class Sender(threading.Thread):
                 continue
             try:
                 self._send_all(writes)
-            except AWAY as error:
+                self._journal.mark_sent(len(writes))
+            except Exception as error:  # whatever it is: the writes stay in the journal, and the next try may do
                 self._went_away(error)
-                with self._changed:
-                    self._changed.wait(delay_s)
+                self._closed.wait(delay_s)
                 delay_s = min(2 * delay_s, LONGEST_DELAY_S)
                 continue
             if self.away:
-                self._notify("MLflow answers again")
+                self._say("MLflow answers again")
             self.away, delay_s = "", FIRST_DELAY_S
-            self._journal.mark_sent(len(writes))
             self.wake()
 
     def _went_away(self, error: BaseException) -> None:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         if not self.away:
-            self._notify(f"MLflow does not answer; its writes wait in {self._journal.path} ({reason})")
+            self._say(f"MLflow does not answer; its writes wait in {self._journal.path} ({reason})")
         self.away = reason
+
+    def _say(self, sentence: str) -> None:
+        with contextlib.suppress(OSError, ValueError):  # nobody reads any more, or the disk is full
+            self._notify(sentence)
 
     def _send_all(self, writes: list[Write]) -> None:
         """Many at once; one by one where one of them is refused, so that it alone is set aside."""
@@ -132,7 +142,7 @@ class Sender(threading.Thread):
             self.num_refused += 1
             with self._refused_path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"reason": str(error), **asdict(write)}) + "\n")
-            self._notify(f"MLflow refused a write, which is in {self._refused_path} ({error})")
+            self._say(f"MLflow refused a write, which is in {self._refused_path} ({error})")
 
     def _send(self, write: Write) -> None:
         """Sent twice, it changes nothing more: runs are looked up, all else is set to the same again."""
@@ -140,12 +150,15 @@ class Sender(threading.Thread):
             self._apply(write)
         except RefusedError:
             raise
-        except AWAY as error:
-            if isinstance(error, MlflowException) and error.error_code in REFUSED:
-                raise RefusedError(" ".join(str(error).split())[:300]) from error
+        except Exception as error:
+            code = error.error_code if isinstance(error, MlflowException) else ""
+            if code in REFUSED:
+                raise RefusedError(one_line(error)) from error
+            self._attempts[write.run] += code == "BAD_REQUEST" or not isinstance(error, AWAY)
+            if self._attempts[write.run] >= MOST_ATTEMPTS:
+                raise RefusedError(without_password(traceback.format_exc(limit=-3))) from error
             raise
-        except Exception as error:  # a thread's end: whatever it is, the writes after it go on
-            raise RefusedError(traceback.format_exc(limit=-3)) from error
+        self._attempts.pop(write.run, None)
 
     def _apply(self, write: Write) -> None:
         run_id = self.run_id(write)
@@ -155,34 +168,62 @@ class Sender(threading.Thread):
         while metrics or params or tags:
             self._client.log_batch(run_id, metrics[:MOST_METRICS], params[:MOST_PARAMS], tags[:MOST_TAGS])
             metrics, params, tags = metrics[MOST_METRICS:], params[MOST_PARAMS:], tags[MOST_TAGS:]
-        for file, folder in write.files:
-            if not Path(file).is_file():
-                raise RefusedError(f"{file} is gone")
-            self._client.log_artifact(run_id, file, folder or None)
-        if write.panel and Path(write.panel).is_file():  # one that is gone was sent before
-            self._log_panel(run_id, Path(write.panel), f"trial {write.run}")
-        if write.model:
-            self.model_uri = register(self._client, self._tracking_uri, run_id, **write.model)
         if write.end == "RUNNING":
             self._client.update_run(run_id, "RUNNING")
         elif write.end:
             self._client.set_terminated(run_id, write.end, write.end_ms)
+            self._keep_one(write.run)
+        self._log_files(run_id, write)
+
+    def _log_files(self, run_id: str, write: Write) -> None:
+        """Files, pictures and model; what is missing of them holds up nothing else."""
+        missing = [file for file, _ in write.files if not Path(file).is_file()]
+        for file, folder in write.files:
+            if file not in missing:
+                self._client.log_artifact(run_id, file, folder or None)
+        if write.panel and Path(write.panel[0]).is_file():
+            self._log_panel(run_id, Path(write.panel[0]), write.panel[1])
+        if write.model:
+            missing += [write.model[what] for what in ("detector", "example") if not Path(write.model[what]).exists()]
+            if not missing:
+                self.model_uri = register(self._client, self._tracking_uri, run_id, **write.model)
+        if missing:
+            raise RefusedError(f"gone: {', '.join(missing)}")
 
     def run_id(self, write: Write) -> str:
         """The run of a write: looked up by its key, and made where it is not there and the write says how."""
         if write.run not in self._run_ids:
-            key = f"{self._journal.study_id}/{write.run}"
-            found = self._client.search_runs([self._experiment_id], f"tags.{KEY_TAG} = '{key}'", max_results=1)
+            found = self._find(write.run)
             if found:
-                self._run_ids[write.run] = found[0].info.run_id
+                self._run_ids[write.run] = found[0]
             elif write.name:
-                made = self._client.create_run(
-                    self._experiment_id, write.start_ms, {**write.tags, KEY_TAG: key}, write.name
-                )
+                tags = {**write.tags, KEY_TAG: self._key(write.run)}
+                try:
+                    made = self._client.create_run(self._experiment_id, write.start_ms, tags, write.name)
+                except Exception:
+                    self._doubtful.add(write.run)
+                    raise
                 self._run_ids[write.run] = made.info.run_id
             else:
-                raise RefusedError(f"there is no run for {key}")
+                raise RefusedError(f"there is no run for {self._key(write.run)}")
         return self._run_ids[write.run]
+
+    def _key(self, run: str) -> str:
+        return f"{self._journal.study_id}/{run}"
+
+    def _find(self, run: str) -> list[str]:
+        """The runs of a key, the first that was made first."""
+        wanted, order = f"tags.{KEY_TAG} = '{self._key(run)}'", ["attributes.start_time ASC", "attributes.run_id ASC"]
+        found = self._client.search_runs([self._experiment_id], wanted, max_results=10, order_by=order)
+        return [one.info.run_id for one in found]
+
+    def _keep_one(self, run: str) -> None:
+        """A server that hung may have made a run after its answer was given up: such a second one is deleted."""
+        if run in self._doubtful:
+            for other in self._find(run):
+                if other != self._run_ids[run]:
+                    self._client.delete_run(other)
+            self._doubtful.discard(run)
 
     def _log_panel(self, run_id: str, file: Path, title: str) -> None:
         """Draw in another process, so that the driver goes on; the arrays are not needed any more then."""
@@ -194,5 +235,8 @@ class Sender(threading.Thread):
         self._client.log_artifacts(run_id, str(folder), "panel")
         shutil.rmtree(folder)
         file.unlink()
-        with contextlib.suppress(OSError):  # the pictures of other trials wait there
-            file.parent.rmdir()
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, in a line, without passwords."""
+    return without_password(" ".join(f"{error}".split()))[:300] or type(error).__name__

@@ -136,10 +136,10 @@ def _parallel_coordinates(axes: Axes, points: StudyPoints) -> None:
     names = list(points.distributions)
     if not points.scored or not names:
         return _say(axes, "no trial ended an epoch")
-    color_of = _color_of(points)
+    color_of, best = _color_of(points), max(t.best_objective or 0.0 for t in points.scored)
     for trial in sorted(points.scored, key=lambda t: t.best_objective or 0.0):
         heights = [points.position(n, trial.params[n]) if n in trial.params else np.nan for n in names]
-        is_best = trial.best_objective == max(t.best_objective or 0.0 for t in points.scored)
+        is_best = trial.best_objective == best
         axes.plot(heights, color=color_of(trial), linewidth=2.6 if is_best else 0.9, alpha=1.0 if is_best else 0.7)
     axes.set_xticks(range(len(names)), [f"{name}\n{_low(points, name)}" for name in names], fontsize=8)
     for place, name in enumerate(names):

@@ -29,8 +29,9 @@ class TextTable:
 
 def trial_table(study: StudyRuns, runs: Sequence[Run]) -> TextTable:
     """One row a run, in the columns of the study."""
-    head = ["trial", "role", *(key for _, key in study.columns)]
-    rows = [[run.info.run_name or "", mark(run), *(_shown(run, *column) for column in study.columns)] for run in runs]
+    columns = study.columns
+    head = ["trial", "role", *(key for _, key in columns)]
+    rows = [[run.info.run_name or "", mark(run), *(_shown(run, *column) for column in columns)] for run in runs]
     return TextTable(head, rows)
 
 

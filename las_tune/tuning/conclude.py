@@ -237,6 +237,7 @@ def _describe(
         "masks_missing": pictures.masks_missing,
         "trials": count_trials(trials),
         "tracking_uri": without_password(spec.tracking_uri),
+        "experiment": spec.experiment,
         "experiment_id": ledger.experiment_id,
         "parent_run_id": ledger.parent_run_id,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ from typing import Any
 from ray import tune
 
 from las_tune.study_spec import StudySpec
+from las_tune.tracking.journal import PANELS_NAME
 from las_tune.tracking.panel import PANEL_NAME
 from las_tune.tracking.record import ROW, SYSTEM, Listener, TrialRecord
 from las_tune.tuning.space import Space
@@ -120,7 +122,7 @@ class Observer(tune.Callback):  # type: ignore[misc]  # ray ships no types for i
         best = trial.run_metadata.checkpoint_manager.best_checkpoint_result
         if best is not None:
             folder = self._studies[self._study_of[trial.trial_id]].spec.folder
-            record.panel = copy_panel(best.checkpoint, folder / "panels" / f"trial_{record.number:04d}.npz")
+            record.panel = copy_panel(best.checkpoint, folder / PANELS_NAME / f"trial_{record.number:04d}.npz")
 
     def _end(self, trial_id: str, status: Any, reason: str) -> None:
         record = self.trials[trial_id]
@@ -136,7 +138,7 @@ def _last_line(error_file: Path) -> str:
 
 
 def copy_panel(checkpoint: tune.Checkpoint, file: Path) -> Path | None:
-    """Copy the panel in a checkpoint, wherever that is stored; None where it cannot be had: the trial goes on."""
+    """Copy the panel in a checkpoint, wherever that is stored; None where it cannot be had: the search goes on."""
     try:
         with checkpoint.as_directory() as folder:
             panel = Path(folder) / PANEL_NAME
@@ -144,6 +146,7 @@ def copy_panel(checkpoint: tune.Checkpoint, file: Path) -> Path | None:
                 return None
             file.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(panel, file)
-    except OSError:
+    except Exception:  # each kind of storage has errors of its own, and pictures are not worth a search
+        logging.getLogger(__name__).warning("no pictures of %s", file.stem, exc_info=True)
         return None
     return file

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Mapping
 from importlib.metadata import distributions
@@ -23,7 +24,7 @@ from las_tune.tuning.space import Space
 NOTE_TAG = "mlflow.note.content"
 """What MLflow shows as the description of a run, in Markdown."""
 WAIT_S = 300.0
-"""How long the end of a study waits for an MLflow that does not answer."""
+"""How long the end of a study waits for an MLflow that takes nothing."""
 
 
 def publish_start(spec: StudySpec, space: Space, split: Mapping[str, Any], ledger: Ledger) -> None:
@@ -34,7 +35,7 @@ def publish_start(spec: StudySpec, space: Space, split: Mapping[str, Any], ledge
     command = without_password(spec.command)
     (spec.folder / "command.txt").write_text(command + "\n", encoding="utf-8")
     files = [spec.folder / name for name in ("splits.json", "constraints.txt", "command.txt")]
-    ledger.log_artifacts(STUDY_RUN, [*files, *space.sources])
+    ledger.log_artifacts(STUDY_RUN, [*files, *_copy_space(space, spec.folder)])
     ledger.tag(STUDY_RUN, {NOTE_TAG: describe_start(_plan(spec), _ranges(space), command)})
 
 
@@ -52,16 +53,31 @@ def publish(
     ledger.tag(STUDY_RUN, {NOTE_TAG: describe_study(summary, _ranges(space), without_password(spec.command))})
 
 
-def deliver(ledger: Ledger, progress: Progress) -> dict[str, int]:
-    """Wait until MLflow has everything, but not for ever; writes that it does not have, and that it refused."""
-    waits_until = time.monotonic() + WAIT_S
-    most = max(1, ledger.num_waiting)
-    while not ledger.flush(1.0):
-        most = max(most, ledger.num_waiting)
-        progress("writing to MLflow", most - ledger.num_waiting, most)
+def deliver(ledger: Ledger, progress: Progress, wait_s: float) -> dict[str, int]:
+    """Wait until MLflow has everything, as long as it takes any; writes that it does not have, and that it refused.
+
+    wait_s: how long it may take none.
+    """
+    waits_until, left, most = time.monotonic() + wait_s, ledger.num_waiting, max(1, ledger.num_waiting)
+    while not ledger.flush(1.0) and ledger.is_sending:
+        if ledger.num_waiting < left:
+            waits_until = time.monotonic() + wait_s
+        left = ledger.num_waiting
+        most = max(most, left)
+        progress("writing to MLflow", most - left, most)
         if time.monotonic() > waits_until:
             break
     return {"waiting": ledger.num_waiting, "refused": ledger.num_refused}
+
+
+def _copy_space(space: Space, folder: Path) -> list[Path]:
+    """The files of a space as they are now, parents first; of two with one name the second gets a number."""
+    copies: list[Path] = []
+    for number, source in enumerate(space.sources, start=1):
+        is_taken = folder / source.name in copies
+        copies.append(folder / (f"{number}_{source.name}" if is_taken else source.name))
+        shutil.copyfile(source, copies[-1])
+    return copies
 
 
 def _ranges(space: Space) -> dict[str, str]:

@@ -25,7 +25,7 @@ from las_tune.tuning.finalists import BASELINE, BEST_OF, CURRENT, make_jobs, pic
 from las_tune.tuning.observer import Ran, TunedStudy
 from las_tune.tuning.outputs import make_folder, require_new
 from las_tune.tuning.pictures import Progress, StudyPictures, load_pictures, resolve_objective
-from las_tune.tuning.publish import deliver, publish, publish_start
+from las_tune.tuning.publish import WAIT_S, deliver, publish, publish_start
 from las_tune.tuning.remote import prepare_remotely
 from las_tune.tuning.shared_configuration import best_shared_configuration
 from las_tune.tuning.space import Space, load_space, space_for
@@ -74,9 +74,11 @@ def run_studies(
         for (spec, space, pictures), ledger, (points, sentences) in zip(checked, ledgers, warm, strict=True):
             make_folder(spec.folder)
             log = TrainingLog(spec.folder, spec.category, datetime.now())
-            write_json(spec.folder / "splits.json", pictures.split.as_dict())
-            _start_ledger(spec, space, pictures, ledger, log, resources, progress)
+            notify = _teller(log, progress)
+            ledger.start_study(spec.folder, spec.study, _parameters(spec, space), resources.cost_unit, notify)
             open_ledgers.callback(_close, ledger)
+            publish_start(spec, space, pictures.split.as_dict(), ledger)
+            ledger.holder(f"las-{spec.category}")  # known even if MLflow is away when the trials end
             for sentence in sentences:
                 progress(sentence, 1, 1)
             if sentences:
@@ -110,23 +112,14 @@ def _open_ledger(spec: StudySpec) -> Ledger:
     return Ledger(spec.tracking_uri, spec.experiment, spec.results / "mlartifacts", provenance_tags(spec))
 
 
-def _start_ledger(
-    spec: StudySpec,
-    space: Space,
-    pictures: StudyPictures,
-    ledger: Ledger,
-    log: TrainingLog,
-    resources: Resources,
-    progress: Progress,
-) -> None:
-    """Make the study's run, with all that is known before the first trial."""
+def _teller(log: TrainingLog, progress: Progress) -> Callable[[str], None]:
+    """Tells what becomes of the writes to MLflow, in the log and on the console."""
 
-    def notify(sentence: str) -> None:
+    def tell(sentence: str) -> None:
         log.write(sentence)
         progress(sentence, 1, 1)
 
-    ledger.start_study(spec.folder, spec.study, _parameters(spec, space), resources.cost_unit, notify)
-    publish_start(spec, space, pictures.split.as_dict(), ledger)
+    return tell
 
 
 def _close(ledger: Ledger) -> None:
@@ -158,6 +151,9 @@ def _search_and_conclude(
             require_any(first.records)
             one = Searched.of(study.spec, study.space, first, second)
             summary = conclude(one, tuned_study.shared, backbone, study.pictures, study.ledger, resources, progress)
+            progress("drawing figures", 0, 1)
+            publish(study.spec, study.space, one, summary, study.ledger, study.log.path)
+            summaries.append(_end(study, summary, started, progress))
             searched[study.spec.category] = one
         except Exception as error:  # the other studies of the run are trained: they go on to their ends
             if len(studies) == 1:
@@ -166,16 +162,6 @@ def _search_and_conclude(
             study.ledger.end_study("FAILED")
             reason = f"{type(error).__name__}: {error} (see {study.log.path})"
             summaries.append({"study": study.spec.study, "category": study.spec.category, "failed": reason})
-            continue
-        progress("drawing figures", 0, 1)
-        publish(study.spec, study.space, one, summary, study.ledger, study.log.path)
-        deliver(study.ledger, progress)
-        summary |= {"seconds": round(time.monotonic() - started, 1), "model_uri": study.ledger.model_uri}
-        write_json(study.spec.folder / "summary.json", summary)
-        study.ledger.log_artifacts(STUDY_RUN, [study.spec.folder / "summary.json"])
-        study.ledger.end_study("FINISHED")
-        summary["ledger"] = deliver(study.ledger, progress)
-        summaries.append(summary)
     one_objective = len({one.spec.train.objective for one in searched.values()}) == 1
     shared_configuration = best_shared_configuration(searched) if len(searched) > 1 and one_objective else None
     run = {"studies": summaries, "shared_configuration": shared_configuration}
@@ -183,6 +169,17 @@ def _search_and_conclude(
         make_folder(studies[0].spec.run_folder)
         write_json(studies[0].spec.run_folder / "overview.json", run)
     return run
+
+
+def _end(study: OpenStudy, summary: dict[str, Any], started: float, progress: Progress) -> dict[str, Any]:
+    """Write the summary and end the study's run; what MLflow does not take in time waits in the journal."""
+    left = deliver(study.ledger, progress, WAIT_S)
+    summary |= {"seconds": round(time.monotonic() - started, 1), "model_uri": study.ledger.model_uri, "ledger": left}
+    file = study.spec.folder / "summary.json"
+    write_json(file, summary)
+    study.ledger.log_artifacts(STUDY_RUN, [file])
+    study.ledger.end_study("FINISHED")
+    return summary | {"ledger": deliver(study.ledger, progress, 0.0 if left["waiting"] else WAIT_S)}
 
 
 def _run_finalists(

@@ -5,6 +5,9 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import pytest
+
+from las_tune.errors import UserError
 from las_tune.tracking.journal import Journal, Write, merge
 
 
@@ -15,13 +18,13 @@ def test_writes_of_a_run_become_one_in_their_order() -> None:
         Write("1", "trial 1", 7),
         Write("0", metrics=[["loss", 0.5, 1, 8]]),
         Write("0", metrics=[["loss", 0.25, 2, 9]], files=[["a", "b"]]),
-        Write("0", tags={"status": "completed", "late": "1"}, panel="p", end="FINISHED", end_ms=10),
+        Write("0", tags={"status": "completed", "late": "1"}, panel=["p", "t"], end="FINISHED", end_ms=10),
     ]
     study, first, second = merge(writes)
     assert (study, second) == (writes[0], writes[2])
     assert first == Write(
         "0", "trial 0", 6, {"alpha": "0.3"}, {"status": "completed", "late": "1"},
-        [["loss", 0.5, 1, 8], ["loss", 0.25, 2, 9]], [["a", "b"]], "p", {}, "FINISHED", 10,
+        [["loss", 0.5, 1, 8], ["loss", 0.25, 2, 9]], [["a", "b"]], ["p", "t"], {}, "FINISHED", 10,
     )  # fmt: skip
 
 
@@ -32,9 +35,32 @@ def test_what_was_sent_is_not_sent_again(tmp_path: Path) -> None:
     assert [write.run for write in journal.waiting(2)] == ["0", "1"]
     journal.mark_sent(2)
     assert journal.num_waiting == 3
+    journal.close()
     again = Journal(tmp_path)
     assert [write.run for write in again.earlier] == ["0", "1", "2", "3", "4"]
     assert [write.run for write in again.waiting(10)] == ["2", "3", "4"] and again.num_waiting == 3
+
+
+def test_a_journal_is_open_once(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, {"tracking_uri": "sqlite:///a", "experiment": "mine"})
+    with pytest.raises(UserError, match="must not be running"):
+        Journal(tmp_path)
+    journal.close()
+    assert Journal(tmp_path).header == {**journal.header, "tracking_uri": "sqlite:///a", "experiment": "mine"}
+
+
+def test_half_a_line_is_cut_off(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    journal.append(Write("0", "trial 0"))
+    journal.close()
+    with journal.path.open("a") as file:
+        file.write('{"run": "1", "na')
+    again = Journal(tmp_path)
+    assert again.study_id == journal.study_id
+    assert [write.run for write in again.waiting(10)] == ["0"]
+    again.append(Write("2", "trial 2"))
+    again.close()
+    assert [write.run for write in Journal(tmp_path).waiting(10)] == ["0", "2"]
 
 
 def test_noting_a_write_is_quick(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from mlflow import MlflowClient
 
 from las_tune.tracking.journal import STUDY_RUN, Journal
 from las_tune.tuning import publish
@@ -26,14 +26,11 @@ def same_store_afterwards() -> Iterator[None]:
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
     command = [sys.executable, "-m", "las_tune", "sync", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
-def test_what_waits_is_sent_by_a_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    monkeypatch.setattr(publish, "WAIT_S", 1.0)
+def test_what_waits_is_sent_by_a_command(tmp_path: Path) -> None:
     (tmp_path / "server.db").write_bytes(empty_store())
     folder = tmp_path / "results" / "told"
     folder.mkdir(parents=True)
@@ -46,20 +43,42 @@ def test_what_waits_is_sent_by_a_command(tmp_path: Path, monkeypatch: pytest.Mon
         ledger.trial_ended(trial)
         ledger.end_study("FINISHED")
         stages: list[str] = []
-        left = publish.deliver(ledger, lambda what, done, total: stages.append(f"{what} {done}/{total}"))
+        left = publish.deliver(ledger, lambda what, done, total: stages.append(f"{what} {done}/{total}"), 1.0)
         assert left == {"waiting": 4, "refused": 0} and "writing to MLflow 0/4" in stages
         ledger.close()
 
-        where = ["--results", str(folder.parent), "--tracking-uri", server.uri]
+        where = ["--results", str(folder.parent)]
         away = run("told", *where)
-        assert away.returncode == 2 and away.stderr.count("\n") == 1 and "--tracking-uri" in away.stderr
+        assert away.returncode == 2 and away.stderr.count("\n") == 1 and server.uri in away.stderr
+        wrong = run("told", *where, "--tracking-uri", f"sqlite:///{tmp_path / 'other.db'}")
+        assert wrong.returncode == 2 and server.uri in wrong.stderr and not (tmp_path / "other.db").exists()
         server.start()
         sent = run("told", *where)
         assert sent.returncode == 0 and "study told: 4 sent, 0 still waiting, 0 refused" in sent.stdout
         assert "0 sent, 0 still waiting" in run("told", *where).stdout
         runs = ledger.client.search_runs([ledger.experiment_id])
         assert {(r.data.tags["kind"], r.info.status) for r in runs} == {("study", "FINISHED"), ("trial", "FINISHED")}
-    assert not Journal(folder).num_waiting and Journal(folder).earlier[0].run == STUDY_RUN
+    journal = Journal(folder)
+    assert not journal.num_waiting and journal.earlier[0].run == STUDY_RUN
+
+
+def test_what_a_killed_study_left_open_is_ended(tmp_path: Path) -> None:
+    folder = tmp_path / "told"
+    folder.mkdir()
+    (tmp_path / "mlflow.db").write_bytes(empty_store())
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    code = (
+        "import os, sys; from pathlib import Path\n"
+        "from tests.tracking.told_ledger import start; from tests.parts import make_trial\n"
+        "ledger = start(sys.argv[1], Path(sys.argv[2]), 1); ledger.trial_started(make_trial(0, []))\n"
+        "ledger.trial_started(make_trial(1, [], status='completed')); ledger.trial_ended(make_trial(1, [0.5]))\n"
+        "os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", code, uri, str(folder)], timeout=120, check=False)
+    assert run("told", "--results", str(tmp_path)).returncode == 0
+    found = MlflowClient(uri).search_runs(["1"])
+    ended = {run.data.tags.get("trial", "study"): run.info.status for run in found}
+    assert ended == {"study": "KILLED", "0": "KILLED", "1": "FINISHED"}
 
 
 def test_a_study_that_is_not_there_is_one_line(tmp_path: Path) -> None:

@@ -1,0 +1,35 @@
+"""What `data check` and `space check` print."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Column, Table
+
+from las_tune.printing import print_lines
+
+
+def print_check(name: str, checked: Any) -> None:
+    """What a category holds, as a table, and its problems."""
+    console = Console(highlight=False, soft_wrap=True)
+    table = Table("part", "defect", "pictures", "masks", "sizes", "kinds", title=name)
+    for row in checked.rows:
+        sizes = ", ".join(map(str, row.sizes)) if not isinstance(row.sizes, str) else row.sizes
+        kinds = ", ".join(map(str, row.kinds)) if not isinstance(row.kinds, str) else row.kinds
+        table.add_row(row.part, row.defect, str(row.pictures), str(row.masks), sizes, kinds)
+    console.print(table)
+    print_lines([f"problem: {problem}" for problem in checked.problems] or ["no problems found"])
+
+
+def print_effects(name: str, effects: Sequence[Any]) -> None:
+    """What each knob of a space moved: shares of mask pixels and patches, mean change of a colour, change of loss."""
+    knob = Column("knob", no_wrap=True)
+    table = Table(knob, "from", "to", "masks", "pictures", "labels", "loss after 2 epochs", title=f"space {name}")
+    for effect in effects:
+        moved = (effect.masks, effect.pictures, effect.labels, effect.loss)
+        ends = (f"{end:.3g}" if isinstance(end, float) else str(end) for end in (effect.start, effect.end))
+        style = None if effect.is_any else "bold red"
+        table.add_row(effect.knob, *ends, *(f"{value:.2g}" if value else "-" for value in moved), style=style)
+    Console(highlight=False).print(table)
