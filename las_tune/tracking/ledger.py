@@ -15,6 +15,7 @@ import numpy as np
 
 from las_tune.tracking.connect import bad_store, open_store
 from las_tune.tracking.journal import EXAMPLE_NAME, STUDY_RUN, Journal, Write
+from las_tune.tracking.panel import Array
 from las_tune.tracking.provenance import without_password
 from las_tune.tracking.record import METRICS, TrialRecord
 from las_tune.tracking.registry import Holder, champion_of
@@ -165,13 +166,7 @@ class Ledger:
         return self.holder(model_name).tags
 
     def hand_over(
-        self,
-        run: str,
-        detector: Path,
-        pictures: np.ndarray[Any, Any],
-        category: str,
-        tags: Mapping[str, str],
-        **how: Any,
+        self, run: str, detector: Path, pictures: Array, category: str, tags: Mapping[str, str], **how: Any
     ) -> None:
         """Log a detector as the model of a run, and register it.
 
@@ -207,7 +202,7 @@ class Ledger:
 
     @property
     def is_sending(self) -> bool:
-        """Whether anybody brings the journal to MLflow."""
+        """Whether anybody brings it there."""
         return self._sender.is_alive()
 
     @property

@@ -66,6 +66,7 @@ def log_model(
     for one in client.search_logged_models([run.info.experiment_id], ours):
         if one.status == LoggedModelStatus.READY:
             return str(one.model_id)
+        client.delete_logged_model(one.model_id)  # what an earlier try left half done
     predictor = Predictor(detector_file)
     facts = {
         "category": category,
