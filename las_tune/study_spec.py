@@ -18,6 +18,11 @@ ModelWeights = Literal["inside", "reference"]
 MPDD_CATEGORIES = ("bracket_black", "bracket_brown", "bracket_white", "connector", "metal_plate", "tubes")
 
 
+def model_name(category: str) -> str:
+    """The category's model in MLflow's registry; what names of models cannot hold becomes a hyphen."""
+    return "las-" + re.sub(r"[:/?#%]", "-", category)
+
+
 @dataclass(frozen=True, kw_only=True)
 class StudySpec:
     """One search over one category. Paths are absolute: workers run in other folders."""
@@ -82,12 +87,6 @@ class StudySpec:
             re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", self.study) is not None,
             "--study must be letters, digits, '_', '-' and '.', at most 100, the first a letter or digit",
             repr(self.study),
-        )
-        require(
-            not set(self.category) & set(":/?#%"),
-            "--category must be a name without any of : / ? # %, which MLflow's model names cannot have",
-            repr(self.category),
-            "rename its folder",
         )
         require(self.trials >= 1, "--trials must be at least 1", self.trials)
         for name, kinds in (("sampler", get_args(Sampler)), ("scheduler", get_args(Scheduler))):

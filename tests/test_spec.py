@@ -8,7 +8,7 @@ import pytest
 
 from las_tune.errors import DataError, SpaceError, UserError
 from las_tune.spec import TrainSpec, tunable_names
-from las_tune.study_spec import StudySpec
+from las_tune.study_spec import StudySpec, model_name
 
 STUDY: dict[str, Any] = {
     "category": "part",
@@ -249,3 +249,9 @@ def test_an_error_is_rule_value_and_what_to_do(error: UserError, line: str) -> N
 
 def test_kinds_of_errors_are_user_errors() -> None:
     assert issubclass(DataError, UserError) and issubclass(SpaceError, UserError)
+
+
+def test_a_category_of_any_name_has_a_model() -> None:
+    assert [model_name(name) for name in ("metal_plate", "a:b/c", "tür 1 #?")] == [
+        "las-metal_plate", "las-a-b-c", "las-tür 1 --",
+    ]  # fmt: skip

@@ -6,6 +6,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from las_tune.objectives import METRIC_OF, objective_value
+from las_tune.study_spec import model_name
+
 WARNINGS = {
     "demo": "**Demo**: rendered pictures and a short search.",
     "test_selected": "**Test-selected**: epochs and trials were chosen by the very pictures that the numbers are of, "
@@ -17,6 +20,8 @@ LONGEST_COMMAND = 2000
 """Characters; MLflow cuts descriptions at 8000."""
 SHOWN = ("image_auroc", "pixel_aupro", "recall", "false_reject_rate", "f1")
 """Metrics of the test that a reader compares."""
+OBJECTIVE_OF = {metric: objective for objective, metric in METRIC_OF.items()}
+"""Gains are kept by objective."""
 
 
 def describe_start(plan: Mapping[str, Any], ranges: Mapping[str, str], command: str) -> str:
@@ -56,7 +61,12 @@ def describe_study(summary: Mapping[str, Any], ranges: Mapping[str, str], comman
         lines.append(f"Tied with {promotion['best']} within the noise: {', '.join(promotion['tied'])}.")
     if summary["reference"]["memory_bank_wins"]:
         lines.append(f"**The memory bank, which learns nothing, does better on the {summary['test_name']}.**")
-    lines.append(f"Model: `models:/las-{summary['category']}@champion` is what is promoted now.")
+    name = model_name(summary["category"])
+    lines.append(
+        f"Model: `{name}` in the registry, without the alias `champion`: it was chosen by the test pictures."
+        if summary["test_selected"]
+        else f"Model: `models:/{name}@champion` is what is promoted now."
+    )
     settings = ", ".join(f"{name} {_number(value)}" for name, value in summary["champion"]["params"].items())
     lines.append(f"Handed over: {summary['champion']['finalist']}, seed {summary['champion']['seed']} ({settings}).")
     splits = ", ".join(f"{number} {part.replace('_', ' ')}" for part, number in summary["splits"].items())
@@ -82,10 +92,12 @@ def _results(summary: Mapping[str, Any]) -> list[Sequence[str]]:
             _number(validation["memory_bank"]),
         ),
     ]
-    means = summary["test_mean"]
-    for name in SHOWN:
+    objective, means = summary["objective"], summary["test_mean"]
+    if METRIC_OF.get(objective, objective) not in SHOWN:  # what was searched for is told first
+        means = {role: {objective: objective_value(objective, of_role)} | of_role for role, of_role in means.items()}
+    for name in dict.fromkeys((objective, *SHOWN)):
         if name in means["champion"]:
-            interval = _interval(summary["test_gain"].get(name))
+            interval = _interval(summary["test_gain"].get(OBJECTIVE_OF.get(name, name)))
             values = [_number(means[role][name]) for role in ("baseline", "champion")]
             rows.append((f"{summary['test_name']} {name}", *values, interval, _number(means["memory_bank"][name])))
     return rows

@@ -1,9 +1,11 @@
-"""Draw the pictures of a trial in a process of its own: python -m las_tune.tracking.draw FILE TITLE FOLDER."""
+"""Draw the pictures of trials in a process of its own: a line [file, title, folder] in, a line with the error out."""
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+import traceback
 from pathlib import Path
 
 from las_tune.tracking.panel import Panel
@@ -11,6 +13,11 @@ from las_tune.tracking.panel_figures import draw_panel
 
 if __name__ == "__main__":
     os.nice(15)  # as the trials' own processes: the driver goes first
-    panel_file, title, folder = sys.argv[1:]
-    Path(folder).mkdir(exist_ok=True)
-    draw_panel(Panel.load(Path(panel_file)), title, Path(folder))
+    for line in sys.stdin:
+        file, title, folder = json.loads(line)
+        try:
+            Path(folder).mkdir(exist_ok=True)
+            draw_panel(Panel.load(Path(file)), title, Path(folder))
+            print(json.dumps(""), flush=True)
+        except Exception:  # whatever is wrong with one file, the next may be drawn
+            print(json.dumps(traceback.format_exc(limit=-2)), flush=True)

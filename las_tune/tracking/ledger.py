@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from las_tune.study_spec import model_name
 from las_tune.tracking.connect import bad_store, open_store
 from las_tune.tracking.journal import EXAMPLE_NAME, STUDY_RUN, Journal, Write
 from las_tune.tracking.panel import Array
@@ -180,7 +181,7 @@ class Ledger:
         """
         example = self.journal.path.with_name(EXAMPLE_NAME)
         np.save(example, pictures)
-        holder = self._holders.get(f"las-{category}", Holder()).version
+        holder = self._holders.get(model_name(category), Holder()).version
         model = {"detector": str(detector), "example": str(example), "category": category, "tags": dict(tags)}
         self._append(Write(run, model=model | {"holder": holder} | how))
 

@@ -13,6 +13,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from las_tune.spec import known_hyperparameters
+from las_tune.study_spec import model_name
 from las_tune.tracking.package import log_model
 
 CHAMPION = "champion"
@@ -76,7 +77,7 @@ def register(
     Returns: the URI by which people load it.
     """
     model_id = log_model(tracking_uri, run_id, Path(detector), np.load(example, allow_pickle=False), category)
-    name = f"las-{category}"
+    name = model_name(category)
     if not version:
         return f"models:/{name}@{CHAMPION}"
     ours = [one for one in client.search_model_versions(f"run_id = '{run_id}'") if one.name == name]

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-import subprocess
-import sys
 import threading
 import time
 import traceback
@@ -21,6 +19,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from las_tune.tracking.journal import JOURNAL_NAME, Journal, Write, merge
+from las_tune.tracking.painter import Painter, PaintingError
 from las_tune.tracking.provenance import without_password
 from las_tune.tracking.registry import register
 
@@ -28,7 +27,6 @@ KEY_TAG = "ledger_key"
 """Tag of every run: study and trial. It is looked up before a run is made."""
 MOST_AT_ONCE = 200
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 15.0
-DRAWING_TIMEOUT_S = 300.0
 MOST_METRICS, MOST_PARAMS, MOST_TAGS = 1000, 100, 100
 """Of one call of log_batch, by MLflow's rules."""
 AWAY = (MlflowException, SQLAlchemyError, OSError)
@@ -64,6 +62,7 @@ class Sender(threading.Thread):
         self._run_ids: dict[str, str] = {}
         self._changed = threading.Condition()
         self._closed = threading.Event()
+        self._painter = Painter()
         self._attempts: Counter[str] = Counter()
         self._doubtful: set[str] = set()
         """Runs that MLflow may have made without saying so."""
@@ -95,6 +94,10 @@ class Sender(threading.Thread):
 
     def run(self) -> None:
         """Send, wait, send."""
+        with contextlib.closing(self._painter):
+            self._run()
+
+    def _run(self) -> None:
         delay_s = FIRST_DELAY_S
         while not self._closed.is_set():
             writes = self._journal.waiting(MOST_AT_ONCE)
@@ -226,12 +229,12 @@ class Sender(threading.Thread):
             self._doubtful.discard(run)
 
     def _log_panel(self, run_id: str, file: Path, title: str) -> None:
-        """Draw in another process, so that the driver goes on; the arrays are not needed any more then."""
+        """Draw and log; the arrays are not needed any more then."""
         folder = file.with_suffix("")
-        command = [sys.executable, "-m", "las_tune.tracking.draw", str(file), title, str(folder)]
-        drawn = subprocess.run(command, capture_output=True, text=True, timeout=DRAWING_TIMEOUT_S, check=False)
-        if drawn.returncode:
-            raise RefusedError(f"{file} cannot be drawn: {drawn.stderr[-300:]}")
+        try:
+            self._painter.draw(file, title, folder)
+        except PaintingError as error:
+            raise RefusedError(str(error)) from error
         self._client.log_artifacts(run_id, str(folder), "panel")
         shutil.rmtree(folder)
         file.unlink()

@@ -88,6 +88,10 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             return
 
 
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Ctrl-C among them: a process that a script starts in the background ignores it otherwise."""
+
+
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
     """Let a closed terminal and `kill` end this process as Ctrl-C does, so that no server is left behind."""
@@ -95,7 +99,7 @@ def _ended_by_signals() -> Iterator[None]:
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before = {number: signal.signal(number, interrupt) for number in ENDING}
     try:
         yield
     finally:

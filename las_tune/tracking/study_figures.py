@@ -12,14 +12,16 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.distributions import BaseDistribution
 
 from las_tune.tracking.record import TrialRecord
 from las_tune.tracking.study_page import write_page
-from las_tune.tracking.study_points import BASELINE_COLOR, BEST_COLOR, COLORS, StudyPoints
+from las_tune.tracking.study_points import BASELINE_COLOR, BEST_COLOR, COLORS, NOT_SET, StudyPoints
 
 DPI = 120
 MARKERS = {"completed": "o", "pruned": "v", "failed": "X", "running": "s"}
+GROUND = {"facecolor": "white", "edgecolor": "none", "pad": 1, "alpha": 0.75}
+"""Of text that stands on lines and bars: black is hard to read on blue."""
 OBJECTIVE_COLORS = "cividis"
 """Of an objective: read alike by the colour-blind."""
 
@@ -79,15 +81,16 @@ def _history(axes: Axes, points: StudyPoints) -> None:
     axes.set_title(f"{points.category}: objective of each trial at its best epoch")
     if not points.scored:
         return _say(axes, "no trial ended an epoch")
-    for status in ("completed", "pruned"):
+    for status in dict.fromkeys(trial.status for trial in points.scored):
         of_status = [trial for trial in points.scored if trial.status == status]
         values = [trial.best_objective for trial in of_status]
         marks = {"color": COLORS[status], "marker": MARKERS[status], "label": f"{status} ({len(of_status)})"}
         axes.scatter([t.number for t in of_status], values, s=36, zorder=3, **marks)  # type: ignore[arg-type]
     failed = [trial.number for trial in points.trials if trial.status == "failed"]
     if failed:
-        floor = min(t.best_objective or 0.0 for t in points.scored)
-        axes.scatter(failed, [floor] * len(failed), color=COLORS["failed"], marker="X", label=f"failed ({len(failed)})")
+        axes.scatter(
+            failed, [points.floor] * len(failed), color=COLORS["failed"], marker="X", label=f"failed ({len(failed)})"
+        )
     best = np.maximum.accumulate([trial.best_objective or 0.0 for trial in points.scored])
     numbers = [trial.number for trial in points.scored]
     axes.step(numbers, best, where="post", color=BEST_COLOR, label="best so far", linewidth=1.6)
@@ -95,7 +98,7 @@ def _history(axes: Axes, points: StudyPoints) -> None:
     axes.set(xlabel="trial", ylabel=f"{points.objective}, validation")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
 def _mark_baseline(axes: Axes, points: StudyPoints) -> None:
@@ -108,14 +111,14 @@ def _best_so_far(axes: Axes, points: StudyPoints) -> None:
     axes.set_title(f"{points.category}: best objective against time")
     steps = points.best_so_far()
     if not steps:
-        return _say(axes, "no trial ended an epoch")
-    last = max((points.minutes(t)[1] for t in points.trials if t.started), default=steps[-1][0])
-    times, values = zip(*steps, (max(last, steps[-1][0]), steps[-1][1]), strict=True)
+        return _say(axes, "no trial ended an epoch, or it is not known when they started")
+    times, values = zip(*steps, (max(points.last_minute, steps[-1][0]), steps[-1][1]), strict=True)
     axes.step(times, values, where="post", color=BEST_COLOR, linewidth=1.8, label="best so far")
     _mark_baseline(axes, points)
     axes.set(xlabel="minutes since the first trial started", ylabel=f"{points.objective}, validation")
+    axes.set(ylim=points.heights() or axes.get_ylim())
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="lower right")
 
 
 def _importance(axes: Axes, points: StudyPoints) -> None:
@@ -126,7 +129,9 @@ def _importance(axes: Axes, points: StudyPoints) -> None:
     names, values = list(importances)[::-1], list(importances.values())[::-1]
     bars = axes.barh(names, values, color=COLORS["completed"])
     axes.bar_label(bars, fmt="%.2f", padding=3, fontsize=8)
-    axes.set(xlabel=f"share of what tells good trials from others, over {len(points.scored)} trials")
+    axes.set(
+        xlabel=f"share of what tells good trials from others, of {len(points.scored)}; 1 in all, if none matters, too"
+    )
     axes.margins(x=0.12)
     axes.grid(alpha=0.3, axis="x")
 
@@ -137,40 +142,25 @@ def _parallel_coordinates(axes: Axes, points: StudyPoints) -> None:
     if not points.scored or not names:
         return _say(axes, "no trial ended an epoch")
     color_of, best = _color_of(points), max(t.best_objective or 0.0 for t in points.scored)
-    for trial in sorted(points.scored, key=lambda t: t.best_objective or 0.0):
-        heights = [points.position(n, trial.params[n]) if n in trial.params else np.nan for n in names]
+    lines = zip(points.scored, zip(*(points.along(name) for name in names), strict=True), strict=True)
+    for trial, heights in sorted(lines, key=lambda line: line[0].best_objective or 0.0):
         is_best = trial.best_objective == best
         axes.plot(heights, color=color_of(trial), linewidth=2.6 if is_best else 0.9, alpha=1.0 if is_best else 0.7)
-    axes.set_xticks(range(len(names)), [f"{name}\n{_low(points, name)}" for name in names], fontsize=8)
+    axes.set_xticks(range(len(names)), names, fontsize=8)
     for place, name in enumerate(names):
         axes.axvline(place, color="grey", linewidth=0.8)
-        axes.annotate(_high(points, name), (place, 1.02), ha="center", fontsize=8, annotation_clip=False)
-    axes.set(ylim=(-0.03, 1.1), yticks=[])
-    colors = Normalize(*_limits(points))
+        is_set = all(name in trial.params for trial in points.scored)
+        for height, text in [*points.ticks(name), *([] if is_set else [(NOT_SET, "not set")])]:
+            axes.annotate(text, (place + 0.02, height), va="center", fontsize=8, bbox=GROUND)
+    axes.set(ylim=(NOT_SET - 0.05, 1.05), xlim=(-0.2, len(names) - 0.6), yticks=[])
+    colors = Normalize(*points.colors)
     mappable = axes.scatter([], [], c=[], cmap=OBJECTIVE_COLORS, norm=colors)
     axes.figure.colorbar(mappable, ax=axes, label=points.objective)
 
 
-def _limits(points: StudyPoints) -> tuple[float, float]:
-    """Colours spread over the better half: the worst trial would take them all."""
-    values = [trial.best_objective or 0.0 for trial in points.scored]
-    low, high = float(np.median(values)), max(values)
-    return (low, high) if high > low else (low - 0.01, high + 0.01)
-
-
 def _color_of(points: StudyPoints) -> Callable[[TrialRecord], tuple[float, ...]]:
-    normalise, colors = Normalize(*_limits(points), clip=True), colormaps[OBJECTIVE_COLORS]
+    normalise, colors = Normalize(*points.colors, clip=True), colormaps[OBJECTIVE_COLORS]
     return lambda trial: colors(float(normalise(trial.best_objective or 0.0)))
-
-
-def _low(points: StudyPoints, name: str) -> str:
-    knob = points.distributions[name]
-    return str(knob.choices[0]) if isinstance(knob, CategoricalDistribution) else f"{knob.low:.3g}"  # type: ignore[attr-defined]
-
-
-def _high(points: StudyPoints, name: str) -> str:
-    knob = points.distributions[name]
-    return str(knob.choices[-1]) if isinstance(knob, CategoricalDistribution) else f"{knob.high:.3g}"  # type: ignore[attr-defined]
 
 
 def _slices(points: StudyPoints) -> Figure:
@@ -184,18 +174,19 @@ def _slices(points: StudyPoints) -> Figure:
         return figure
     panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
     for axes, name in zip(panels, names, strict=False):
-        knob = points.distributions[name]
-        for status in ("completed", "pruned"):
-            trials = [t for t in points.scored if t.status == status and name in t.params]
-            is_choice = isinstance(knob, CategoricalDistribution)
-            values = [str(t.params[name]) if is_choice else t.params[name] for t in trials]
+        labels = points.labels(name)
+        for status in dict.fromkeys(trial.status for trial in points.scored):
+            _, values, objectives = points.slice(name, status)
             marks = {"color": COLORS[status], "marker": MARKERS[status], "label": status}
-            axes.scatter(values, [t.best_objective for t in trials], s=18, alpha=0.8, **marks)
+            axes.scatter(values, objectives, s=18, alpha=0.8, **marks)
         if points.baseline_objective is not None:
             axes.axhline(
                 points.baseline_objective, color=BASELINE_COLOR, linestyle="--", linewidth=0.8, label="baseline"
             )
-        axes.set(xlabel=name, xscale="log" if getattr(knob, "log", False) else axes.get_xscale())
+        axes.set(xlabel=name, xscale="log" if getattr(points.distributions[name], "log", False) else "linear")
+        if labels:
+            axes.set_xticks(range(len(labels)), labels)
+            axes.set_xlim(-0.5, len(labels) - 0.5)
         axes.grid(alpha=0.3)
     for axes in panels[len(names) :]:
         axes.set_axis_off()
@@ -215,7 +206,8 @@ def _timeline(axes: Axes, points: StudyPoints) -> None:
             hatch = "//" if trial.finalist else None
             axes.barh(lane, end - start, left=start, color=COLORS[trial.status], edgecolor="white", hatch=hatch)
             if end - start > 0.02 * last:
-                axes.text((start + end) / 2, lane, str(trial.number), ha="center", va="center", fontsize=7)
+                number = str(trial.number)
+                axes.text((start + end) / 2, lane, number, ha="center", va="center", fontsize=7, bbox=GROUND)
     for status in dict.fromkeys(trial.status for _, trials in lanes for trial in trials):
         axes.barh(0, 0, color=COLORS[status], label=status)
     if points.again:

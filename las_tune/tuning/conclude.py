@@ -10,7 +10,7 @@ from typing import Any
 
 from las_tune.las.backbone import Backbone
 from las_tune.objectives import Objective, broken_by, objective_value
-from las_tune.study_spec import StudySpec
+from las_tune.study_spec import StudySpec, model_name
 from las_tune.tracking.journal import STUDY_RUN
 from las_tune.tracking.ledger import Ledger
 from las_tune.tracking.provenance import without_password
@@ -95,7 +95,7 @@ def conclude(
     scores = score_remotely(shared, {name: one.heads for name, one in finalists.items()}, resources)
     has_current = any(record.finalist == CURRENT for record in study.again)
     decision = decide_champion(scores, objective, has_current, len(pick_finalists(study.trials, len(study.trials))))
-    why_not = why_alias_stays(spec, decision, ledger.champion_tags(f"las-{spec.category}"))
+    why_not = why_alias_stays(spec, decision, ledger.champion_tags(model_name(spec.category)))
     if decision.promoted and why_not:
         decision = replace(decision, promoted=False, reason=f"{decision.reason}; {why_not}")
     champion = decision.champion if decision.champion in finalists else BASELINE

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from las_tune.las.backbone import Backbone, load_backbone
-from las_tune.study_spec import StudySpec
+from las_tune.study_spec import StudySpec, model_name
 from las_tune.tracking.connect import default_tracking_uri
 from las_tune.tracking.journal import STUDY_RUN
 from las_tune.tracking.ledger import Ledger
@@ -78,7 +78,7 @@ def run_studies(
             ledger.start_study(spec.folder, spec.study, _parameters(spec, space), resources.cost_unit, notify)
             open_ledgers.callback(_close, ledger)
             publish_start(spec, space, pictures.split.as_dict(), ledger)
-            ledger.holder(f"las-{spec.category}")  # known even if MLflow is away when the trials end
+            ledger.holder(model_name(spec.category))  # known even if MLflow is away when the trials end
             for sentence in sentences:
                 progress(sentence, 1, 1)
             if sentences:
@@ -190,7 +190,7 @@ def _run_finalists(
     jobs = []
     for study, ran in zip(studies, trials, strict=True):
         spec = study.spec
-        current = study.ledger.holder(f"las-{spec.category}").hyperparameters(spec.demo)
+        current = study.ledger.holder(model_name(spec.category)).hyperparameters(spec.demo)
         everyone = {BASELINE: study.space.baseline} | ({CURRENT: current} if current is not None else {})
         everyone |= {f"trial {trial.number}": trial.params for trial in pick_finalists(ran.records, spec.finalists)}
         everyone |= {

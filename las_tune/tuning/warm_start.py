@@ -9,7 +9,7 @@ from typing import Any
 
 from las_tune.errors import UserError
 from las_tune.spec import TrainSpec
-from las_tune.study_spec import StudySpec
+from las_tune.study_spec import StudySpec, model_name
 from las_tune.tuning.knobs import Choice, Knob
 from las_tune.tuning.space import Space
 
@@ -86,7 +86,7 @@ def _found(
             raise UserError(
                 "--warm-start takes studies of this version", f"{folder} ({error!r})", "leave it out"
             ) from error
-    tags = champion_tags(f"las-{name}")
+    tags = champion_tags(model_name(name))
     if "hyperparameters" in tags:
         if name == spec.category:
             _require_unseen(name, tags.get("digest") == digest)

@@ -28,7 +28,10 @@ def summary() -> dict[str, Any]:
         "validation_mean": {"baseline": 0.5, "champion": 0.75, "memory_bank": 0.625},
         "validation_gain": {"mean": 0.25, "low": 0.125, "high": 0.375},
         "test_mean": {"baseline": metrics, "champion": metrics | {"image_auroc": 0.95}, "memory_bank": metrics},
-        "test_gain": {"image_auroc": {"mean": 0.05, "low": -0.01, "high": 0.11}},
+        "test_gain": {
+            "image_auroc": {"mean": 0.05, "low": -0.01, "high": 0.11},
+            "combined": {"mean": 0.025, "low": 0.01, "high": 0.04},
+        },
         "promotion": {"reason": "the gain exceeds the noise", "best": "trial 3", "tied": ["trial 4"]},
         "reference": {"memory_bank_wins": False},
     }  # fmt: skip
@@ -57,8 +60,9 @@ def test_what_was_found(summary: dict[str, Any]) -> None:
         "memory bank",
     ]
     assert results[1] == ["validation combined, selected on", "0.5", "0.75", "+0.2500, +0.1250 to +0.3750", "0.625"]
-    assert results[2] == ["sealed test image_auroc", "0.9", "0.95", "+0.0500, -0.0100 to +0.1100", "0.9"]
-    assert [row[0] for row in results[3:]] == [
+    assert results[2] == ["sealed test combined", "0.85", "0.875", "+0.0250, +0.0100 to +0.0400", "0.85"]
+    assert results[3] == ["sealed test image_auroc", "0.9", "0.95", "+0.0500, -0.0100 to +0.1100", "0.9"]
+    assert [row[0] for row in results[4:]] == [
         f"sealed test {n}" for n in ("pixel_aupro", "recall", "false_reject_rate", "f1")
     ]
     assert [row[1] for row in knobs[1:]] == list(RANGES.values())
@@ -90,7 +94,18 @@ def test_an_unknown_noise_and_no_gain(summary: dict[str, Any]) -> None:
     summary["validation_gain"] = None
     summary["test_gain"] = {"image_auroc": {"mean": 0.05, "low": None, "high": None}}
     results, _ = tables(describe_study(summary, RANGES, ""))
-    assert results[1][3] == "" and results[2][3] == "+0.0500, noise unknown"
+    assert results[1][3] == results[2][3] == "" and results[3][3] == "+0.0500, noise unknown"
+
+
+def test_recall_has_the_interval_of_its_objective(summary: dict[str, Any]) -> None:
+    summary |= {"objective": "recall_at_fpr", "test_gain": {"recall_at_fpr": {"mean": 0.5, "low": 0.25, "high": 0.75}}}
+    rows = [row for row in tables(describe_study(summary, RANGES, ""))[0] if row[3]]
+    assert [row[0] for row in rows[2:]] == ["sealed test recall"] and rows[2][3] == "+0.5000, +0.2500 to +0.7500"
+
+
+def test_what_was_chosen_by_the_test_has_no_alias(summary: dict[str, Any]) -> None:
+    text = describe_study(summary | {"test_selected": True}, RANGES, "")
+    assert "@champion" not in text and "without the alias `champion`" in text
 
 
 def test_a_command_with_backticks_stays_one_block() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from las_tune.tracking.painter import Painter, PaintingError
 from las_tune.tracking.panel import FALSE_REJECT, FIXED, MISS, Panel
 from las_tune.tracking.panel_figures import draw_panel
 from las_tune.tracking.sheet import TILE_PX, WRONG
@@ -100,14 +103,31 @@ def test_long_names_fit(tmp_path: Path) -> None:
 def test_drawing_needs_no_network_and_no_tracker(tmp_path: Path) -> None:
     make_panel(SCORES, SHOWN).save(tmp_path / "panel.npz")
     code = (
-        "import runpy, sys; sys.argv = ['draw', *sys.argv[1:]]; runpy.run_module('las_tune.tracking.draw', "
-        "run_name='__main__'); print(sorted({'torch', 'mlflow', 'ray', 'optuna'} & set(sys.modules)))"
+        "import runpy, sys; runpy.run_module('las_tune.tracking.draw', run_name='__main__')\n"
+        "print(sorted({'torch', 'mlflow', 'ray', 'optuna'} & set(sys.modules)))"
     )
-    arguments = [str(tmp_path / "panel.npz"), "trial 7", str(tmp_path / "drawn")]
+    asked = json.dumps([str(tmp_path / "panel.npz"), "trial 7", str(tmp_path / "drawn")]) + "\n"
     done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", code], input=asked, capture_output=True, text=True, check=True, timeout=60
     )
-    assert done.stdout.strip() == "[]"
+    assert done.stdout.splitlines() == ['""', "[]"]
     assert sorted(file.name for file in (tmp_path / "drawn").iterdir()) == [
         "curves.png", "heat_maps.png", "painted.png", "worst.png",
     ]  # fmt: skip
+
+
+def test_a_broken_file_is_told_and_the_next_is_drawn(tmp_path: Path) -> None:
+    make_panel(SCORES, SHOWN).save(tmp_path / "panel.npz")
+    (tmp_path / "broken.npz").write_bytes(b"no arrays")
+    with closing(Painter()) as painter:
+        with pytest.raises(PaintingError, match=r"broken\.npz cannot be drawn"):
+            painter.draw(tmp_path / "broken.npz", "trial 1", tmp_path / "one")
+        painter.draw(tmp_path / "panel.npz", "trial 2", tmp_path / "two")
+        assert len(list((tmp_path / "two").iterdir())) == 4
+        assert painter._process is not None
+        painter._process.kill()
+        painter._process.wait()
+        with pytest.raises(PaintingError, match="is gone"):
+            painter.draw(tmp_path / "panel.npz", "trial 3", tmp_path / "three")
+        painter.draw(tmp_path / "panel.npz", "trial 3", tmp_path / "three")
+        assert len(list((tmp_path / "three").iterdir())) == 4
