@@ -201,10 +201,10 @@ class Ledger:
         """Wait until MLflow has everything; whether it has."""
         return self._sender.flush(timeout_s)
 
-    @property
-    def is_sending(self) -> bool:
-        """Whether anybody brings it there."""
-        return self._sender.is_alive()
+    def deliver(self, progress: Callable[[str, int, int], None], wait_s: float) -> dict[str, int]:
+        """See Sender.deliver; writes that MLflow does not have, and that it refused."""
+        self._sender.deliver(progress, wait_s)
+        return {"waiting": self.num_waiting, "refused": self.num_refused}
 
     @property
     def num_waiting(self) -> int:

@@ -87,6 +87,22 @@ class Sender(threading.Thread):
                 self._changed.wait(min(left, 1.0))
         return not self._journal.num_waiting
 
+    def deliver(self, progress: Callable[[str, int, int], None], wait_s: float) -> None:
+        """Wait until MLflow has everything, as long as it takes any.
+
+        Args:
+            progress: called with (what, done, total).
+            wait_s: how long it may take none.
+        """
+        left = most = self._journal.num_waiting
+        ends = time.monotonic() + wait_s
+        while not self.flush(1.0) and self.is_alive() and time.monotonic() < ends:
+            now = self._journal.num_waiting
+            if now < left:
+                ends = time.monotonic() + wait_s
+            left, most = now, max(most, now)
+            progress("writing to MLflow", most - left, most)
+
     def close(self) -> None:
         """Send nothing more."""
         self._closed.set()
@@ -242,4 +258,4 @@ class Sender(threading.Thread):
 
 def one_line(error: BaseException) -> str:
     """What an error says, in a line, without passwords."""
-    return without_password(" ".join(f"{error}".split()))[:300] or type(error).__name__
+    return without_password(" ".join(f"{type(error).__name__}: {error}".split()))[:300]

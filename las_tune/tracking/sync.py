@@ -39,14 +39,10 @@ def sync_study(folder: Path, tracking_uri: str, progress: Callable[[str, int, in
     client, experiment_id = open_store(uri, journal.header["experiment"], folder.parent / "mlartifacts")
     for write in _ends(journal):
         journal.append(write)
-    most = left = journal.num_waiting
+    most = journal.num_waiting
     sender = Sender(client, uri, experiment_id, journal, lambda sentence: progress(sentence, 1, 1))
     sender.start()
-    ends = time.monotonic() + TIMEOUT_S
-    while not sender.flush(1.0) and sender.is_alive() and time.monotonic() < ends:
-        if journal.num_waiting < left:
-            left, ends = journal.num_waiting, time.monotonic() + TIMEOUT_S
-        progress("writing to MLflow", most - left, most)
+    sender.deliver(progress, TIMEOUT_S)
     sender.close()
     sender.join()
     journal.tidy()

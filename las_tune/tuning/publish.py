@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Mapping
 from importlib.metadata import distributions
 from pathlib import Path
@@ -17,14 +16,11 @@ from las_tune.tracking.provenance import without_password
 from las_tune.tracking.study_figures import write_study_figures
 from las_tune.tracking.summary import write_json
 from las_tune.tuning.conclude import Searched
-from las_tune.tuning.pictures import Progress
 from las_tune.tuning.search import distribution
 from las_tune.tuning.space import Space
 
 NOTE_TAG = "mlflow.note.content"
 """What MLflow shows as the description of a run, in Markdown."""
-WAIT_S = 300.0
-"""How long the end of a study waits for an MLflow that takes nothing."""
 
 
 def publish_start(spec: StudySpec, space: Space, split: Mapping[str, Any], ledger: Ledger) -> None:
@@ -51,23 +47,6 @@ def publish(
     ledger.log_artifacts(STUDY_RUN, figures, "figures")
     ledger.log_artifacts(STUDY_RUN, [log])
     ledger.tag(STUDY_RUN, {NOTE_TAG: describe_study(summary, _ranges(space), without_password(spec.command))})
-
-
-def deliver(ledger: Ledger, progress: Progress, wait_s: float) -> dict[str, int]:
-    """Wait until MLflow has everything, as long as it takes any; writes that it does not have, and that it refused.
-
-    wait_s: how long it may take none.
-    """
-    waits_until, left, most = time.monotonic() + wait_s, ledger.num_waiting, max(1, ledger.num_waiting)
-    while not ledger.flush(1.0) and ledger.is_sending:
-        if ledger.num_waiting < left:
-            waits_until = time.monotonic() + wait_s
-        left = ledger.num_waiting
-        most = max(most, left)
-        progress("writing to MLflow", most - left, most)
-        if time.monotonic() > waits_until:
-            break
-    return {"waiting": ledger.num_waiting, "refused": ledger.num_refused}
 
 
 def _copy_space(space: Space, folder: Path) -> list[Path]:

@@ -25,13 +25,15 @@ from las_tune.tuning.finalists import BASELINE, BEST_OF, CURRENT, make_jobs, pic
 from las_tune.tuning.observer import Ran, TunedStudy
 from las_tune.tuning.outputs import make_folder, require_new
 from las_tune.tuning.pictures import Progress, StudyPictures, load_pictures, resolve_objective
-from las_tune.tuning.publish import WAIT_S, deliver, publish, publish_start
+from las_tune.tuning.publish import publish, publish_start
 from las_tune.tuning.remote import prepare_remotely
 from las_tune.tuning.shared_configuration import best_shared_configuration
 from las_tune.tuning.space import Space, load_space, space_for
 from las_tune.tuning.tuner import run_finalists, run_trials
 from las_tune.tuning.warm_start import require_known, warm_points
 
+WAIT_S = 300.0
+"""How long the end of a study waits for an MLflow that takes nothing."""
 LAST_WAIT_S = 10.0
 """How long a run that was stopped waits for MLflow; the journal keeps what it did not take."""
 
@@ -173,13 +175,13 @@ def _search_and_conclude(
 
 def _end(study: OpenStudy, summary: dict[str, Any], started: float, progress: Progress) -> dict[str, Any]:
     """Write the summary and end the study's run; what MLflow does not take in time waits in the journal."""
-    left = deliver(study.ledger, progress, WAIT_S)
+    left = study.ledger.deliver(progress, WAIT_S)
     summary |= {"seconds": round(time.monotonic() - started, 1), "model_uri": study.ledger.model_uri, "ledger": left}
     file = study.spec.folder / "summary.json"
     write_json(file, summary)
     study.ledger.log_artifacts(STUDY_RUN, [file])
     study.ledger.end_study("FINISHED")
-    return summary | {"ledger": deliver(study.ledger, progress, 0.0 if left["waiting"] else WAIT_S)}
+    return summary | {"ledger": study.ledger.deliver(progress, 0.0 if left["waiting"] else WAIT_S)}
 
 
 def _run_finalists(

@@ -12,7 +12,6 @@ import pytest
 from mlflow import MlflowClient
 
 from las_tune.tracking.journal import STUDY_RUN, Journal
-from las_tune.tuning import publish
 from tests.parts import empty_store, make_trial
 from tests.servers import mlflow_server
 from tests.tracking.told_ledger import start
@@ -43,7 +42,7 @@ def test_what_waits_is_sent_by_a_command(tmp_path: Path) -> None:
         ledger.trial_ended(trial)
         ledger.end_study("FINISHED")
         stages: list[str] = []
-        left = publish.deliver(ledger, lambda what, done, total: stages.append(f"{what} {done}/{total}"), 1.0)
+        left = ledger.deliver(lambda what, done, total: stages.append(f"{what} {done}/{total}"), 3.0)
         assert left == {"waiting": 4, "refused": 0} and "writing to MLflow 0/4" in stages
         ledger.close()
 
