@@ -82,7 +82,7 @@ class Ledger:
         self._sender.start()
         if not self._sender.flush(START_TIMEOUT_S):
             raise bad_store(self.tracking_uri, self._sender.away or f"no answer within {START_TIMEOUT_S:.0f} s")
-        self.parent_run_id = self._sender.run_id(Write(STUDY_RUN))
+        self.parent_run_id = self._sender.run_id(STUDY_RUN)
 
     def _remember(self, earlier: Iterable[Write]) -> None:
         """What of the study is in the journal already."""
@@ -134,8 +134,8 @@ class Ledger:
         unit, each = self._cost_unit
         spent = trial.seconds + trial.repeated_seconds
         cost = {"total_seconds": spent, f"cost/{unit}": spent * each, f"cost/lost_{unit}": trial.lost_seconds * each}
-        tags = {"status": trial.status} | ({"reason": trial.reason} if trial.reason else {})
-        tags |= {"worker": trial.worker} if trial.worker else {}
+        notes = {"reason": trial.reason, "worker": trial.worker, "no_pictures": trial.no_panel}
+        tags = {"status": trial.status} | {name: note for name, note in notes.items() if note}
         category = self._tags.get("category", "")
         panel = [str(trial.panel), f"{category}, {trial.title}".strip(", ")] if trial.panel else []
         end = "FAILED" if trial.status == "failed" else "FINISHED"

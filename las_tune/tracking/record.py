@@ -61,6 +61,8 @@ class TrialRecord:
     """Machine and process of its last epoch."""
     panel: Path | None = None
     """File of the Panel of its best epoch, once it has ended; None where it left none."""
+    no_panel: str = ""
+    """Why it left none."""
 
     @property
     def title(self) -> str:

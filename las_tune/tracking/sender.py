@@ -22,9 +22,8 @@ from las_tune.tracking.journal import JOURNAL_NAME, Journal, Write, merge
 from las_tune.tracking.painter import Painter, PaintingError
 from las_tune.tracking.provenance import without_password
 from las_tune.tracking.registry import register
+from las_tune.tracking.runs import RefusedError, Runs
 
-KEY_TAG = "ledger_key"
-"""Tag of every run: study and trial. It is looked up before a run is made."""
 MOST_AT_ONCE = 200
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 15.0
 MOST_METRICS, MOST_PARAMS, MOST_TAGS = 1000, 100, 100
@@ -35,10 +34,6 @@ REFUSED = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREA
 """Answers of an MLflow that is there and will not take a write, ever."""
 MOST_ATTEMPTS = 10
 """For a write that fails in a way that is not known: an artifact store that is away, or a mistake of ours."""
-
-
-class RefusedError(Exception):
-    """A write that MLflow will never take."""
 
 
 class Sender(threading.Thread):
@@ -56,22 +51,23 @@ class Sender(threading.Thread):
         super().__init__(name="ledger", daemon=True)
         self._client = client
         self._tracking_uri = tracking_uri
-        self._experiment_id = experiment_id
         self._journal = journal
+        self._runs = Runs(client, experiment_id, journal.study_id)
         self._notify = notify
-        self._run_ids: dict[str, str] = {}
         self._changed = threading.Condition()
         self._closed = threading.Event()
         self._painter = Painter()
         self._attempts: Counter[str] = Counter()
-        self._doubtful: set[str] = set()
-        """Runs that MLflow may have made without saying so."""
         self._refused_path = journal.path.with_name(f"{JOURNAL_NAME}.refused")
         self.num_refused = 0
         self.away: str = ""
         """Why nothing can be sent now; empty where it can."""
         self.model_uri = ""
         """Of the champion, once it is registered."""
+
+    def run_id(self, run: str) -> str:
+        """The MLflow run of a key, which must be there."""
+        return self._runs.id_of(Write(run))
 
     def wake(self) -> None:
         """There is something to send."""
@@ -180,7 +176,7 @@ class Sender(threading.Thread):
         self._attempts.pop(write.run, None)
 
     def _apply(self, write: Write) -> None:
-        run_id = self.run_id(write)
+        run_id = self._runs.id_of(write)
         metrics = [Metric(name, value, time_ms, step) for name, value, step, time_ms in write.metrics]
         params = [Param(name, value) for name, value in write.params.items()]
         tags = [RunTag(name, value) for name, value in write.tags.items()]
@@ -191,7 +187,7 @@ class Sender(threading.Thread):
             self._client.update_run(run_id, "RUNNING")
         elif write.end:
             self._client.set_terminated(run_id, write.end, write.end_ms)
-            self._keep_one(write.run)
+            self._runs.keep_one(write.run)
         self._log_files(run_id, write)
 
     def _log_files(self, run_id: str, write: Write) -> None:
@@ -208,41 +204,6 @@ class Sender(threading.Thread):
                 self.model_uri = register(self._client, self._tracking_uri, run_id, **write.model)
         if missing:
             raise RefusedError(f"gone: {', '.join(missing)}")
-
-    def run_id(self, write: Write) -> str:
-        """The run of a write: looked up by its key, and made where it is not there and the write says how."""
-        if write.run not in self._run_ids:
-            found = self._find(write.run)
-            if found:
-                self._run_ids[write.run] = found[0]
-            elif write.name:
-                tags = {**write.tags, KEY_TAG: self._key(write.run)}
-                try:
-                    made = self._client.create_run(self._experiment_id, write.start_ms, tags, write.name)
-                except Exception:
-                    self._doubtful.add(write.run)
-                    raise
-                self._run_ids[write.run] = made.info.run_id
-            else:
-                raise RefusedError(f"there is no run for {self._key(write.run)}")
-        return self._run_ids[write.run]
-
-    def _key(self, run: str) -> str:
-        return f"{self._journal.study_id}/{run}"
-
-    def _find(self, run: str) -> list[str]:
-        """The runs of a key, the first that was made first."""
-        wanted, order = f"tags.{KEY_TAG} = '{self._key(run)}'", ["attributes.start_time ASC", "attributes.run_id ASC"]
-        found = self._client.search_runs([self._experiment_id], wanted, max_results=10, order_by=order)
-        return [one.info.run_id for one in found]
-
-    def _keep_one(self, run: str) -> None:
-        """A server that hung may have made a run after its answer was given up: such a second one is deleted."""
-        if run in self._doubtful:
-            for other in self._find(run):
-                if other != self._run_ids[run]:
-                    self._client.delete_run(other)
-            self._doubtful.discard(run)
 
     def _log_panel(self, run_id: str, file: Path, title: str) -> None:
         """Draw and log; the arrays are not needed any more then."""

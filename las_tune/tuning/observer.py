@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -122,7 +120,9 @@ class Observer(tune.Callback):  # type: ignore[misc]  # ray ships no types for i
         best = trial.run_metadata.checkpoint_manager.best_checkpoint_result
         if best is not None:
             folder = self._studies[self._study_of[trial.trial_id]].spec.folder
-            record.panel = copy_panel(best.checkpoint, folder / PANELS_NAME / f"trial_{record.number:04d}.npz")
+            record.panel, record.no_panel = copy_panel(
+                best.checkpoint, folder / PANELS_NAME / f"trial_{record.number:04d}.npz"
+            )
 
     def _end(self, trial_id: str, status: Any, reason: str) -> None:
         record = self.trials[trial_id]
@@ -137,16 +137,13 @@ def _last_line(error_file: Path) -> str:
     return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "unknown")
 
 
-def copy_panel(checkpoint: tune.Checkpoint, file: Path) -> Path | None:
-    """Copy the panel in a checkpoint, wherever that is stored; None where it cannot be had: the search goes on."""
+def copy_panel(checkpoint: tune.Checkpoint, file: Path) -> tuple[Path | None, str]:
+    """Copy the panel alone out of a checkpoint, wherever that is stored; None, and why, where it cannot be had."""
     try:
-        with checkpoint.as_directory() as folder:
-            panel = Path(folder) / PANEL_NAME
-            if not panel.is_file():
-                return None
-            file.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(panel, file)
-    except Exception:  # each kind of storage has errors of its own, and pictures are not worth a search
-        logging.getLogger(__name__).warning("no pictures of %s", file.stem, exc_info=True)
-        return None
-    return file
+        with checkpoint.filesystem.open_input_stream(f"{checkpoint.path}/{PANEL_NAME}") as stream:
+            content = stream.read()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+    except Exception as error:  # each kind of storage has errors of its own, and pictures are not worth a search
+        return None, f"{type(error).__name__}: {error}"
+    return file, ""

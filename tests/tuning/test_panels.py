@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ray import tune
 
 from las_tune.las.scoring import picture_scores
 from las_tune.las.train import EpochResult, TrainData, train
-from las_tune.tracking.panel import FALSE_REJECT, FIXED, MISS, Panel
+from las_tune.tracking.panel import FALSE_REJECT, FIXED, MISS, PANEL_NAME, Panel
+from las_tune.tuning.observer import copy_panel
 from las_tune.tuning.panels import NUM_PAINTED, fixed_pictures, make_panel, paint, worst_pictures
 from tests.las.conftest import SIZE, SPEC, tiny_backbone, tiny_data
 
@@ -80,3 +82,15 @@ def test_a_panel_is_read_as_it_was_written(data: TrainData, result: EpochResult,
     loaded = Panel.load(tmp_path / "panel.npz")
     for field in dataclasses.fields(Panel):
         assert np.array_equal(getattr(loaded, field.name), getattr(panel, field.name)), field.name
+
+
+def test_a_panel_alone_leaves_its_checkpoint_and_why_there_is_none_is_told(tmp_path: Path) -> None:
+    place = tmp_path / "checkpoint"
+    place.mkdir()
+    checkpoint, file = tune.Checkpoint.from_directory(str(place)), tmp_path / "panels" / "trial_0001.npz"
+    missing, why = copy_panel(checkpoint, file)
+    assert missing is None and why.startswith("FileNotFoundError") and not file.exists()
+    (place / PANEL_NAME).write_bytes(b"arrays")
+    (place / "checkpoint.pth").write_bytes(b"weights")
+    assert copy_panel(checkpoint, file) == (file, "")
+    assert file.read_bytes() == b"arrays" and list(file.parent.iterdir()) == [file]
