@@ -24,6 +24,21 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+def start_ui(*arguments: str, cwd: Path) -> tuple[subprocess.Popen[str], list[str]]:
+    """`python -m las_tune ui`, as a user starts it, and what it printed until it answers."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "las_tune", "ui", *arguments, "--port", "0"],
+        cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    lines: list[str] = []
+    for line in process.stdout:
+        lines.append(line.strip())
+        if line.startswith("Ctrl-C"):
+            break
+    return process, lines
+
+
 class MlflowServer:
     """`mlflow server` with a database of its own and artifacts through the server."""
 

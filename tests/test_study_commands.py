@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
-import sys
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +15,7 @@ from mlflow import MlflowClient
 from las_tune.errors import UserError
 from las_tune.tracking.server import _free_port
 from tests.parts import Ended, run_command
+from tests.servers import start_ui
 from tests.studies import make_store, make_study, start_study
 
 Run = Callable[..., Ended]
@@ -126,17 +125,9 @@ def test_a_port_that_is_taken_is_passed_over() -> None:
 
 def test_ui_serves_on_loopback_and_leaves_nothing_behind(results: Path, tmp_path: Path) -> None:
     """Ended by `kill`; the browser's tests end it by Ctrl-C."""
-    command = [sys.executable, "-m", "las_tune", "ui", "--results", str(results), "--study", "first", "--port", "0"]
-    process = subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    )
+    process, lines = start_ui("--results", str(results), "--study", "first", cwd=tmp_path)
     try:
         assert process.stdout is not None
-        lines = []
-        for line in process.stdout:
-            lines.append(line.strip())
-            if line.startswith("Ctrl-C"):
-                break
         (address, *_) = [line for line in lines if line.startswith("http")]
         assert address.startswith("http://127.0.0.1:") and "viewStateShareKey=las_tune.first.study" in address, lines
         host = address.split("/#")[0]

@@ -12,8 +12,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +21,7 @@ import pytest
 from mlflow.entities import Run
 
 from las_tune.tracking.store import StudyRuns, open_to_read
+from tests.servers import start_ui
 from tests.studies import make_store, make_study
 
 playwright_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -70,18 +69,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 def served(store: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """`python -m las_tune ui`, as a user starts it."""
     uri, name = store
-    command = [sys.executable, "-m", "las_tune", "ui", "--tracking-uri", uri, "--study", name, "--port", "0"]
-    process = subprocess.Popen(
-        command, cwd=tmp_path_factory.mktemp("here"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        start_new_session=True,
-    )  # fmt: skip
+    process, lines = start_ui("--tracking-uri", uri, "--study", name, cwd=tmp_path_factory.mktemp("here"))
     try:
-        assert process.stdout is not None
-        lines = []
-        for line in process.stdout:
-            lines.append(line.strip())
-            if line.startswith("Ctrl-C"):
-                break
         addresses = [line for line in lines if line.startswith("http://127.0.0.1:")]
         assert len(addresses) == 2, lines
         yield Served(open_to_read(uri, "las_tune").find(name), *addresses)
