@@ -14,11 +14,7 @@ from rich.table import Table
 from las_tune.console import format_params
 from las_tune.objectives import objective_value
 from las_tune.study_spec import StudySpec
-
-TEST_SELECTED = (
-    "TEST-SELECTED (--protocol paper): epochs and trials were chosen by the very test pictures that these numbers "
-    "are of, as in published tables. They flatter; compare them with such tables only."
-)
+from las_tune.tracking.summary import WARNINGS
 
 
 def print_run(run: dict[str, Any], specs: Sequence[StudySpec]) -> None:
@@ -81,9 +77,9 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
     """Baseline, champion, gain, and where to look."""
     console = Console(highlight=False, soft_wrap=True)
     if summary["demo"]:
-        console.print("[bold yellow]DEMO[/bold yellow]: rendered pictures, a short search. These are demo results.")
+        console.print(f"[bold yellow]{WARNINGS['demo']}[/bold yellow]")
     if summary["test_selected"]:
-        console.print(f"[bold red]{TEST_SELECTED}[/bold red]")
+        console.print(f"[bold red]{WARNINGS['test_selected']}[/bold red]")
     if summary["painted"]:
         parts = " and ".join(part.replace("_", " ") for part in summary["painted"])
         console.print(f"[bold yellow]synthetic[/bold yellow]: {parts}: good pictures and defects painted on them")
@@ -170,7 +166,7 @@ def _print_watched(summary: dict[str, Any]) -> None:
     if gap:
         print_lines(
             [
-                "--leakage-gap: the sealed test was scored in every epoch of every trial, and never chosen by",
+                WARNINGS["test_watched"],
                 f"leakage gap in {summary['objective']}: chosen by all test pictures {gap['paper']:.4f}, "
                 f"chosen and told on different halves {gap['honest']:.4f}: {gap['gap']:+.4f} of flattery",
             ]

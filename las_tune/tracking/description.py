@@ -8,14 +8,8 @@ from typing import Any
 
 from las_tune.objectives import METRIC_OF, objective_value
 from las_tune.study_spec import model_name
+from las_tune.tracking.summary import WARNINGS
 
-WARNINGS = {
-    "demo": "**Demo**: rendered pictures and a short search.",
-    "test_selected": "**Test-selected**: epochs and trials were chosen by the very pictures that the numbers are of, "
-    "as in published tables. They flatter.",
-    "test_watched": "The sealed test was scored in every epoch (`--leakage-gap`), and never chosen by.",
-}
-"""By key of the summary, what a reader must know first."""
 LONGEST_COMMAND = 2000
 """Characters; MLflow cuts descriptions at 8000."""
 SHOWN = ("image_auroc", "pixel_aupro", "recall", "false_reject_rate", "f1")
@@ -35,7 +29,7 @@ def describe_start(plan: Mapping[str, Any], ranges: Mapping[str, str], command: 
     lines = [
         f"Search of {plan['trials']} trials of {plan['epochs']} epochs on **{_cell(plan['category'])}** is running."
     ]
-    lines += [WARNINGS["demo"]] if plan["demo"] else []
+    lines += [f"**{WARNINGS['demo']}**"] if plan["demo"] else []
     lines.append(
         f"Objective: {plan['objective']} on {plan['validation']} validation pictures; sampler {plan['sampler']}, "
         f"scheduler {plan['scheduler']}."
@@ -52,7 +46,7 @@ def describe_study(summary: Mapping[str, Any], ranges: Mapping[str, str], comman
         command: the command line.
     """
     promotion, counts = summary["promotion"], summary["trials"]
-    lines = [WARNINGS[key] for key in WARNINGS if summary[key]]
+    lines = [f"**{text}**" for key, text in WARNINGS.items() if summary[key]]
     if summary["painted"]:
         parts = " and ".join(part.replace("_", " ") for part in summary["painted"])
         lines.append(f"**Synthetic**: {parts}: good pictures and defects painted on them.")

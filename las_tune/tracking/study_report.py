@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -18,6 +18,7 @@ from PIL import Image
 
 from las_tune.tracking.artifacts import Artifacts
 from las_tune.tracking.store import StudyRuns
+from las_tune.tracking.summary import WARNINGS
 from las_tune.tracking.tables import read_summary, sealed_table, trial_table
 
 AS_IT_IS_BYTES = 150_000
@@ -39,13 +40,6 @@ CAPTIONS = {
     "curves": "Curves on validation pictures",
 }
 """By the start of a file's name, in the order in which they are read; others follow by name."""
-WARNINGS = {
-    "demo": "DEMO: rendered pictures and a short search. These are demo results.",
-    "test-selected": "TEST-SELECTED (--protocol paper): epochs and trials were chosen by the very test pictures that "
-    "these numbers are of, as in published tables. They flatter; compare them with such tables only.",
-    "test-watched": "--leakage-gap: the sealed test was scored in every epoch of every trial, and never chosen by.",
-}
-"""By tag, what a reader must know first."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +81,7 @@ def make_report(client: MlflowClient, study: StudyRuns) -> tuple[str, list[str]]
         tags=tags,
         status=study.parent.info.status.lower(),
         counts=_counts(study.trials),
-        warnings=[text for tag, text in WARNINGS.items() if tags.get(tag) == "true"],
+        warnings=[text for text in _warnings(tags) if text not in description],
         missing=missing,
         description=_as_html(description),
         sealed=sealed,
@@ -100,6 +94,10 @@ def make_report(client: MlflowClient, study: StudyRuns) -> tuple[str, list[str]]
         constraints=parent.read_text("constraints.txt"),
     )
     return text, missing
+
+
+def _warnings(tags: Mapping[str, str]) -> list[str]:
+    return [text for key, text in WARNINGS.items() if tags.get(key.replace("_", "-")) == "true"]
 
 
 def _as_html(markdown: str) -> str:

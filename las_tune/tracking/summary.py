@@ -10,6 +10,14 @@ from typing import Any
 
 from las_tune.tracking.record import TrialRecord
 
+WARNINGS = {
+    "demo": "DEMO: rendered pictures and a short search. These are demo results.",
+    "test_selected": "TEST-SELECTED (--protocol paper): epochs and trials were chosen by the very test pictures that "
+    "these numbers are of, as in published tables. They flatter; compare them with such tables only.",
+    "test_watched": "--leakage-gap: the sealed test was scored in every epoch of every trial, and never chosen by.",
+}
+"""What a reader must know first: by key of the summary; the tag of a run has a hyphen where that has a line."""
+
 
 def count_trials(trials: Sequence[TrialRecord]) -> dict[str, int]:
     """Trials by how they ended."""

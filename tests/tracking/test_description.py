@@ -77,7 +77,7 @@ def test_everything_else_is_said(summary: dict[str, Any]) -> None:
         "```bash\npython -m las_tune --trials 6\n```", "models:/las-plate|x@champion",
     ):  # fmt: skip
         assert phrase in text, phrase
-    assert "memory bank, which learns nothing" not in text and "**Demo**" not in text and "Test-selected" not in text
+    assert "memory bank, which learns nothing" not in text and "DEMO" not in text and "TEST-SELECTED" not in text
 
 
 def test_warnings_come_first(summary: dict[str, Any]) -> None:
@@ -85,7 +85,7 @@ def test_warnings_come_first(summary: dict[str, Any]) -> None:
     summary["reference"]["memory_bank_wins"] = True
     text = describe_study(summary, RANGES, "")
     found = text[: text.index("### What was found")]
-    for phrase in ("**Demo**", "**Test-selected**", "--leakage-gap", "validation and sealed test: good pictures"):
+    for phrase in ("**DEMO", "**TEST-SELECTED", "--leakage-gap", "validation and sealed test: good pictures"):
         assert phrase in found
     assert "does better on the sealed test" in text
 
@@ -116,4 +116,4 @@ def test_a_command_with_backticks_stays_one_block() -> None:
 
 def test_a_name_with_a_bar_breaks_no_table() -> None:
     text = describe_start(PLAN, {"a|b": "1 to 2|3"}, "")
-    assert tables(text)[0][1] == ["`a|b`", "1 to 2|3"] and "**Demo**" in text
+    assert tables(text)[0][1] == ["`a|b`", "1 to 2|3"] and "**DEMO" in text
