@@ -11,6 +11,7 @@ from typing import Annotated, Any, NoReturn
 from cyclopts import App, CycloptsError
 
 from las_tune import __version__, flags
+from las_tune.cluster_commands import node
 from las_tune.commands import data, space
 from las_tune.demo import DEMO
 from las_tune.errors import UserError
@@ -27,7 +28,7 @@ app = App(
     suppress_keyboard_interrupt=False,
     help_epilogue="Example: python -m las_tune --category bracket_black --demo",
 )
-for command in (data, space, ui, compare, report, sync, predict, export):
+for command in (data, space, ui, compare, report, sync, predict, export, node):
     app.command(command)
 
 

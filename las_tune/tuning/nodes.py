@@ -1,0 +1,62 @@
+"""The machines of a cluster have the same versions: asked before a node joins, and before a study starts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ray
+from ray._raylet import GcsClient  # Ray has no public way to ask a cluster that this machine is not part of
+
+from las_tune.errors import UserError
+from las_tune.versions import as_labels, from_labels, installed_versions, require_same
+
+ASK_HEAD_S = 30.0
+DO = "install both from the same checkout with its constraints.txt"
+
+
+def check_against_head(address: str) -> None:
+    """Raise UserError where this machine differs from the head of the cluster at address (HOST:PORT)."""
+    try:
+        nodes = GcsClient(address=address).get_all_node_info(timeout=ASK_HEAD_S).values()
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        reason = " ".join(str(error).split())[:160]
+        do = "start the head first; the token in ~/.ray/auth_token must be the head's, and RAY_AUTH_MODE must be token"
+        raise UserError("--head must be that of a running cluster", f"{address} ({reason})", do) from error
+    heads = [dict(node.labels) for node in nodes if node.is_head_node]
+    versions = from_labels(heads[-1]) if heads else {}
+    if not versions:
+        do = 'start it with --labels "$(python -m las_tune node labels)"'
+        raise UserError("The head must say which versions it has", f"none from {address}", do)
+    require_same(versions, from_labels(as_labels(installed_versions())), f"This machine and the head {address}", DO)
+
+
+def check_nodes() -> None:
+    """Raise UserError where a machine of the cluster that this process has joined differs from this one."""
+    here = from_labels(as_labels(installed_versions()))
+    for node in _alive():
+        there = from_labels(node["Labels"]) or _ask(node["NodeID"])
+        require_same(here, there, f"Node {node['NodeManagerHostname']} and the driver", DO)
+
+
+def _alive() -> list[dict[str, Any]]:
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
+def _ask(node_id: str) -> dict[str, str]:
+    """The versions of a node that was started without labels."""
+    task = ray.remote(_versions_here).options(num_cpus=0, scheduling_strategy=on_node(node_id))
+    try:
+        versions: dict[str, str] = ray.get(task.remote(), timeout=ASK_HEAD_S)
+    except ray.exceptions.RayError as error:
+        reason = str(error).strip().splitlines()[-1][:160]
+        raise UserError("Every machine of the cluster must have las_tune", f"{node_id} ({reason})", DO) from error
+    return versions
+
+
+def _versions_here() -> dict[str, str]:
+    return from_labels(as_labels(installed_versions()))
+
+
+def on_node(node_id: str) -> Any:
+    """Ray's strategy for work that must run on one node, or fail."""
+    return ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node_id, soft=False)
