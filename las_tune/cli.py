@@ -74,6 +74,9 @@ def tune(
     gpus_per_trial: Annotated[float | None, flag(RESOURCES, "May be a fraction.", "1 where there is any")] = None,
     cpus_per_trial: Annotated[float | None, flag(RESOURCES, "Also torch's threads.", "a quarter of the cores")] = None,
     max_concurrent: Annotated[int | None, flag(RESOURCES, "Trials at once.", "as many as fit")] = None,
+    max_failures: Annotated[
+        int, flag(RESOURCES, "How often a trial is tried again, from its last epoch, after it or its worker failed.")
+    ] = 2,
     address: Annotated[str | None, flag(RESOURCES, "Ray cluster to join.", "this machine")] = None,
     storage: Annotated[str, flag(RESOURCES, "Folder or URI of checkpoints.", "the study's folder")] = "",
     results: flags.Results = Path("results/las"),
@@ -119,6 +122,7 @@ def tune(
         gpus_per_trial=gpus_per_trial,
         cpus_per_trial=cpus_per_trial,
         max_concurrent=max_concurrent,
+        max_failures=max_failures,
         store_limit_gb=store_limit_gb,
         address=address,
         storage=absolute_uri(storage),

@@ -53,6 +53,8 @@ class StudySpec:
     cpus_per_trial: float | None = None
     """None: a quarter of the machine, at least one."""
     max_concurrent: int | None = None
+    max_failures: int = 2
+    """How often a trial is tried again, from its last checkpoint, after a worker or its own code failed."""
     time_budget_s: float | None = None
     store_limit_gb: float | None = None
     """Most that stored features may take; above it trials compute them again. None: half of Ray's object store."""
@@ -137,6 +139,7 @@ class StudySpec:
             "--max-concurrent must be at least 1",
             self.max_concurrent,
         )
+        require(self.max_failures >= 0, "--max-failures must be at least 0", self.max_failures)
         require(
             self.time_budget_s is None or self.time_budget_s > 0,
             "--time-budget must be above 0 seconds",

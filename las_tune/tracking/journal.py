@@ -76,7 +76,7 @@ class Journal:
         except OSError as error:
             self._file.close()
             raise UserError("A study must not be running", f"{folder.name}, which is", "wait for its end") from error
-        lines = self._whole_lines()
+        lines = whole_lines(self.path)
         if not lines:
             lines = [json.dumps({"study_id": uuid.uuid4().hex, **(store or {})})]
             self._file.write(lines[0] + "\n")
@@ -87,14 +87,6 @@ class Journal:
         """What was written before it was opened."""
         self._num_sent = int(self._count_path.read_text() or 0) if self._count_path.is_file() else 0
         self._waiting = deque(self.earlier[self._num_sent :])
-
-    def _whole_lines(self) -> list[str]:
-        """What was written before; half a line at the end is cut off."""
-        content = self.path.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]
-        if len(whole) < len(content):
-            os.truncate(self.path, len(whole))
-        return whole.decode("utf-8").splitlines()
 
     @property
     def study_id(self) -> str:
@@ -140,6 +132,15 @@ class Journal:
             temporary = self._count_path.with_name(self._count_path.name + ".part")
             temporary.write_text(str(self._num_sent))
             temporary.replace(self._count_path)
+
+
+def whole_lines(path: Path) -> list[str]:
+    """The lines of a file; half a line at the end, where its writer was killed, is cut off."""
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if len(whole) < len(content):
+        os.truncate(path, len(whole))
+    return whole.decode("utf-8").splitlines()
 
 
 def merge(writes: Sequence[Write]) -> list[Write]:

@@ -47,6 +47,8 @@ class Ledger:
         self._num_epochs: dict[str, int] = {}
         self._ended: dict[str, str] = {}
         self._holders: dict[str, Holder] = {}
+        self._final: set[tuple[str, str]] = set()
+        self._has_handed_over = False
         self.parent_run_id = ""
         self.client, self.experiment_id = open_store(tracking_uri, experiment, artifact_root)
 
@@ -89,6 +91,8 @@ class Ledger:
         for write in earlier:
             last = max((step for _, _, step, _ in write.metrics), default=0)
             self._num_epochs[write.run] = max(self._num_epochs.get(write.run, 0), last)
+            self._final |= {(write.run, name) for name, _, step, _ in write.metrics if step == 0}
+            self._has_handed_over |= bool(write.model)
             if write.end:
                 self._ended[write.run] = write.end
         self._ended = {run: end for run, end in self._ended.items() if end != "RUNNING"}
@@ -149,8 +153,9 @@ class Ledger:
         self._append(Write(run, tags=_cut(tags)))
 
     def log_metrics(self, run: str, metrics: Mapping[str, float]) -> None:
-        """Log final numbers."""
-        self._append(Write(run, metrics=_metrics(metrics)))
+        """Log final numbers; those that an earlier driver has logged stay as they are."""
+        new = {name: value for name, value in metrics.items() if (run, name) not in self._final}
+        self._append(Write(run, metrics=_metrics(new)))
 
     def log_artifacts(self, run: str, files: Iterable[Path], folder: str = "") -> None:
         """Copy files into the run; they must stay until they are sent."""
@@ -169,7 +174,7 @@ class Ledger:
     def hand_over(
         self, run: str, detector: Path, pictures: Array, category: str, tags: Mapping[str, str], **how: Any
     ) -> None:
-        """Log a detector as the model of a run, and register it.
+        """Log a detector as the model of a run, and register it, unless an earlier driver has.
 
         Args:
             run: the trial that the detector was trained in.
@@ -179,6 +184,8 @@ class Ledger:
             tags: of the version.
             how: version, promote: see registry.register.
         """
+        if self._has_handed_over:
+            return
         example = self.journal.path.with_name(EXAMPLE_NAME)
         np.save(example, pictures)
         holder = self._holders.get(model_name(category), Holder()).version

@@ -63,6 +63,10 @@ class TrialRecord:
     """File of the Panel of its best epoch, once it has ended; None where it left none."""
     no_panel: str = ""
     """Why it left none."""
+    folder: str = ""
+    """Where its checkpoints lie, in the storage."""
+    checkpoint: str = ""
+    """That of its best epoch, in the storage, once it has ended; empty where it left none."""
 
     @property
     def title(self) -> str:

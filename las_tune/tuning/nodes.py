@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import ray
-from ray._raylet import GcsClient  # Ray has no public way to ask a cluster that this machine is not part of
+from ray._raylet import GcsClient  # type: ignore[attr-defined]  # Ray has no public way to ask a cluster that this machine is not part of
 
 from las_tune.errors import UserError
 from las_tune.versions import as_labels, from_labels, installed_versions, require_same
@@ -55,6 +55,11 @@ def _ask(node_id: str) -> dict[str, str]:
 
 def _versions_here() -> dict[str, str]:
     return from_labels(as_labels(installed_versions()))
+
+
+def is_draining() -> bool:
+    """Whether the machine that this worker runs on was told to go, as spot machines are some time before."""
+    return ray.get_runtime_context().get_node_id() in ray._private.state.state.get_draining_nodes()
 
 
 def on_node(node_id: str) -> Any:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,10 @@ from las_tune.study_spec import StudySpec
 from las_tune.tracking.journal import PANELS_NAME
 from las_tune.tracking.panel import PANEL_NAME
 from las_tune.tracking.record import ROW, SYSTEM, Listener, TrialRecord
+from las_tune.tuning.history import History
 from las_tune.tuning.space import Space
-from las_tune.tuning.trainable import CHECKPOINT_SCORE, SharedStudy
+from las_tune.tuning.storage import Storage
+from las_tune.tuning.trainable import HandedOverError, SharedStudy
 
 
 @dataclass(frozen=True)
@@ -39,18 +41,59 @@ class Ran:
 
 
 class Observer(tune.Callback):  # type: ignore[misc]  # ray ships no types for it
-    """Turns Ray's events into TrialRecords and passes them on, on the driver."""
+    """Turns Ray's events into TrialRecords and passes them on, on the driver; tells first what earlier drivers saw."""
 
-    def __init__(self, studies: Sequence[TunedStudy], identify: Callable[[Any], tuple[int, TrialRecord]]) -> None:
-        """identify: one of Ray's trials, as the index of its study and a new record."""
+    def __init__(
+        self,
+        studies: Sequence[TunedStudy],
+        histories: Sequence[History],
+        storage: Storage,
+        experiment: str,
+        identify: Callable[[Any], tuple[int, TrialRecord]],
+    ) -> None:
+        """Args:
+        studies: whose trials these are.
+        histories: what each of them has done before.
+        storage: where checkpoints lie.
+        experiment: the folder of these trials in it.
+        identify: one of Ray's trials, as the index of its study and a new record.
+        """
         self._studies = studies
+        self._histories = histories
+        self._storage = storage
+        self._experiment = experiment
         self._identify = identify
-        self._study_of: dict[str, int] = {}
-        self.trials: dict[str, TrialRecord] = {}
+        self._records: list[dict[int, TrialRecord]] = [{} for _ in studies]
+        self._trials: dict[str, tuple[int, TrialRecord]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Ray pickles callbacks into its snapshot; what this one holds belongs to the living driver."""
         return {}
+
+    def take_back(self, study: int, record: TrialRecord) -> str:
+        """Tell the listeners of a trial of an earlier driver, up to where it came.
+
+        Returns: the checkpoint that it goes on from, in the storage; empty where it has ended or left none.
+        """
+        self._records[study][record.number] = record
+        is_over = record.status != "running"
+        found = [] if is_over else list(self._storage.find(self._histories[study].folders[record.number]))
+        rows = record.epochs if is_over else found[0].rows if found else []
+        then = replace(record, status="running", epochs=[], seconds=0.0)
+        for listener in self._studies[study].listeners:
+            listener.trial_started(then)
+        for row in rows:
+            then.add_epoch(_kept(row))
+            for listener in self._studies[study].listeners:
+                listener.epoch_ended(then)
+        record.epochs, record.seconds = then.epochs, then.seconds
+        if is_over:
+            for listener in self._studies[study].listeners:
+                listener.trial_ended(record)
+            return ""
+        best = (one.path for one in found if one.rows[-1]["epoch"] == record.best["epoch"])
+        record.checkpoint = next(best, "")
+        return found[0].path if found else ""
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial starts, or starts again after a fault."""
@@ -58,77 +101,97 @@ class Observer(tune.Callback):  # type: ignore[misc]  # ray ships no types for i
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Any, **info: Any) -> None:
         """An epoch ended. One that was repeated after a fault gave the same numbers and is not counted twice."""
-        record = self._record_of(trial)
+        study, record = self._record_of(trial)
         record.worker = f"{result['hostname']}:{result['pid']}"
         if result["epoch"] > len(record.epochs):
-            measured = (name for name in result if name.startswith(SYSTEM))
-            record.add_epoch({name: result[name] for name in (*ROW, *measured) if name in result})
-            for listener in self._listeners_of(trial.trial_id):
-                listener.epoch_ended(record)
+            record.add_epoch(_kept(result))
+            self._tell(study, "epoch_ended", record)
         else:
             record.repeated_seconds += result["seconds"]
 
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial goes on after a fault. One that was asked to leave its machine has not failed."""
+        if isinstance(getattr(trial.get_pickled_error(), "cause", None), HandedOverError):
+            trial.run_metadata.num_failures -= 1
+
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial came to its last epoch, or was stopped before."""
-        record = self._record_of(trial)
-        self._keep_panel(trial, record)
-        if len(record.epochs) == self._studies[self._study_of[trial.trial_id]].spec.train.epochs:
-            self._end(trial.trial_id, "completed", "")
+        study, record = self._record_of(trial)
+        self._keep_best(study, record, trial)
+        if len(record.epochs) == self._studies[study].spec.train.epochs:
+            self._end(study, record, "completed")
         else:
-            self._end(trial.trial_id, "pruned", f"stopped after epoch {len(record.epochs)}")
+            self._end(study, record, "pruned", f"stopped after epoch {len(record.epochs)}")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial failed for good."""
-        self._keep_panel(trial, self._record_of(trial))
-        self._end(trial.trial_id, "failed", _last_line(Path(trial.error_file)))
+        study, record = self._record_of(trial)
+        self._keep_best(study, record, trial)
+        self._end(study, record, "failed", _last_line(Path(trial.error_file)))
 
     def end_rest(self) -> dict[str, TrialRecord]:
         """End the trials that Ray let go of without a word, as it does where the time budget ends; returns them."""
-        rest = {trial_id: record for trial_id, record in self.trials.items() if record.status == "running"}
-        for trial_id, record in rest.items():
+        rest = {name: (study, record) for name, (study, record) in self._trials.items() if record.status == "running"}
+        for study, record in rest.values():
             reason = f"the trials ended after its epoch {len(record.epochs)}"
-            self._end(trial_id, "pruned" if record.epochs else "failed", reason)
-        return rest
+            self._end(study, record, "pruned" if record.epochs else "failed", reason)
+        return {name: record for name, (_, record) in rest.items()}
 
-    def ran(self, results: Any) -> list[Ran]:
+    def end_as(self, study: int, number: int, status: Any) -> None:
+        """End a trial that Optuna was told of before an earlier driver died."""
+        record = self._records[study][number]
+        self._copy_panel(study, record)
+        self._end(study, record, status, f"stopped after epoch {len(record.epochs)}" if status == "pruned" else "")
+
+    def ran(self) -> list[Ran]:
         """What ran, study by study."""
-        ran = [Ran([], {}) for _ in self._studies]
-        for trial_id, record in sorted(self.trials.items(), key=lambda item: item[1].number):
-            ran[self._study_of[trial_id]].records.append(record)
-        for result in results:
-            name = result.metrics["trial_id"] if result.metrics else None
-            if name in self.trials and result.best_checkpoints:
-                best = max(result.best_checkpoints, key=lambda pair: pair[1][CHECKPOINT_SCORE])[0]
-                ran[self._study_of[name]].checkpoints[self.trials[name].number] = best
+        ran = []
+        for records in self._records:
+            in_order = sorted(records.values(), key=lambda record: record.number)
+            kept = {r.number: self._storage.checkpoint(r.checkpoint) for r in in_order if r.checkpoint}
+            ran.append(Ran(in_order, kept))
         return ran
 
-    def _record_of(self, trial: Any) -> TrialRecord:
+    def _record_of(self, trial: Any) -> tuple[int, TrialRecord]:
         """The record of a trial, made when it is first heard of: one whose worker cannot start only ever fails."""
-        if trial.trial_id not in self.trials:
-            self._study_of[trial.trial_id], record = self._identify(trial)
-            record.started = time.time()
-            self.trials[trial.trial_id] = record
-            for listener in self._listeners_of(trial.trial_id):
-                listener.trial_started(record)
-        return self.trials[trial.trial_id]
+        if trial.trial_id not in self._trials:
+            study, new = self._identify(trial)
+            record = self._records[study].setdefault(new.number, new)
+            record.started = record.started or time.time()
+            record.folder = f"{self._experiment}/{trial.custom_dirname}"
+            self._trials[trial.trial_id] = (study, record)
+            if record is new:
+                self._tell(study, "trial_started", record)
+            else:
+                self._histories[study].trial_started(record)
+        return self._trials[trial.trial_id]
 
-    def _listeners_of(self, trial_id: str) -> Sequence[Listener]:
-        return self._studies[self._study_of[trial_id]].listeners
+    def _tell(self, study: int, event: str, record: TrialRecord) -> None:
+        for listener in (self._histories[study], *self._studies[study].listeners):
+            getattr(listener, event)(record)
 
-    def _keep_panel(self, trial: Any, record: TrialRecord) -> None:
-        """Copy the panel of the best epoch out of the checkpoint: Ray may delete that."""
+    def _keep_best(self, study: int, record: TrialRecord, trial: Any) -> None:
+        """Note the checkpoint of the best epoch; an earlier driver may have seen that."""
         best = trial.run_metadata.checkpoint_manager.best_checkpoint_result
-        if best is not None:
-            folder = self._studies[self._study_of[trial.trial_id]].spec.folder
-            record.panel, record.no_panel = copy_panel(
-                best.checkpoint, folder / PANELS_NAME / f"trial_{record.number:04d}.npz"
-            )
+        if best is not None and (not record.checkpoint or best.metrics["epoch"] == record.best["epoch"]):
+            record.checkpoint = self._storage.relative(best.checkpoint)
+        self._copy_panel(study, record)
 
-    def _end(self, trial_id: str, status: Any, reason: str) -> None:
-        record = self.trials[trial_id]
+    def _copy_panel(self, study: int, record: TrialRecord) -> None:
+        """Copy the panel of the best epoch out of its checkpoint: Ray may delete that."""
+        if record.checkpoint:
+            file = self._studies[study].spec.folder / PANELS_NAME / f"trial_{record.number:04d}.npz"
+            record.panel, record.no_panel = copy_panel(self._storage.checkpoint(record.checkpoint), file)
+
+    def _end(self, study: int, record: TrialRecord, status: Any, reason: str = "") -> None:
         record.status, record.reason, record.ended = status, reason, time.time()
-        for listener in self._listeners_of(trial_id):
-            listener.trial_ended(record)
+        self._tell(study, "trial_ended", record)
+
+
+def _kept(row: Mapping[str, Any]) -> dict[str, float]:
+    """What a record keeps of an epoch."""
+    measured = (name for name in row if name.startswith(SYSTEM))
+    return {name: row[name] for name in (*ROW, *measured) if name in row}
 
 
 def _last_line(error_file: Path) -> str:

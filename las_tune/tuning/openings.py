@@ -6,12 +6,17 @@ import json
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
+
+from las_tune.tracking.journal import whole_lines
 
 FILE = "test_openings.jsonl"
 
 
 def count_opening(results: Path, folder: Path, pictures: Sequence[str], study: str) -> int:
     """Write an opening down and return how many there were of any of these pictures, this one included.
+
+    A study that goes on after its driver died has opened its test once.
 
     Args:
         results: the folder of all studies; openings of other folders are not known.
@@ -20,9 +25,12 @@ def count_opening(results: Path, folder: Path, pictures: Sequence[str], study: s
             pictures was opened, too.
         study: who opens it.
     """
-    line = {"folder": str(folder), "study": study, "time": f"{datetime.now():%Y-%m-%d %H:%M:%S}"}
-    with (results / FILE).open("a+", encoding="utf-8") as file:
-        file.write(json.dumps(line | {"pictures": list(pictures)}) + "\n")
-        file.seek(0)
-        opened = [json.loads(text) for text in file]
+    file = results / FILE
+    opened = [json.loads(text) for text in whole_lines(file)] if file.exists() else []
+    line: dict[str, Any] = {"folder": str(folder), "study": study, "time": f"{datetime.now():%Y-%m-%d %H:%M:%S}"}
+    line["pictures"] = list(pictures)
+    if not any(all(one[name] == line[name] for name in ("folder", "study", "pictures")) for one in opened):
+        opened.append(line)
+        with file.open("a", encoding="utf-8") as appended:
+            appended.write(json.dumps(line) + "\n")
     return sum(one["folder"] == str(folder) and not set(pictures).isdisjoint(one["pictures"]) for one in opened)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler
@@ -20,6 +21,7 @@ from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from las_tune.study_spec import StudySpec
+from las_tune.tracking.record import Status, TrialRecord
 from las_tune.tuning.grid import grid_points
 from las_tune.tuning.knobs import Choice, Knob
 from las_tune.tuning.space import Space, holds
@@ -29,6 +31,30 @@ METRIC = "best_objective"
 SEED_NOISE = 0.005
 """A smaller gain of the objective is no gain for --patience. While trials run, each has one seed, so the noise cannot
 be measured; this is a floor under it: two seeds of one set of hyperparameters differed by 0.02 on metal_plate."""
+
+
+STATUS: dict[TrialState, Status] = {
+    TrialState.COMPLETE: "completed",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+}
+
+
+NAME = "trial "
+
+
+def name_of(number: int) -> str:
+    """What stands for Ray's name of a trial, which every driver draws anew."""
+    return f"{NAME}{number}"
+
+
+def rows_told(record: TrialRecord) -> list[dict[str, Any]]:
+    """The epochs of a record as trials report them: the objective is the best so far."""
+    best, rows = None, list[dict[str, Any]]()
+    for row in record.epochs:
+        best = row["objective"] if best is None or row["objective"] > best else best  # what is no number first stays
+        rows.append({"epoch": int(row["epoch"]), "training_iteration": int(row["epoch"]), METRIC: best})
+    return rows
 
 
 class StudySearch(OptunaSearch):  # type: ignore[misc]  # ray ships no types for it
@@ -45,7 +71,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # ray ships no types for
         *,
         study: str,
         num_epochs: int,
-        sampler: BaseSampler,
+        sampler: Callable[[int], BaseSampler],
         storage: Path,
         patience: int | None = None,
         points: Sequence[dict[str, Any]] = (),
@@ -55,7 +81,8 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # ray ships no types for
         space: what is searched.
         study: name of the Optuna study.
         num_epochs: epochs of a trial that ran to its end.
-        sampler: what proposes trials.
+        sampler: makes what proposes the trial of a number. A new one each: proposals then depend on the trials
+            before and the seed alone, and a driver that takes over goes on as the one before would have.
         storage: file of Optuna's journal.
         patience: trials in a row, as they end, without a gain beyond SEED_NOISE, after which none is proposed.
         points: hyperparameters to try right after the baseline.
@@ -65,36 +92,83 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # ray ships no types for
         self._num_epochs = num_epochs
         self._patience = patience
         self._num_trials = num_trials
+        self._make_sampler = sampler
+        self._sampler: BaseSampler
+        self._unfinished: list[optuna.Trial] = []
         self._last_gain = -math.inf  # small gains are measured from here, so they add up
         self._trials_since_gain = 0
         super().__init__(
-            partial(draw, space)
-            if space.is_conditional
-            else {name: distribution(knob) for name, knob in space.knobs.items()},
+            partial(draw, space),
             metric=METRIC,
             mode="max",
-            sampler=sampler,
+            sampler=sampler(0),
             study_name=study,
             storage=JournalStorage(JournalFileBackend(str(storage))),
-            points_to_evaluate=[space.baseline, *points],
         )
+        if not self._ot_study.get_trials(deepcopy=False):
+            for point in (space.baseline, *points):
+                self._ot_study.enqueue_trial(point)
+
+    def take_back(self, records: Sequence[TrialRecord]) -> dict[int, Status]:
+        """Go on where an earlier driver stopped: those of its trials that run are asked for first, as they were.
+
+        records: the trials that are known, in the order in which they ended, then those that did not.
+        Returns: status, by number, of trials that Optuna was told of and the records do not know as ended.
+        """
+        told: dict[int, Status] = {}
+        known = {record.number: record for record in records}
+        for frozen in self._ot_study.get_trials(deepcopy=True):
+            record = known.get(frozen.number)
+            if frozen.state == TrialState.RUNNING:
+                trial = optuna.Trial(self._ot_study, frozen._trial_id)  # Optuna has no public way back to it
+                rows = rows_told(record) if record is not None else []
+                for row in rows:
+                    self._report(trial, row)
+                if record is None or record.status == "running":
+                    self._unfinished.append(trial)
+                else:
+                    self._tell(trial, rows[-1] if rows else None, record.status == "failed")
+            elif frozen.state in STATUS and record is not None and record.status == "running":
+                told[frozen.number] = STATUS[frozen.state]
+        for record in records:
+            if record.status != "running":
+                best = record.best_objective
+                self._count_for_patience(-math.inf if record.status == "failed" or best is None else best)
+        return told
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The hyperparameters of a new trial, or that the search is over."""
+        if self._unfinished:
+            self._ot_trials[trial_id] = self._unfinished.pop(0)
+            return self._ask(trial_id)
         asked = sum(trial.state != TrialState.WAITING for trial in self._ot_study.get_trials(deepcopy=False))
         grid_is_done = isinstance(self._sampler, GridSampler) and asked >= len(self._sampler.points)
         is_full = self._num_trials is not None and asked >= self._num_trials
         if grid_is_done or is_full or (self._patience is not None and self._trials_since_gain >= self._patience):
             return str(Searcher.FINISHED)
+        self._sampler = self._ot_study.sampler = self._make_sampler(asked)
+        return self._ask(trial_id)
+
+    def _ask(self, trial_id: str) -> dict[str, Any] | None:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Define-by-run function")  # that a sampler thinks for long is no mistake
             proposal: dict[str, Any] | None = super().suggest(trial_id)
         return proposal
 
     def number_of(self, trial_id: str) -> int:
-        """Optuna's number of one of Ray's trials."""
+        """Optuna's number of one of Ray's trials, or of what name_of made of it."""
+        if trial_id.startswith(NAME):
+            return int(trial_id.removeprefix(NAME))
         number: int = self._ot_trials[trial_id].number
         return number
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Tell Optuna of an epoch; one that was repeated after a fault is known."""
+        self._report(self._ot_trials[trial_id], result)
+
+    def _report(self, trial: optuna.Trial, row: Mapping[str, Any]) -> None:
+        if row["epoch"] not in self._ot_study.get_trials(deepcopy=False)[trial.number].intermediate_values:
+            trial.report(row[METRIC], row["epoch"])
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tell Optuna how a trial ended."""
@@ -102,20 +176,20 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # ray ships no types for
             return
         self._completed_trials.add(trial_id)
         value = (result or {}).get(METRIC)
-        trial = self._ot_trials[trial_id]
         if error or value is None or not math.isfinite(value):
-            self._count_for_patience(-math.inf)
-            self._ot_study.tell(trial, state=TrialState.FAIL)
-            return
-        assert result is not None
+            value = -math.inf
         self._count_for_patience(value)
-        if result["epoch"] < self._num_epochs:
-            # Ray keeps the result that a trial is stopped at to itself: without it, one stopped at its first had none.
-            if result["epoch"] not in self._ot_study.get_trials(deepcopy=False)[trial.number].intermediate_values:
-                trial.report(value, result["epoch"])
+        self._tell(self._ot_trials[trial_id], result, is_failed=value == -math.inf)
+
+    def _tell(self, trial: optuna.Trial, row: Mapping[str, Any] | None, is_failed: bool) -> None:
+        """End a trial for Optuna as what it was; row is its last."""
+        if row is None or is_failed:
+            self._ot_study.tell(trial, state=TrialState.FAIL)
+        elif row["epoch"] < self._num_epochs:
+            self._report(trial, row)  # Ray keeps the result that a trial is stopped at to itself
             self._ot_study.tell(trial, state=TrialState.PRUNED)
         else:
-            self._ot_study.tell(trial, value)
+            self._ot_study.tell(trial, row[METRIC])
 
     def _count_for_patience(self, value: float) -> None:
         """Count a trial that ended with this objective."""
@@ -181,14 +255,15 @@ def distribution(knob: Knob) -> BaseDistribution:
     return FloatDistribution(knob.low, knob.high, log=knob.log)
 
 
-def make_sampler(name: str, space: Space, *, trials: int, seed: int) -> BaseSampler:
-    """A seeded sampler by the name that --sampler takes.
+def make_sampler(name: str, space: Space, *, trials: int, seed: int, number: int = 0) -> BaseSampler:
+    """A sampler by the name that --sampler takes, seeded for the trial of a number.
 
     gp learns from trials that ran to their end only, and starts after ten of these: it goes with --scheduler none.
     cmaes draws choices at random. It ranks a pruned trial by its last report, which is low: that is why it was pruned.
     """
     if name == "grid":
         return GridSampler(grid_points(space, trials, seed))
+    seed = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
     if name == "gp":
         logging.getLogger("optuna._gp").setLevel(logging.ERROR)  # it warns that greenlet would save milliseconds
         return optuna.samplers.GPSampler(seed=seed)
@@ -210,7 +285,7 @@ def make_search(spec: StudySpec, space: Space, points: Sequence[dict[str, Any]] 
         space,
         study=spec.study,
         num_epochs=spec.train.epochs,
-        sampler=make_sampler(spec.sampler, space, trials=spec.trials, seed=seed),
+        sampler=lambda number: make_sampler(spec.sampler, space, trials=spec.trials, seed=seed, number=number),
         storage=spec.folder / "optuna.journal",
         patience=spec.patience,
         points=points,

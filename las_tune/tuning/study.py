@@ -23,10 +23,11 @@ from las_tune.tuning.cluster import Resources, ray_cluster, resources_of
 from las_tune.tuning.conclude import Searched, conclude
 from las_tune.tuning.finalists import BASELINE, BEST_OF, CURRENT, make_jobs, pick_finalists, require_any
 from las_tune.tuning.observer import Ran, TunedStudy
-from las_tune.tuning.outputs import make_folder, require_new
+from las_tune.tuning.outputs import make_folder
 from las_tune.tuning.pictures import Progress, StudyPictures, load_pictures, resolve_objective
 from las_tune.tuning.publish import publish, publish_start
 from las_tune.tuning.remote import prepare_remotely
+from las_tune.tuning.resume import SUMMARY_NAME, begin, require_new_or_same, what_is_asked
 from las_tune.tuning.shared_configuration import best_shared_configuration
 from las_tune.tuning.space import Space, load_space, space_for
 from las_tune.tuning.tuner import run_finalists, run_trials
@@ -34,8 +35,22 @@ from las_tune.tuning.warm_start import require_known, warm_points
 
 WAIT_S = 300.0
 """How long the end of a study waits for an MLflow that takes nothing."""
+GOES_ON = "going on with study {}, where its last driver stopped"
 LAST_WAIT_S = 10.0
 """How long a run that was stopped waits for MLflow; the journal keeps what it did not take."""
+
+
+@dataclass(frozen=True)
+class CheckedStudy:
+    """A study that can run: nothing that a user can get wrong is wrong."""
+
+    spec: StudySpec
+    space: Space
+    pictures: StudyPictures
+    asked: dict[str, Any]
+    """See resume.what_is_asked."""
+    before: dict[str, Any] | None
+    """The file of a study that goes on."""
 
 
 @dataclass(frozen=True)
@@ -61,20 +76,25 @@ def run_studies(
     """
     started = time.monotonic()
     checked = [_check(spec, progress) for spec in specs]
-    specs = [spec for spec, _, _ in checked]
+    specs = [study.spec for study in checked]
     backbone = load_backbone(specs[0].train.backbone, specs[0].train.backbone_weights)
     make_folder(specs[0].results)
     ledgers = [_open_ledger(spec) for spec in specs]
     warm = [
-        warm_points(spec, space, pictures.split.as_dict()["digest"], ledger.champion_tags)
-        for (spec, space, pictures), ledger in zip(checked, ledgers, strict=True)
+        (tuple(study.before["points"]), [GOES_ON.format(study.spec.study)])
+        if study.before
+        else warm_points(study.spec, study.space, study.pictures.split.as_dict()["digest"], ledger.champion_tags)
+        for study, ledger in zip(checked, ledgers, strict=True)
     ]
     progress("starting Ray", 0, 1)
     with ray_cluster(specs[0].address), ExitStack() as open_ledgers:
         resources = resources_of(specs[0])
         studies = []
-        for (spec, space, pictures), ledger, (points, sentences) in zip(checked, ledgers, warm, strict=True):
+        for one, ledger, (points, sentences) in zip(checked, ledgers, warm, strict=True):
+            spec, space, pictures = one.spec, one.space, one.pictures
             make_folder(spec.folder)
+            if not one.before:
+                begin(spec, one.asked, points)
             log = TrainingLog(spec.folder, spec.category, datetime.now())
             notify = _teller(log, progress)
             ledger.start_study(spec.folder, spec.study, _parameters(spec, space), resources.cost_unit, notify)
@@ -83,7 +103,7 @@ def run_studies(
             ledger.holder(model_name(spec.category))  # known even if MLflow is away when the trials end
             for sentence in sentences:
                 progress(sentence, 1, 1)
-            if sentences:
+            if points:
                 ledger.tag(STUDY_RUN, {"warm_start": "; ".join(sentences)})
             listeners = [*listeners_of(spec), ledger, log]
             studies.append(OpenStudy(spec, space, pictures, ledger, log, listeners, points))
@@ -96,9 +116,7 @@ def run_studies(
             raise
 
 
-def _check(spec: StudySpec, progress: Progress) -> tuple[StudySpec, Space, StudyPictures]:
-    require_new(spec.folder)
-    require_new(spec.run_folder)
+def _check(spec: StudySpec, progress: Progress) -> CheckedStudy:
     space = load_space(spec.space) if spec.space else space_for(spec.category)
     pictures = load_pictures(spec, progress)
     spec = replace(
@@ -106,8 +124,11 @@ def _check(spec: StudySpec, progress: Progress) -> tuple[StudySpec, Space, Study
         train=resolve_objective(spec.train, pictures),
         tracking_uri=spec.tracking_uri or default_tracking_uri(spec.results),
     )
-    require_known(spec, space, pictures.split.as_dict()["digest"])
-    return spec, space, pictures
+    digest = pictures.split.as_dict()["digest"]
+    asked = what_is_asked(spec, space, digest)
+    before = require_new_or_same(spec, asked)
+    require_known(spec, space, digest)
+    return CheckedStudy(spec, space, pictures, asked, before)
 
 
 def _open_ledger(spec: StudySpec) -> Ledger:
@@ -177,7 +198,7 @@ def _end(study: OpenStudy, summary: dict[str, Any], started: float, progress: Pr
     """Write the summary and end the study's run; what MLflow does not take in time waits in the journal."""
     left = study.ledger.deliver(progress, WAIT_S)
     summary |= {"seconds": round(time.monotonic() - started, 1), "model_uri": study.ledger.model_uri, "ledger": left}
-    file = study.spec.folder / "summary.json"
+    file = study.spec.folder / SUMMARY_NAME
     write_json(file, summary)
     study.ledger.log_artifacts(STUDY_RUN, [file])
     study.ledger.end_study("FINISHED")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,11 +19,11 @@ from las_tune.las.checkpoint import CHECKPOINT_NAME, load_checkpoint, save_check
 from las_tune.las.memory import keep_freed_memory
 from las_tune.las.train import TrainData, pick_device, train
 from las_tune.spec import TrainSpec
-from las_tune.tracking.panel import PANEL_NAME
+from las_tune.tracking.panel import PANEL_NAME, Panel
+from las_tune.tuning.nodes import is_draining
 from las_tune.tuning.panels import make_panel, paint
+from las_tune.tuning.storage import ROWS_NAME, rows_in
 
-CHECKPOINT_EVERY_S = 5.0
-"""Between two better epochs a checkpoint is written this often: what a lost worker can cost."""
 CHECKPOINT_SCORE = "checkpoint_score"
 """Ray keeps the checkpoint of the greatest score and the latest: the objective at a new best, else -1."""
 
@@ -42,35 +42,54 @@ class SharedStudy:
     """Whether trials measure their machine."""
 
 
-def run_trial(config: dict[str, Any], shared: SharedStudy) -> None:
-    """Train with the hyperparameters of config; report every epoch.
+class HandedOverError(RuntimeError):
+    """Its machine is about to go: the trial goes on elsewhere, from the checkpoint that it has just written."""
 
-    Raises: TrainingDivergedError, which ends the trial as failed.
+
+def run_trial(config: dict[str, Any], shared: SharedStudy, start: tune.Checkpoint | None) -> None:
+    """Train with the hyperparameters of config, from a checkpoint where there is one; report every epoch.
+
+    Raises: TrainingDivergedError, which ends the trial as failed; HandedOverError.
     """
     torch.set_num_threads(shared.num_threads)
     keep_freed_memory()
     spec = shared.train.replace(**config)
     backbone, data = _load_once(shared.backbone, shared.data, str(pick_device(spec.device)))
-    checkpoint = tune.get_checkpoint()
-    resume = None
-    if checkpoint is not None:
-        with checkpoint.as_directory() as folder:
-            _, resume = load_checkpoint(Path(folder) / CHECKPOINT_NAME)
+    reports = Reports(spec, start)
     painted = paint(spec, data)
-    saved = time.monotonic()
     take_system_metrics = _system_metrics() if shared.system_metrics else dict
-    for result in train(spec, backbone, data, resume):
-        row = result.row() | {CHECKPOINT_SCORE: result.objective if result.is_best else -1.0}
-        row |= take_system_metrics()
-        if result.is_best or time.monotonic() - saved > CHECKPOINT_EVERY_S:
-            with tempfile.TemporaryDirectory() as folder:
-                save_checkpoint(Path(folder) / CHECKPOINT_NAME, spec, result.state)
-                if result.is_best:
-                    make_panel(result, data, painted, shared.kinds).save(Path(folder) / PANEL_NAME)
-                tune.report(row, checkpoint=tune.Checkpoint.from_directory(folder))
-            saved = time.monotonic()
-        else:
-            tune.report(row)
+    for result in train(spec, backbone, data, reports.state):
+        panel = make_panel(result, data, painted, shared.kinds) if result.is_best else None
+        reports.add(result.row() | take_system_metrics(), result.is_best, result.state, panel)
+
+
+class Reports:
+    """Tells Ray of every epoch, with a checkpoint that another process goes on from: a fault costs one epoch."""
+
+    def __init__(self, spec: TrainSpec, start: tune.Checkpoint | None) -> None:
+        """start: the checkpoint that the trial goes on from; None: it starts."""
+        self._spec = spec
+        self._rows: list[dict[str, float]] = []
+        self.state: dict[str, Any] | None = None
+        """Of the training, where it goes on."""
+        if start is not None:
+            with start.as_directory() as folder:
+                _, self.state = load_checkpoint(Path(folder) / CHECKPOINT_NAME)
+                self._rows = rows_in(Path(folder))
+
+    def add(self, row: dict[str, float], is_best: bool, state: dict[str, Any], panel: Panel | None = None) -> None:
+        """Report an epoch; raises HandedOverError once that is safe on a machine that is about to go."""
+        self._rows.append(row)
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            save_checkpoint(folder / CHECKPOINT_NAME, self._spec, state)
+            (folder / ROWS_NAME).write_text(json.dumps(self._rows))
+            if panel is not None:
+                panel.save(folder / PANEL_NAME)
+            score = {CHECKPOINT_SCORE: row["objective"] if is_best else -1.0}
+            tune.report(row | score, checkpoint=tune.Checkpoint.from_directory(folder))
+        if row["epoch"] < self._spec.epochs and is_draining():
+            raise HandedOverError("its machine is about to go")
 
 
 @lru_cache(maxsize=1)

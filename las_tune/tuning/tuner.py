@@ -15,17 +15,25 @@ from las_tune.tuning.cluster import Resources
 from las_tune.tuning.evaluate import Trained
 from las_tune.tuning.fair import FairScheduler, FairSearch
 from las_tune.tuning.finalists import Job
+from las_tune.tuning.history import History
 from las_tune.tuning.observer import Observer, Ran, TunedStudy
 from las_tune.tuning.scheduler import make_scheduler
 from las_tune.tuning.search import METRIC, make_search
+from las_tune.tuning.storage import Storage
 from las_tune.tuning.trainable import CHECKPOINT_SCORE, SharedStudy, run_trial
+
+TrialFunction = Callable[[dict[str, Any], SharedStudy, "tune.Checkpoint | None"], None]
+"""Trains with some hyperparameters, from a checkpoint where there is one; see run_trial."""
 
 
 def run_trials(
-    studies: Sequence[TunedStudy], resources: Resources, trial_function: Callable[..., None] = run_trial
+    studies: Sequence[TunedStudy], resources: Resources, trial_function: TrialFunction = run_trial
 ) -> list[Ran]:
-    """Run all trials of some studies, which share the cluster; the flags that concern the run are the first one's."""
-    spec = studies[0].spec
+    """Run the trials of some studies, which share the cluster; those that earlier drivers left go on where they were.
+
+    The flags that concern the run are the first study's.
+    """
+    spec, histories, storage = studies[0].spec, [History(s.spec.folder) for s in studies], Storage.of(studies[0].spec)
     search = FairSearch([make_search(study.spec, study.space, study.points) for study in studies])
     schedulers = [make_scheduler(s.spec, one) for s, one in zip(studies, search.searches, strict=True)]
 
@@ -34,50 +42,75 @@ def run_trials(
         return search.study_of(trial.trial_id), record
 
     def train_trial(config: dict[str, Any], shared: list[SharedStudy]) -> None:
-        trial_function(config["params"], shared[config["study"]])
+        trial_function(config["params"], shared[config["study"]], _start(storage, config["checkpoint"]))
 
-    observer = Observer(studies, identify)
+    observer = Observer(studies, histories, storage, "ray", identify)
+    scheduler = FairScheduler(search, schedulers)
+    missing = 0
+    for index, (study, history) in enumerate(zip(studies, histories, strict=True)):
+        records = [record for record in (*history.ended, *history.unfinished) if not record.finalist]
+        checkpoints = {record.number: observer.take_back(index, record) for record in records}
+        whole = [r.number for r in records if r.status == "running" and len(r.epochs) == study.spec.train.epochs]
+        for number in dict.fromkeys([*whole, *scheduler.take_back(index, records)]):
+            observer.end_as(index, number, "completed" if number in whole else "pruned")
+        for number, status in search.take_back(index, records, checkpoints).items():
+            observer.end_as(index, number, status)
+        over = sum(record.status != "running" for record in records)
+        missing += 0 if history.is_searched else study.spec.trials - over
     config = tune.TuneConfig(
         metric=METRIC,
         mode="max",
-        num_samples=sum(study.spec.trials for study in studies),
+        num_samples=missing,
         search_alg=search,
-        scheduler=FairScheduler(search, schedulers),
+        scheduler=scheduler,
         max_concurrent_trials=resources.max_concurrent,  # workers start together, proposals are never ahead
         time_budget_s=spec.time_budget_s,
         reuse_actors=True,
         trial_dirname_creator=lambda trial: f"trial_{trial.trial_id}",
     )
-    trainable = tune.with_parameters(train_trial, shared=[study.shared for study in studies])
-    results = _fit(spec, "ray", trainable, {}, config, resources, observer)
-    for trial_id, record in observer.end_rest().items():
-        row = {METRIC: record.best_objective, "epoch": len(record.epochs)} if record.epochs else None
-        search.on_trial_complete(trial_id, row, error=row is None)
-    return observer.ran(results)
+    if missing:
+        trainable = tune.with_parameters(train_trial, shared=[study.shared for study in studies])
+        _fit(spec, "ray", trainable, {}, config, resources, observer, storage)
+        for trial_id, record in observer.end_rest().items():
+            row = {METRIC: record.best_objective, "epoch": len(record.epochs)} if record.epochs else None
+            search.on_trial_complete(trial_id, row, error=row is None)
+    for history in histories:
+        history.search_is_over()
+    return observer.ran()
 
 
 def run_finalists(
     studies: Sequence[TunedStudy],
     jobs: Sequence[Sequence[Job]],
     resources: Resources,
-    trial_function: Callable[..., None] = run_trial,
+    trial_function: TrialFunction = run_trial,
 ) -> list[Ran]:
-    """Train the jobs of each study, one of each in turn."""
-    spec = studies[0].spec
-    in_turn = sorted((place, study) for study, its_jobs in enumerate(jobs) for place in range(len(its_jobs)))
-    flat = [(study, jobs[study][place]) for place, study in in_turn]
-    if not flat:
-        return [Ran([], {}) for _ in studies]
+    """Train the jobs of each study, one of each in turn; those that earlier drivers left go on where they were."""
+    spec, histories, storage = studies[0].spec, [History(s.spec.folder) for s in studies], Storage.of(studies[0].spec)
+    jobs = [history.keep_jobs(of_study) for history, of_study in zip(histories, jobs, strict=True)]
 
     def train_job(config: dict[str, Any], shared: list[SharedStudy]) -> None:
-        study, job = flat[config["job"]]
-        trial_function(job.params | {"seed": job.seed}, shared[study])
+        study, job, checkpoint = flat[config["job"]]
+        trial_function(job.params | {"seed": job.seed}, shared[study], _start(storage, checkpoint))
 
     def identify(trial: Any) -> tuple[int, TrialRecord]:
-        study, job = flat[trial.config["job"]]
+        study, job, _ = flat[trial.config["job"]]
         return study, job.record()
 
-    observer = Observer(studies, identify)
+    observer = Observer(studies, histories, storage, "ray_finalists", identify)
+    earlier: list[dict[int, tuple[TrialRecord, str]]] = [
+        {r.number: (r, observer.take_back(index, r)) for r in history.records.values() if r.finalist}
+        for index, history in enumerate(histories)
+    ]
+    flat = []
+    for _, study, job in sorted(
+        ((p, i, job) for i, its in enumerate(jobs) for p, job in enumerate(its)), key=lambda one: one[:2]
+    ):
+        record, checkpoint = earlier[study].get(job.number, (None, ""))
+        if record is not None and record.status == "running" and len(record.epochs) == spec.train.epochs:
+            observer.end_as(study, job.number, "completed")
+        elif record is None or record.status == "running":
+            flat.append((study, job, checkpoint))
     config = tune.TuneConfig(
         metric=METRIC,
         mode="max",
@@ -85,11 +118,17 @@ def run_finalists(
         reuse_actors=True,
         trial_dirname_creator=lambda trial: f"finalist_{trial.trial_id}",
     )
-    trainable = tune.with_parameters(train_job, shared=[study.shared for study in studies])
-    space = {"job": tune.grid_search(list(range(len(flat))))}
-    results = _fit(spec, "ray_finalists", trainable, space, config, resources, observer)
-    observer.end_rest()
-    return observer.ran(results)
+    if flat:
+        trainable = tune.with_parameters(train_job, shared=[study.shared for study in studies])
+        space = {"job": tune.grid_search(list(range(len(flat))))}
+        _fit(spec, "ray_finalists", trainable, space, config, resources, observer, storage)
+        observer.end_rest()
+    return observer.ran()
+
+
+def _start(storage: Storage, checkpoint: str) -> tune.Checkpoint | None:
+    """What a trial goes on from: Ray's after a fault, else what an earlier driver left; None where it starts."""
+    return tune.get_checkpoint() or (storage.checkpoint(checkpoint) if checkpoint else None)
 
 
 def _fit(
@@ -100,17 +139,20 @@ def _fit(
     config: tune.TuneConfig,
     resources: Resources,
     observer: Observer,
-) -> Any:
-    """One experiment of Ray Tune in the study's folder."""
-    return tune.Tuner(
+    storage: Storage,
+) -> None:
+    """One experiment of Ray Tune in the run's storage."""
+    tune.Tuner(
         tune.with_resources(trainable, {"cpu": resources.cpus, "gpu": resources.gpus}),
         param_space=space,
         tune_config=config,
         run_config=tune.RunConfig(
             name=name,
-            storage_path=spec.storage or str(spec.run_folder),
+            storage_path=storage.root,
+            storage_filesystem=storage.filesystem,
             callbacks=[observer],
             verbose=0,
+            failure_config=tune.FailureConfig(max_failures=spec.max_failures),
             checkpoint_config=tune.CheckpointConfig(
                 num_to_keep=1, checkpoint_score_attribute=CHECKPOINT_SCORE, checkpoint_score_order="max"
             ),

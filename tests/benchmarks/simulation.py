@@ -13,6 +13,7 @@ from unittest.mock import patch
 
 import numpy as np
 import optuna
+from optuna.samplers import BaseSampler
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 
@@ -51,13 +52,18 @@ class Trial:
         return row | {"trial_id": self.trial_id}
 
 
+def seeded_sampler(spec: StudySpec, space: Space, number: int) -> BaseSampler:
+    """The sampler of a study for the trial of a number."""
+    return make_sampler(spec.sampler, space, trials=spec.trials, seed=spec.train.seed, number=number)
+
+
 def ours(space: Space, epochs: int, seed: int, folder: Path) -> Searching:
     """The defaults of a study."""
     spec = StudySpec(
         category="part", study="simulated", data_root=folder, textures=folder, results=folder,
         train=TrainSpec(epochs=epochs, seed=seed),
     )  # fmt: skip
-    sampler = make_sampler(spec.sampler, space, trials=spec.trials, seed=seed)
+    sampler = partial(seeded_sampler, spec, space)
     search = StudySearch(space, study=spec.study, num_epochs=epochs, sampler=sampler, storage=folder / "journal")
     return search, make_scheduler(spec, search)
 

@@ -32,7 +32,7 @@ from las_tune.tuning import study, tuner
 from las_tune.tuning.trainable import SharedStudy, run_trial
 
 
-def timed_trial(config: dict[str, Any], shared: SharedStudy, stamps: Path) -> None:
+def timed_trial(config: dict[str, Any], shared: SharedStudy, start: Any, stamps: Path) -> None:
     """A trial that writes down when it took its first step and when it ended."""
     from las_tune.las import train
 
@@ -45,7 +45,7 @@ def timed_trial(config: dict[str, Any], shared: SharedStudy, stamps: Path) -> No
 
     train.synthesise = watched
     try:
-        run_trial(config, shared)
+        run_trial(config, shared, start)
     finally:
         train.synthesise = synthesise
         line = json.dumps({"worker": os.getpid(), "first_step": first_step[0], "end": time.time()})

@@ -56,7 +56,7 @@ class Driver:
             if proposal == "FINISHED":
                 self.is_over = True
                 break
-            assert isinstance(proposal, dict) and set(proposal) == {"study", "params"}
+            assert isinstance(proposal, dict) and set(proposal) == {"study", "params", "checkpoint"}
             assert proposal["study"] == self.search.study_of(trial_id)
             self.started.append(proposal["study"])
             self.running.append(trial_id)
@@ -161,23 +161,6 @@ def test_an_end_that_is_told_twice_frees_one_place(tmp_path: Path) -> None:
         search.on_trial_complete("a", result(4, 0.4))
     proposals: list[Any] = [search.suggest(trial_id) for trial_id in "efg"]
     assert [p["study"] for p in proposals] == [0, 1, 0]
-
-
-def test_a_search_goes_on_from_its_snapshot(tmp_path: Path) -> None:
-    search = FairSearch(make_searches(tmp_path, 4, 4))
-    for trial_id in "abc":
-        search.suggest(trial_id)
-    search.on_trial_complete("b", result(4, 0.4))
-    search.save(str(tmp_path / "snapshot"))
-    again = FairSearch([])
-    again.restore(str(tmp_path / "snapshot"))
-    assert [(again.study_of(t), again.number_of(t)) for t in "abc"] == [(0, 0), (1, 0), (0, 1)]
-    proposal: Any = again.suggest("d")
-    assert (proposal["study"], again.number_of("d")) == (1, 1)
-    again.on_trial_complete("a", result(4, 0.6))
-    again.on_trial_complete("d", result(2, 0.3))
-    assert told_as(search.searches[0]) == [TrialState.COMPLETE, TrialState.RUNNING]
-    assert told_as(search.searches[1]) == [TrialState.COMPLETE, TrialState.PRUNED]
 
 
 # --- schedulers ---

@@ -66,8 +66,8 @@ class Ran:
 
 def make_spec(folder: Path, **changes: Any) -> StudySpec:
     settings: dict[str, Any] = {
-        "category": "part", "study": "fake", "train": TrainSpec(epochs=EPOCHS), "trials": TRIALS,
-        "data_root": folder, "textures": folder, "results": folder, "max_concurrent": 1,
+        "category": "part", "study": "fake", "train": TrainSpec(epochs=EPOCHS, seed=1), "trials": TRIALS,
+        "data_root": folder, "textures": folder, "results": folder, "max_concurrent": 1, "max_failures": 0,
     }  # fmt: skip
     return StudySpec(**(settings | changes))
 
@@ -220,10 +220,10 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Together:
     started: list[str] = []
     recorders = {name: Recorder(category=name, started=started) for name in PEAKS}
 
-    def with_pid(config: dict[str, Any], shared: SharedStudy) -> None:
+    def with_pid(config: dict[str, Any], shared: SharedStudy, start: Any) -> None:
         with (folder / f"workers of {shared.data}").open("a") as file:
             file.write(f"{os.getpid()}\n")
-        fake_trial(config, shared)
+        fake_trial(config, shared, start)
 
     studies = [tuned(spec, recorders[name], peak=PEAKS[name]) for name, spec in specs.items()]
     ran = run_trials(studies, resources_of(specs["bolt"]), with_pid)

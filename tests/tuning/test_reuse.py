@@ -64,10 +64,10 @@ def test_a_reused_worker_gives_the_numbers_of_a_fresh_process(tmp_path: Path) ->
     backbone = load_backbone(TRAIN.backbone, "random")
     pids = tmp_path / "pids"
 
-    def with_pid(config: dict[str, Any], shared: SharedStudy) -> None:
+    def with_pid(config: dict[str, Any], shared: SharedStudy, start: Any) -> None:
         with pids.open("a") as file:
             file.write(f"{os.getpid()}\n")
-        run_trial(config, shared)
+        run_trial(config, shared, start)
 
     with ray_cluster(None):
         resources = resources_of(spec)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import pickle
 import warnings
 from pathlib import Path
 from typing import Any, get_args
@@ -13,6 +12,7 @@ import pytest
 from optuna.trial import TrialState
 
 from las_tune.study_spec import Sampler
+from las_tune.tracking.record import TrialRecord
 from las_tune.tuning.knobs import Choice, Knob, Range
 from las_tune.tuning.search import SEED_NOISE, StudySearch, make_sampler
 from las_tune.tuning.space import Space
@@ -25,8 +25,14 @@ def make_search(
     folder: Path, study: str = "study", sampler: str = "tpe", seed: int = 0, space: Space = CORE, **settings: Any
 ) -> StudySearch:
     trials = settings.pop("trials", 32)
-    chosen = make_sampler(sampler, space, trials=trials, seed=seed)
-    return StudySearch(space, study=study, num_epochs=4, sampler=chosen, storage=folder / "optuna.journal", **settings)
+    return StudySearch(
+        space,
+        study=study,
+        num_epochs=4,
+        sampler=lambda number: make_sampler(sampler, space, trials=trials, seed=seed, number=number),
+        storage=folder / "optuna.journal",
+        **settings,
+    )
 
 
 def told_as(search: StudySearch) -> list[TrialState]:
@@ -208,9 +214,42 @@ def test_patience_counts_trials_as_they_end(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_ray_can_snapshot_the_search(tmp_path: Path, sampler: str) -> None:
-    search = make_search(tmp_path, sampler=sampler)
-    search.suggest("a")
-    search.save(str(tmp_path / "snapshot"))
-    copy = pickle.loads((tmp_path / "snapshot").read_bytes())
-    assert copy["_ot_trials"]["a"].number == 0
+def test_a_search_that_goes_on_proposes_what_the_other_would_have(tmp_path: Path, sampler: str) -> None:
+    def tell(search: StudySearch, numbers: range) -> list[Any]:
+        params = []
+        for number in numbers:
+            params.append(search.suggest(str(number)))
+            for epoch in range(1, 5):
+                search.on_trial_result(str(number), result(epoch, number % 3 * epoch / 10))
+            search.on_trial_complete(str(number), result(4, number % 3 * 0.4))
+        return params
+
+    (tmp_path / "whole").mkdir()
+    whole = tell(make_search(tmp_path / "whole", sampler=sampler, trials=14), range(14))
+    first = tell(make_search(tmp_path, sampler=sampler, trials=14), range(12))
+    dying = make_search(tmp_path, sampler=sampler, trials=14)
+    running = dying.suggest("12")
+    going_on = make_search(tmp_path, sampler=sampler, trials=14)
+    assert going_on.take_back([TrialRecord(n, p, "completed") for n, p in enumerate(first)]) == {}
+    rest = tell(going_on, range(12, 14))
+    assert rest[0] == running and going_on.number_of("12") == 12
+    assert first + rest == whole
+
+
+def test_what_records_and_optuna_know_is_made_to_agree(tmp_path: Path) -> None:
+    before = make_search(tmp_path)
+    params = [before.suggest(name) for name in "abcd"]
+    before.on_trial_complete("a", result(4, 0.4))
+    search = make_search(tmp_path)
+    rows = [{"epoch": epoch, "objective": epoch / 10, "seconds": 1.0} for epoch in (1, 2)]
+    records = [
+        TrialRecord(1, params[1], "pruned", epochs=rows),  # ended, and Optuna never heard of it
+        TrialRecord(2, params[2], "failed"),
+        TrialRecord(0, params[0], "running", epochs=rows * 2),  # Optuna heard first
+        TrialRecord(3, params[3], "running", epochs=rows[:1]),
+    ]
+    assert search.take_back(records) == {0: "completed"}
+    assert told_as(search) == [TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL, TrialState.RUNNING]
+    assert search._ot_study.trials[1].intermediate_values == {1: 0.1, 2: 0.2}
+    assert search._ot_study.trials[3].intermediate_values == {1: 0.1}
+    assert search.suggest("again") == params[3] and search.number_of("again") == 3

@@ -1,0 +1,63 @@
+"""A study whose driver died goes on: what it was asked for is in its folder, and must be asked for again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+from las_tune.errors import UserError
+from las_tune.study_spec import StudySpec
+from las_tune.tracking.summary import write_json
+from las_tune.tuning.outputs import require_new
+from las_tune.tuning.space import Space
+
+STUDY_NAME, SUMMARY_NAME = "study.json", "summary.json"
+MAY_CHANGE = {
+    "address", "command", "cpus_per_trial", "data_root", "experiment", "gpus_per_trial", "max_concurrent",
+    "max_failures", "model_weights", "results", "space", "store_limit_gb", "system_metrics", "textures",
+    "time_budget_s", "tracking_uri",
+}  # fmt: skip
+"""Fields of the spec that another driver may be given otherwise: they do not decide what is searched."""
+
+
+def what_is_asked(spec: StudySpec, space: Space, digest: str) -> dict[str, Any]:
+    """All that decides the numbers of a study, as JSON holds it; digest is that of the split."""
+    asked = {name: value for name, value in asdict(spec).items() if name not in MAY_CHANGE}
+    train = asked.pop("train")
+    asked |= {name: value for name, value in train.items() if name != "device"}
+    plain: dict[str, Any] = json.loads(json.dumps(asked | {"search space": space.fingerprint(), "split": digest}))
+    return plain
+
+
+def require_new_or_same(spec: StudySpec, asked: dict[str, Any]) -> dict[str, Any] | None:
+    """What the file of a study that goes on holds; None where the study is new.
+
+    Raises: UserError for a study that is finished, for one that was asked for otherwise, and for a folder that is none.
+    """
+    file = spec.folder / STUDY_NAME
+    if not file.is_file() or (spec.folder / SUMMARY_NAME).exists():
+        require_new(spec.folder)
+        require_new(spec.run_folder)
+        return None
+    try:
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        before = found["asked"]
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            "A study that goes on must have its file whole", f"{file} ({error})", "choose another"
+        ) from error
+    differing = [name for name in asked if before.get(name) != asked[name]]
+    if differing:
+        name = differing[0]
+        raise UserError(
+            f"--study {spec.study} was begun and goes on only where it is asked for as before",
+            f"{name} {asked[name]} instead of {before.get(name)}",
+            "ask for the same, or choose another name",
+        )
+    return found
+
+
+def begin(spec: StudySpec, asked: dict[str, Any], points: tuple[dict[str, Any], ...]) -> None:
+    """Write the file of a new study; points are tried right after the baseline."""
+    write_json(spec.folder / STUDY_NAME, {"asked": asked, "points": points})

@@ -1,0 +1,103 @@
+"""A driver that is killed with -9, at any moment, is followed by one that goes on where it was."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+from las_tune.tuning.storage import Storage
+from tests.tuning.driver import TRIALS
+
+SAME = ("number", "params", "status", "reason", "finalist", "seed")
+KILLS = 2
+
+
+def start(folder: Path, epoch_s: float) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "tests.tuning.driver", str(folder), str(epoch_s)]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+
+
+def finish(driver: subprocess.Popen[str]) -> tuple[list[str], list[dict[str, Any]]]:
+    """What it printed, and its records."""
+    assert driver.stdout is not None
+    lines = driver.stdout.read().splitlines()
+    assert driver.wait(60) == 0, "\n".join(lines[-30:])
+    return lines, json.loads(lines[-1])
+
+
+def kill(driver: subprocess.Popen[str]) -> None:
+    """The driver alone: Ray's own processes notice by themselves that it is gone."""
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.wait(30)
+
+
+def numbers(records: list[dict[str, Any]]) -> list[Any]:
+    """All of the records that is the same with and without kills."""
+    rows = [[{k: v for k, v in row.items() if k != "seconds"} for row in record["epochs"]] for record in records]
+    return [[record[name] for name in SAME] for record in records] + rows
+
+
+@pytest.mark.timeout(600)
+def test_killed_drivers_and_one_that_lives_give_the_same_numbers(tmp_path: Path) -> None:
+    seed = int(os.environ.get("LAS_TUNE_KILL_SEED", "0"))
+    print("seed of the kills:", seed)
+    draw = random.Random(seed)
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "killed").mkdir()
+    _, whole = finish(start(tmp_path / "whole", 0.0))
+    for _ in range(KILLS):
+        driver = start(tmp_path / "killed", 0.15)
+        assert driver.stdout is not None
+        heard = draw.randrange(1, 30)
+        for line in driver.stdout:
+            heard -= line.startswith("epoch")
+            if not heard:
+                break
+        time.sleep(draw.uniform(0, 0.3))
+        kill(driver)
+    lines, killed = finish(start(tmp_path / "killed", 0.0))
+    assert numbers(killed) == numbers(whole)
+    assert [record["number"] for record in killed] == list(range(TRIALS + 4))
+    for record in killed:  # a listener that starts anew hears everything, once
+        events = [line for line in lines if line.split()[:2] in (["started", str(record["number"])],)]
+        epochs = [line for line in lines if line.split()[:2] == ["epoch", str(record["number"])]]
+        assert len(events) == 1 and len(epochs) == len(record["epochs"])
+    storage = JournalStorage(JournalFileBackend(str(tmp_path / "killed/fake/optuna.journal")))
+    told = [trial.state.name for trial in optuna.load_study(study_name="fake", storage=storage).trials]
+    names = {"completed": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL"}
+    assert told == [names[record["status"]] for record in killed[:TRIALS]]
+
+
+def test_a_half_written_checkpoint_is_passed_over(tmp_path: Path) -> None:
+    import torch
+    from pyarrow.fs import LocalFileSystem
+
+    from las_tune.las.checkpoint import CHECKPOINT_NAME, save_checkpoint
+    from las_tune.spec import TrainSpec
+    from las_tune.tuning.storage import ROWS_NAME
+
+    for index, epoch in ((0, 3), (1, 4), (2, 5)):
+        folder = tmp_path / f"ray/trial_a/checkpoint_{index:06d}"
+        folder.mkdir(parents=True)
+        save_checkpoint(folder / CHECKPOINT_NAME, TrainSpec(), {"head": {"epoch": torch.tensor(epoch)}})
+        (folder / ROWS_NAME).write_text(json.dumps([{"epoch": n + 1} for n in range(epoch)]))
+    whole = (folder / CHECKPOINT_NAME).read_bytes()
+    (folder / CHECKPOINT_NAME).write_bytes(whole[: len(whole) // 2])
+    storage = Storage(LocalFileSystem(), str(tmp_path))
+    found = list(storage.find(["ray/trial_a", "ray/trial_none"]))
+    assert [len(one.rows) for one in found] == [4, 3]
+    assert found[0].path == "ray/trial_a/checkpoint_000001"
