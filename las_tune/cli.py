@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from dataclasses import replace
 from datetime import timedelta
@@ -11,7 +12,7 @@ from typing import Annotated, Any, NoReturn
 from cyclopts import App, CycloptsError
 
 from las_tune import __version__, flags
-from las_tune.cluster_commands import node
+from las_tune.cluster_commands import list_studies, logs, node, status, stop, submit, submit_and_follow
 from las_tune.commands import data, space
 from las_tune.demo import DEMO
 from las_tune.errors import UserError
@@ -28,8 +29,10 @@ app = App(
     suppress_keyboard_interrupt=False,
     help_epilogue="Example: python -m las_tune --category bracket_black --demo",
 )
-for command in (data, space, ui, compare, report, sync, predict, export, node):
+COMMANDS: tuple[Any, ...] = (data, space, ui, compare, report, sync, predict, export, submit, status, logs, stop, node)
+for command in COMMANDS:
     app.command(command)
+app.command(list_studies, name="list")
 
 
 @app.default
@@ -39,6 +42,7 @@ def tune(
     category: flags.Category,
     data_root: flags.DataRoot = Path("data/anomaly_dataset"),
     textures: flags.Textures = Path("data/dtd"),
+    data_digest: flags.DataDigest = "",
     skip_broken: flags.SkipBroken = False,
     holdout: flags.Holdout = 0.5,
     validation: flags.ValidationKind = "labelled",
@@ -77,7 +81,12 @@ def tune(
     max_failures: Annotated[
         int, flag(RESOURCES, "How often a trial is tried again, from its last epoch, after it or its worker failed.")
     ] = 2,
-    address: Annotated[str | None, flag(RESOURCES, "Ray cluster to join.", "this machine")] = None,
+    address: Annotated[
+        str | None,
+        flag(
+            RESOURCES, "Ray cluster: auto or HOST:6379 to join; http:// and ray:// as submit --follow.", "this machine"
+        ),
+    ] = None,
     storage: Annotated[str, flag(RESOURCES, "Folder or URI of checkpoints.", "the study's folder")] = "",
     results: flags.Results = Path("results/las"),
     study: flags.Study = None,
@@ -91,6 +100,9 @@ def tune(
     Trial 0 is the baseline: the seed program's own hyperparameters. The champion is registered in MLflow as
     las-CATEGORY with alias champion.
     """
+    if address is not None and address.startswith(("http://", "https://", "ray://")):
+        submit_and_follow(sys.argv[1:])
+        return
     usual: dict[str, Any] = DEMO if demo else {"trials": 32, "finalists": 3, "seeds": 3}
     train_spec = make_train_spec(
         demo, image_size=image_size, batch_size=batch_size, epochs=epochs, seed=seed, backbone=backbone,
@@ -105,6 +117,7 @@ def tune(
         study,
         demo,
         train_spec,
+        data_digest=data_digest,
         skip_broken=skip_broken,
         holdout=holdout,
         validation=validation,
@@ -217,6 +230,7 @@ def _render_demo(spec: StudySpec, progress: Any) -> None:
 
 def main() -> NoReturn:
     """Run a command. What a user got wrong is one line on stderr and exit code 2."""
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # as a cluster ends a job
     try:
         app(exit_on_error=False, print_error=False)
     except (UserError, CycloptsError) as error:

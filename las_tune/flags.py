@@ -50,6 +50,7 @@ ValidationKind = Annotated[
         "Pictures that select: labelled test pictures, or good ones and defects painted on them (no real ones needed).",
     ),
 ]
+DataDigest = Annotated[str, flag(DATA, "SHA-256 that the pictures must have; submit --push-data gives it.", "any")]
 SkipBroken = Annotated[bool, flag(DATA, "Leave broken pictures out and count them.", negative="")]
 Demo = Annotated[bool, flag(DATA, "Render a small bracket_black and search it: no data needed.", negative="")]
 ImageSize = Annotated[
@@ -144,7 +145,7 @@ def make_study_specs(
     run = study or f"run-{now}"
     base = StudySpec(
         category=names[0],
-        study=study or f"{_plain(names[0])}-{now}",
+        study=study or f"{plain_name(names[0])}-{now}",
         train=train_spec,
         data_root=data_root.absolute(),
         textures=textures.absolute(),
@@ -155,12 +156,12 @@ def make_study_specs(
     )
     if len(names) == 1:
         return [base]
-    plain = [_plain(name) for name in names]
+    plain = [plain_name(name) for name in names]
     labels = [p if plain.count(p) == 1 else f"{p}-{index}" for index, p in enumerate(plain, start=1)]
     return [replace(base, category=n, study=f"{run}-{label}", run=run) for n, label in zip(names, labels, strict=True)]
 
 
-def _plain(category: str) -> str:
+def plain_name(category: str) -> str:
     """A category's name in the letters that a study's name may have."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", category).strip("_.-")[:60] or "category"
 

@@ -18,6 +18,15 @@ ModelWeights = Literal["inside", "reference"]
 MPDD_CATEGORIES = ("bracket_black", "bracket_brown", "bracket_white", "connector", "metal_plate", "tubes")
 
 
+def require_study_name(name: str) -> None:
+    """Raise UserError for a name that cannot be a folder's, a run's and a job's alike."""
+    require(
+        re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", name) is not None,
+        "--study must be letters, digits, '_', '-' and '.', at most 100, the first a letter or digit",
+        repr(name),
+    )
+
+
 def model_name(category: str) -> str:
     """The category's model in MLflow's registry; what names of models cannot hold becomes a hyphen."""
     return "las-" + re.sub(r"[:/?#%]", "-", category)
@@ -69,6 +78,8 @@ class StudySpec:
     """Whether trials measure their machine: processors, memory, disk, network, GPUs."""
     model_weights: ModelWeights = "inside"
     """reference: the champion names its frozen network instead of holding it."""
+    data_digest: str = ""
+    """SHA-256 that the pictures must have, see data/digest.py; empty: it is not asked."""
     skip_broken: bool = False
     holdout: float = 0.5
     """Share of every test folder that validates; the rest is the sealed test."""
@@ -85,11 +96,7 @@ class StudySpec:
     """The command line, for the record."""
 
     def __post_init__(self) -> None:
-        require(
-            re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", self.study) is not None,
-            "--study must be letters, digits, '_', '-' and '.', at most 100, the first a letter or digit",
-            repr(self.study),
-        )
+        require_study_name(self.study)
         require(self.trials >= 1, "--trials must be at least 1", self.trials)
         for name, kinds in (("sampler", get_args(Sampler)), ("scheduler", get_args(Scheduler))):
             value = getattr(self, name)

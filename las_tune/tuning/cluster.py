@@ -1,17 +1,27 @@
-"""The Ray cluster: start it on this machine or join it, and what of it a trial gets."""
+"""The Ray cluster: start it on this machine or join it, what it can become, and what of it a trial gets."""
 
 from __future__ import annotations
 
 import logging
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import ray
+import yaml
 
 from las_tune.errors import UserError
 from las_tune.study_spec import StudySpec
+from las_tune.tuning.nodes import alive_nodes, ask_node, check_nodes
+from las_tune.tuning.storage import Storage
+
+BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")
+"""Where `ray up` leaves the cluster file on the head, for the autoscaler."""
+HEAD = "node:__internal_head__"
+"""Ray's mark among the resources of a head."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +49,9 @@ def ray_cluster(address: str | None) -> Iterator[None]:
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # listeners record what is to be recorded
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # verbose=0 is silent in the old output only
+    os.environ.setdefault(
+        "TUNE_GLOBAL_CHECKPOINT_S", "600"
+    )  # Ray's own snapshot, which grows with the study, is not read
     try:
         ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError, SystemExit) as error:  # Ray itself exits where nobody answers
@@ -49,23 +62,60 @@ def ray_cluster(address: str | None) -> Iterator[None]:
             "--address must be that of a running Ray cluster", f"{address} ({reason})", "start it"
         ) from error
     try:
+        if address is not None:
+            check_nodes()
         yield
     finally:
         ray.shutdown()
 
 
+@dataclass(frozen=True)
+class Machines:
+    """Machines of one kind."""
+
+    resources: dict[str, float]
+    number: int
+
+
+def machines_of_cluster(address: str | None, bootstrap: Path = BOOTSTRAP) -> list[Machines]:
+    """What the cluster can become: its head, and of the other kinds as many as the autoscaler may start.
+
+    Args:
+        address: None for this machine alone, which stays as it is.
+        bootstrap: the cluster file on the head; where it is missing, or names no resources, the cluster stays as it is.
+    """
+    there = [Machines(node["Resources"], 1) for node in alive_nodes()]
+    if address is None or not bootstrap.expanduser().is_file():
+        return there
+    config = yaml.safe_load(bootstrap.expanduser().read_text(encoding="utf-8"))
+    left = config["max_workers"]
+    workers = []
+    kinds = [kind for name, kind in config["available_node_types"].items() if name != config["head_node_type"]]
+    for kind in sorted(kinds, key=lambda kind: -kind.get("resources", {}).get("GPU", 0)):
+        number = min(kind.get("max_workers", left), left) if kind.get("resources") else 0
+        workers += [Machines(kind["resources"], number)] if number else []
+        left -= number
+    heads = [machine for machine in there if HEAD in machine.resources]
+    return [*heads, *workers] if workers else there
+
+
 def resources_of(spec: StudySpec) -> Resources:
-    """What the flags say, else one GPU where the cluster has any, a quarter of a machine's cores, and all that fit."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    most_cpus, most_gpus = (max(node.get(kind, 0.0) for node in nodes) for kind in ("CPU", "GPU"))
+    """What the flags say, else one GPU where any can be had, a quarter of a machine's cores, and all that fit.
+
+    A cluster that grows is asked for as many trials as it can become to hold: pending ones are what makes it grow.
+    """
+    machines = machines_of_cluster(spec.address)
+    most_cpus, most_gpus = (max(one.resources.get(kind, 0.0) for one in machines) for kind in ("CPU", "GPU"))
     gpus = spec.gpus_per_trial if spec.gpus_per_trial is not None else min(1.0, most_gpus)
-    cpus = spec.cpus_per_trial or max(1, int(most_cpus) // 4)
+    useful = [one for one in machines if not gpus or one.resources.get("GPU", 0.0) >= gpus]
+    cores = max((one.resources.get("CPU", 0.0) for one in useful), default=most_cpus)
+    cpus = spec.cpus_per_trial or max(1, int(cores) // 4)
 
-    def fitting(node: dict[str, float]) -> int:
-        by_cpus = int(node.get("CPU", 0.0) / cpus + 1e-9)
-        return min(by_cpus, int(node.get("GPU", 0.0) / gpus + 1e-9)) if gpus else by_cpus
+    def fitting(machine: Machines) -> int:
+        by_cpus = int(machine.resources.get("CPU", 0.0) / cpus + 1e-9)
+        return min(by_cpus, int(machine.resources.get("GPU", 0.0) / gpus + 1e-9)) if gpus else by_cpus
 
-    fit = sum(map(fitting, nodes))
+    fit = sum(fitting(machine) * machine.number for machine in machines)
     if not fit:
         raise UserError(
             "--cpus-per-trial and --gpus-per-trial must fit on one machine of the cluster",
@@ -73,3 +123,36 @@ def resources_of(spec: StudySpec) -> Resources:
             f"the largest has {most_cpus:g} CPUs and {most_gpus:g} GPUs",
         )
     return Resources(cpus, gpus, spec.max_concurrent or fit)
+
+
+def check_storage(spec: StudySpec) -> None:
+    """Raise UserError where checkpoints would lie in a folder that other machines of the cluster do not see."""
+    storage = Storage.of(spec)
+    if not storage.is_local or sum(machine.number for machine in machines_of_cluster(spec.address)) < 2:
+        return
+    rule = "--storage must be seen by every machine of a cluster: s3://, gs:// or a shared folder"
+    here = ray.get_runtime_context().get_node_id()
+    others = [node for node in alive_nodes() if node["NodeID"] != here]
+    marker = Path(storage.root) / f".seen-{uuid.uuid4().hex}"
+    marker.parent.mkdir(parents=True, exist_ok=True)
+    marker.touch()
+    try:
+        blind = [node["NodeManagerHostname"] for node in others if not ask_node(node["NodeID"], _sees, str(marker))]
+    finally:
+        marker.unlink()
+    if blind:
+        raise UserError(rule, f"{storage.root}, which {', '.join(sorted(blind))} cannot see", "give --storage")
+    if not others and _is_of_this_machine(Path(storage.root)):
+        raise UserError(rule, f"{storage.root}, a disk of this machine, and the cluster can grow", "give --storage")
+
+
+def _sees(path: str) -> bool:
+    return Path(path).exists()
+
+
+def _is_of_this_machine(path: Path) -> bool:
+    """Whether a folder lies on a disk of this machine, by the kind of its file system."""
+    mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
+    above = [(point, kind) for point, kind in mounts if path.is_relative_to(point)]
+    kind = max(above, key=lambda mount: len(mount[0]), default=("", ""))[1]
+    return kind in {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "overlay", "tmpfs", "f2fs"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import ray
@@ -11,6 +12,7 @@ from las_tune.errors import UserError
 from las_tune.versions import as_labels, from_labels, installed_versions, require_same
 
 ASK_HEAD_S = 30.0
+ASK_NODE_S = 120.0
 DO = "install both from the same checkout with its constraints.txt"
 
 
@@ -33,24 +35,24 @@ def check_against_head(address: str) -> None:
 def check_nodes() -> None:
     """Raise UserError where a machine of the cluster that this process has joined differs from this one."""
     here = from_labels(as_labels(installed_versions()))
-    for node in _alive():
-        there = from_labels(node["Labels"]) or _ask(node["NodeID"])
+    for node in alive_nodes():
+        there = from_labels(node["Labels"]) or ask_node(node["NodeID"], _versions_here)
         require_same(here, there, f"Node {node['NodeManagerHostname']} and the driver", DO)
 
 
-def _alive() -> list[dict[str, Any]]:
+def alive_nodes() -> list[dict[str, Any]]:
+    """The machines of the cluster that are there, as Ray describes them."""
     return [node for node in ray.nodes() if node["Alive"]]
 
 
-def _ask(node_id: str) -> dict[str, str]:
-    """The versions of a node that was started without labels."""
-    task = ray.remote(_versions_here).options(num_cpus=0, scheduling_strategy=on_node(node_id))
+def ask_node(node_id: str, question: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function returns on one machine; raises UserError where that has no las_tune to run it with."""
+    task = ray.remote(question).options(num_cpus=0, scheduling_strategy=_on_node(node_id))
     try:
-        versions: dict[str, str] = ray.get(task.remote(), timeout=ASK_HEAD_S)
+        return ray.get(task.remote(*arguments), timeout=ASK_NODE_S)
     except ray.exceptions.RayError as error:
         reason = str(error).strip().splitlines()[-1][:160]
         raise UserError("Every machine of the cluster must have las_tune", f"{node_id} ({reason})", DO) from error
-    return versions
 
 
 def _versions_here() -> dict[str, str]:
@@ -62,6 +64,6 @@ def is_draining() -> bool:
     return ray.get_runtime_context().get_node_id() in ray._private.state.state.get_draining_nodes()
 
 
-def on_node(node_id: str) -> Any:
+def _on_node(node_id: str) -> Any:
     """Ray's strategy for work that must run on one node, or fail."""
     return ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node_id, soft=False)

@@ -16,7 +16,7 @@ from las_tune.tracking.provenance import without_password
 from las_tune.tracking.study_figures import write_study_figures
 from las_tune.tracking.summary import write_json
 from las_tune.tuning.conclude import Searched
-from las_tune.tuning.search import distribution
+from las_tune.tuning.samplers import distribution
 from las_tune.tuning.space import Space
 
 NOTE_TAG = "mlflow.note.content"

@@ -28,9 +28,9 @@ def prepare_remotely(
     memory = min(node["Resources"].get("object_store_memory", 0.0) for node in ray.nodes() if node["Alive"])
     limit = store_limit_bytes(spec.store_limit_gb, memory) / num_studies
     backbone_ref = ray.put(backbone)
-    task = ray.remote(_share).options(num_cpus=resources.cpus, num_gpus=resources.gpus, num_returns=2)
-    data_ref, stored = task.remote(backbone_ref, pictures, spec.train.store_dtype, limit)
-    sentence: str = ray.get(stored)
+    task = ray.remote(_share).options(num_cpus=resources.cpus, num_gpus=resources.gpus)
+    data, sentence = ray.get(task.remote(backbone_ref, pictures, spec.train.store_dtype, limit))
+    data_ref = ray.put(data)  # on the driver's machine: the one that computed it may go, and must not be held for it
     shared = SharedStudy(spec.train, backbone_ref, data_ref, resources.num_threads, pictures.kinds, spec.system_metrics)
     return shared, sentence
 

@@ -14,9 +14,9 @@ from las_tune.tuning.space import Space
 
 STUDY_NAME, SUMMARY_NAME = "study.json", "summary.json"
 MAY_CHANGE = {
-    "address", "command", "cpus_per_trial", "data_root", "experiment", "gpus_per_trial", "max_concurrent",
-    "max_failures", "model_weights", "results", "space", "store_limit_gb", "system_metrics", "textures",
-    "time_budget_s", "tracking_uri",
+    "address", "command", "cpus_per_trial", "data_digest", "data_root", "experiment", "gpus_per_trial",
+    "max_concurrent", "max_failures", "model_weights", "results", "space", "store_limit_gb", "system_metrics",
+    "textures", "time_budget_s", "tracking_uri",
 }  # fmt: skip
 """Fields of the spec that another driver may be given otherwise: they do not decide what is searched."""
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from las_tune.data.digest import check_digest
 from las_tune.las.backbone import Backbone, load_backbone
 from las_tune.study_spec import StudySpec, model_name
 from las_tune.tracking.connect import default_tracking_uri
@@ -19,7 +20,7 @@ from las_tune.tracking.provenance import provenance_tags, without_password
 from las_tune.tracking.record import Listener
 from las_tune.tracking.summary import write_json
 from las_tune.tracking.training_log import TrainingLog
-from las_tune.tuning.cluster import Resources, ray_cluster, resources_of
+from las_tune.tuning.cluster import Resources, check_storage, ray_cluster, resources_of
 from las_tune.tuning.conclude import Searched, conclude
 from las_tune.tuning.finalists import BASELINE, BEST_OF, CURRENT, make_jobs, pick_finalists, require_any
 from las_tune.tuning.observer import Ran, TunedStudy
@@ -75,6 +76,9 @@ def run_studies(
     summary holds `failed`, the reason.
     """
     started = time.monotonic()
+    if specs[0].data_digest:
+        progress("checking the pictures' digest", 0, 1)
+        check_digest(specs[0].data_digest, specs[0].data_root, [s.category for s in specs], specs[0].textures)
     checked = [_check(spec, progress) for spec in specs]
     specs = [study.spec for study in checked]
     backbone = load_backbone(specs[0].train.backbone, specs[0].train.backbone_weights)
@@ -88,6 +92,7 @@ def run_studies(
     ]
     progress("starting Ray", 0, 1)
     with ray_cluster(specs[0].address), ExitStack() as open_ledgers:
+        check_storage(specs[0])
         resources = resources_of(specs[0])
         studies = []
         for one, ledger, (points, sentences) in zip(checked, ledgers, warm, strict=True):

@@ -19,8 +19,9 @@ from ray.tune.search.optuna import OptunaSearch
 
 from las_tune.spec import TrainSpec
 from las_tune.study_spec import StudySpec
+from las_tune.tuning.samplers import distribution, make_sampler
 from las_tune.tuning.scheduler import make_scheduler
-from las_tune.tuning.search import METRIC, StudySearch, distribution, make_sampler
+from las_tune.tuning.search import METRIC, StudySearch
 from las_tune.tuning.space import Space
 from tests.benchmarks.surrogate import Floats, Landscape
 

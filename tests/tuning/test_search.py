@@ -14,7 +14,8 @@ from optuna.trial import TrialState
 from las_tune.study_spec import Sampler
 from las_tune.tracking.record import TrialRecord
 from las_tune.tuning.knobs import Choice, Knob, Range
-from las_tune.tuning.search import SEED_NOISE, StudySearch, make_sampler
+from las_tune.tuning.samplers import make_sampler
+from las_tune.tuning.search import SEED_NOISE, StudySearch
 from las_tune.tuning.space import Space
 from tests.tuning.test_grid import CONDITIONAL, CORE, MIXED
 
