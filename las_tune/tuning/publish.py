@@ -77,3 +77,26 @@ def _plan(spec: StudySpec) -> dict[str, Any]:
         "validation": spec.validation,
         "protocol": spec.protocol,
     }
+
+
+def study_parameters(spec: StudySpec, space: Space) -> dict[str, Any]:
+    """What the parent run says of the search."""
+    return {
+        "trials": spec.trials,
+        "finalists": spec.finalists,
+        "seeds": spec.seeds,
+        "epochs": spec.train.epochs,
+        "image_size": spec.train.image_size,
+        "batch_size": spec.train.batch_size,
+        "objective": spec.train.objective,
+        "fpr": spec.train.fpr,
+        "validation": spec.validation,
+        "holdout": spec.holdout,
+        "protocol": spec.protocol,
+        "sampler": spec.sampler,
+        "scheduler": spec.scheduler,
+        "patience": spec.patience,
+        "warm_start": ", ".join(spec.warm_start),
+        "space": space.name,
+        "command": without_password(spec.command)[:5000],
+    }

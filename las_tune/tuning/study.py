@@ -16,7 +16,7 @@ from las_tune.study_spec import StudySpec, model_name
 from las_tune.tracking.connect import default_tracking_uri
 from las_tune.tracking.journal import STUDY_RUN
 from las_tune.tracking.ledger import Ledger
-from las_tune.tracking.provenance import provenance_tags, without_password
+from las_tune.tracking.provenance import provenance_tags
 from las_tune.tracking.record import Listener
 from las_tune.tracking.summary import write_json
 from las_tune.tracking.training_log import TrainingLog
@@ -26,7 +26,7 @@ from las_tune.tuning.finalists import BASELINE, BEST_OF, CURRENT, make_jobs, pic
 from las_tune.tuning.observer import Ran, TunedStudy
 from las_tune.tuning.outputs import make_folder
 from las_tune.tuning.pictures import Progress, StudyPictures, load_pictures, resolve_objective
-from las_tune.tuning.publish import publish, publish_start
+from las_tune.tuning.publish import publish, publish_start, study_parameters
 from las_tune.tuning.remote import prepare_remotely
 from las_tune.tuning.resume import SUMMARY_NAME, begin, require_new_or_same, what_is_asked
 from las_tune.tuning.shared_configuration import best_shared_configuration
@@ -102,7 +102,7 @@ def run_studies(
                 begin(spec, one.asked, points)
             log = TrainingLog(spec.folder, spec.category, datetime.now())
             notify = _teller(log, progress)
-            ledger.start_study(spec.folder, spec.study, _parameters(spec, space), resources.cost_unit, notify)
+            ledger.start_study(spec.folder, spec.study, study_parameters(spec, space), resources.cost_unit, notify)
             open_ledgers.callback(_close, ledger)
             publish_start(spec, space, pictures.split.as_dict(), ledger)
             ledger.holder(model_name(spec.category))  # known even if MLflow is away when the trials end
@@ -230,26 +230,3 @@ def _run_finalists(
         has_any = any(trial.status != "failed" and trial.epochs for trial in ran.records)
         jobs.append(make_jobs(everyone, first_number, spec.train.seed + 1, spec.seeds) if has_any else [])
     return run_finalists(tuned, jobs, resources)
-
-
-def _parameters(spec: StudySpec, space: Space) -> dict[str, Any]:
-    """What the parent run says of the search."""
-    return {
-        "trials": spec.trials,
-        "finalists": spec.finalists,
-        "seeds": spec.seeds,
-        "epochs": spec.train.epochs,
-        "image_size": spec.train.image_size,
-        "batch_size": spec.train.batch_size,
-        "objective": spec.train.objective,
-        "fpr": spec.train.fpr,
-        "validation": spec.validation,
-        "holdout": spec.holdout,
-        "protocol": spec.protocol,
-        "sampler": spec.sampler,
-        "scheduler": spec.scheduler,
-        "patience": spec.patience,
-        "warm_start": ", ".join(spec.warm_start),
-        "space": space.name,
-        "command": without_password(spec.command)[:5000],
-    }
