@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -79,20 +79,24 @@ class Observer(tune.Callback):  # type: ignore[misc]  # ray ships no types for i
         is_over = record.status != "running"
         found = [] if is_over else list(self._storage.find(self._histories[study].folders[record.number]))
         rows = record.epochs if is_over else found[0].rows if found else []
-        then = replace(record, status="running", epochs=[], seconds=0.0)
-        for listener in self._studies[study].listeners:
-            listener.trial_started(then)
+        listeners, status = self._studies[study].listeners, record.status
+        record.status, record.epochs, record.seconds = "running", [], 0.0
+        for listener in listeners:
+            listener.trial_started(record)
         for row in rows:
-            then.add_epoch(_kept(row))
-            for listener in self._studies[study].listeners:
-                listener.epoch_ended(then)
-        record.epochs, record.seconds = then.epochs, then.seconds
+            record.add_epoch(_kept(row))
+            for listener in listeners:
+                listener.epoch_ended(record)
+        record.status = status
         if is_over:
-            for listener in self._studies[study].listeners:
+            for listener in listeners:
                 listener.trial_ended(record)
             return ""
         best = (one.path for one in found if one.rows[-1]["epoch"] == record.best["epoch"])
         record.checkpoint = next(best, "")
+        if len(rows) == self._studies[study].spec.train.epochs:
+            self.end_as(study, record.number, "completed")
+            return ""
         return found[0].path if found else ""
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:

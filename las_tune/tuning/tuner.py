@@ -48,15 +48,8 @@ def run_trials(
     scheduler = FairScheduler(search, schedulers)
     missing = 0
     for index, (study, history) in enumerate(zip(studies, histories, strict=True)):
-        records = [record for record in (*history.ended, *history.unfinished) if not record.finalist]
-        checkpoints = {record.number: observer.take_back(index, record) for record in records}
-        whole = [r.number for r in records if r.status == "running" and len(r.epochs) == study.spec.train.epochs]
-        for number in dict.fromkeys([*whole, *scheduler.take_back(index, records)]):
-            observer.end_as(index, number, "completed" if number in whole else "pruned")
-        for number, status in search.take_back(index, records, checkpoints).items():
-            observer.end_as(index, number, status)
-        over = sum(record.status != "running" for record in records)
-        missing += 0 if history.is_searched else study.spec.trials - over
+        num_over = _take_back(index, history, observer, search, scheduler)
+        missing += 0 if history.is_searched else study.spec.trials - num_over
     config = tune.TuneConfig(
         metric=METRIC,
         mode="max",
@@ -79,6 +72,17 @@ def run_trials(
     return observer.ran()
 
 
+def _take_back(study: int, history: History, observer: Observer, search: FairSearch, scheduler: FairScheduler) -> int:
+    """Let everyone know the trials of earlier drivers, and end those that were about to; returns how many are over."""
+    records = [record for record in (*history.ended, *history.unfinished) if not record.finalist]
+    checkpoints = {record.number: observer.take_back(study, record) for record in records}
+    for number in scheduler.take_back(study, records):
+        observer.end_as(study, number, "pruned")
+    for number, status in search.take_back(study, records, checkpoints).items():
+        observer.end_as(study, number, status)
+    return sum(record.status != "running" for record in records)
+
+
 def run_finalists(
     studies: Sequence[TunedStudy],
     jobs: Sequence[Sequence[Job]],
@@ -98,19 +102,7 @@ def run_finalists(
         return study, job.record()
 
     observer = Observer(studies, histories, storage, "ray_finalists", identify)
-    earlier: list[dict[int, tuple[TrialRecord, str]]] = [
-        {r.number: (r, observer.take_back(index, r)) for r in history.records.values() if r.finalist}
-        for index, history in enumerate(histories)
-    ]
-    flat = []
-    for _, study, job in sorted(
-        ((p, i, job) for i, its in enumerate(jobs) for p, job in enumerate(its)), key=lambda one: one[:2]
-    ):
-        record, checkpoint = earlier[study].get(job.number, (None, ""))
-        if record is not None and record.status == "running" and len(record.epochs) == spec.train.epochs:
-            observer.end_as(study, job.number, "completed")
-        elif record is None or record.status == "running":
-            flat.append((study, job, checkpoint))
+    flat = _missing_jobs(jobs, histories, observer)
     config = tune.TuneConfig(
         metric=METRIC,
         mode="max",
@@ -124,6 +116,23 @@ def run_finalists(
         _fit(spec, "ray_finalists", trainable, space, config, resources, observer, storage)
         observer.end_rest()
     return observer.ran()
+
+
+def _missing_jobs(
+    jobs: Sequence[Sequence[Job]], histories: Sequence[History], observer: Observer
+) -> list[tuple[int, Job, str]]:
+    """Index of the study, job, and checkpoint to go on from, of all jobs that are not over, the studies in turn."""
+    earlier: list[dict[int, tuple[TrialRecord, str]]] = [
+        {r.number: (r, observer.take_back(index, r)) for r in history.records.values() if r.finalist}
+        for index, history in enumerate(histories)
+    ]
+    missing = []
+    for place, study in sorted((place, study) for study, its in enumerate(jobs) for place in range(len(its))):
+        job = jobs[study][place]
+        record, checkpoint = earlier[study].get(job.number, (None, ""))
+        if record is None or record.status == "running":
+            missing.append((study, job, checkpoint))
+    return missing
 
 
 def _start(storage: Storage, checkpoint: str) -> tune.Checkpoint | None:

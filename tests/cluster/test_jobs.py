@@ -1,0 +1,138 @@
+"""submit, status, logs, stop, list: a real head on this machine, with Ray's token, by http and by Ray Client."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.parts import SMALL, make_part, make_textures
+from tests.servers import free_port
+
+pytestmark = pytest.mark.timeout(600)
+
+
+@dataclass(frozen=True)
+class Head:
+    """A head, and an environment that knows its token."""
+
+    http: str
+    client: str
+    environment: dict[str, str]
+    home: Path
+
+    def run(self, *arguments: str, expect: int = 0) -> str:
+        """A command of ours; what it printed."""
+        done = subprocess.run(
+            [sys.executable, "-m", "las_tune", *arguments],
+            env=self.environment, cwd=self.home, capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
+        assert done.returncode == expect, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
+    pytest.importorskip("aiohttp_cors", reason="needs the extra 'cluster' (ray[default])")
+    home = tmp_path_factory.mktemp("home")
+    (home / ".ray").mkdir()
+    (home / ".ray/auth_token").write_text(secrets.token_hex(32))
+    gcs, dashboard, client = free_port(), free_port(), free_port()
+    checkout = str(Path(__file__).parents[2])
+    environment = os.environ | {"HOME": str(home), "RAY_AUTH_MODE": "token", "PYTHONPATH": checkout}
+    environment |= {"LAS_TUNE_DASHBOARD": f"http://127.0.0.1:{dashboard}", "PYTHONUNBUFFERED": "1"}
+    environment |= {"GRPC_ENABLE_FORK_SUPPORT": "0"}  # as in the cluster files
+    temporary = Path(f"/tmp/las-ray-{os.getpid()}")  # sockets lie in it, and have short names
+    command = [
+        sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--node-ip-address=127.0.0.1",
+        f"--port={gcs}", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", "--num-cpus=4",
+        f"--ray-client-server-port={client}", "--object-store-memory=300000000",
+        f"--temp-dir={temporary}", "--disable-usage-stats",
+    ]  # fmt: skip
+    log = (home / "head.log").open("w")
+    process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+    try:
+        found = Head(f"http://127.0.0.1:{dashboard}", f"ray://127.0.0.1:{client}", environment, home)
+        deadline = time.monotonic() + 90
+        while "no study" not in (told := list_or_error(found)):
+            assert time.monotonic() < deadline and process.poll() is None, told + (home / "head.log").read_text()
+            time.sleep(1)
+        yield found
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def list_or_error(head: Head) -> str:
+    command = [sys.executable, "-m", "las_tune", "list", "--address", head.http]
+    done = subprocess.run(command, env=head.environment, capture_output=True, text=True, timeout=120)
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def parts(head: Head) -> list[str]:
+    """Flags of a small study whose pictures lie on this machine."""
+    make_part(head.home / "laptop/parts", "bolt", train=14)
+    make_textures(head.home / "laptop/textures")
+    folders = ["--data-root", str(head.home / "laptop/parts"), "--textures", str(head.home / "laptop/textures")]
+    return ["--category", "bolt", *folders]
+
+
+def test_pushed_pictures_a_finished_study_and_its_name_taken(head: Head, parts: list[str]) -> None:
+    small = ["--space", "default", "--trials", "2", "--finalists", "1", "--seeds", "2", *SMALL.split()]
+    submit = ["submit", *parts, "--address", head.http, "--study", "pushed", "--push-data", *small]
+    printed = head.run(*submit, "--follow")
+    assert "study pushed runs as job pushed-" in printed
+    assert "checking the pictures' digest" in printed
+    assert "champion" in printed
+    assert (head.home / "las_tune_results/pushed/summary.json").is_file()
+    assert "study pushed: succeeded" in head.run("status", "--address", head.client)
+    assert "champion" in head.run("logs", "pushed", "--address", head.client)
+    again = head.run(*submit, "--follow", expect=1)
+    assert "--study must be a new name, got pushed" in again
+
+
+def test_a_stopped_study_goes_on_under_its_name(head: Head, parts: list[str]) -> None:
+    small = ["--space", "default", "--trials", "3", "--finalists", "1", "--seeds", "2", "--scheduler", "none"]
+    small += SMALL.replace("--epochs 1", "--epochs 12").split()
+    submit = ["submit", *parts, "--address", head.client, "--study", "stopped", *small]
+    assert "runs as job stopped-" in head.run(*submit)
+    refused = head.run(*submit, expect=2)
+    assert "A study must not be running, got stopped" in refused
+    deadline = time.monotonic() + 120
+    while "trials ..." not in head.run("logs", "--address", head.http):
+        assert time.monotonic() < deadline
+    history = head.home / "las_tune_results/stopped/trials.jsonl"
+    while not history.exists() or '"ended"' not in history.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert "is stopped; the same submit goes on with it" in head.run("stop", "stopped", "--address", head.http)
+    assert "stopped" in head.run("list", "--address", head.http)
+    before = history.read_text()
+    printed = head.run(*submit, "--follow")
+    assert "going on with study stopped" in printed and "champion" in printed
+    assert history.read_text().startswith(before), "nothing that was done is done again"
+    assert history.read_text().count('"event": "ended", "trial": {"number": 0,') == 1
+
+
+def test_what_a_user_gets_wrong_is_one_line(head: Head, parts: list[str]) -> None:
+    other = head.environment | {"HOME": "/nonexistent", "RAY_AUTH_TOKEN": "0" * 64}
+    stranger = Head(head.http, head.client, other, head.home)
+    for printed in (
+        head.run("submit", *parts, "--address", head.http, "--trials", "many", expect=2),
+        head.run("submit", *parts, "--address", head.http, "--study", "a/b", expect=2),
+        head.run("submit", *parts, "--address", head.client, "--push-data", expect=2),
+        head.run("status", "nobody", "--address", head.http, expect=2),
+        stranger.run("list", "--address", head.http, expect=2),
+    ):
+        assert printed.startswith("error: ") and printed.count("\n") == 1, printed
