@@ -324,11 +324,11 @@ def test_words_of_backbone_weights_are_no_files(captured: Captured) -> None:
 
 
 def test_the_recorded_command_holds_no_password(captured: Captured) -> None:
+    from las_tune.tuning.publish import study_parameters
     from las_tune.tuning.space import load_space
-    from las_tune.tuning.study import _parameters
 
     (spec,) = captured("--category", "part", "--tracking-uri", "postgresql://me:hush@host/db", "--seed", "4")
-    recorded = _parameters(spec, load_space("default"))
+    recorded = study_parameters(spec, load_space("default"))
     assert recorded["command"] == "python -m las_tune --category part --tracking-uri postgresql://***@host/db --seed 4"
     assert "hush" not in str(recorded)
 

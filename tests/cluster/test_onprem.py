@@ -63,13 +63,14 @@ class Cluster:
 
     def ray(self, *arguments: str, timeout_s: float = 300) -> str:
         """A command of Ray on the laptop, in the checkout; what it printed."""
-        own = {"HOME": self.laptop, "TMPDIR": self.laptop / "tmp", "RAY_TMPDIR": self.laptop / "tmp"}
+        tmp = str(self.laptop / "tmp")
+        own = {"HOME": str(self.laptop), "TMPDIR": tmp, "RAY_TMPDIR": tmp}
         own |= {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "RAY_USAGE_STATS_ENABLED": "0"}
         keep = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "PYTHON"))}
         done = subprocess.run(
             ["ray", *arguments], cwd=self.checkout, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True, timeout=timeout_s, check=False,
-            env=keep | {name: str(value) for name, value in own.items()},
+            env=keep | own,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout[-4000:]
         return done.stdout
@@ -352,6 +353,13 @@ def test_a_study_outlives_a_host_without_ray_one_without_network_and_a_killed_ml
     assert {number for number, times in repeated.items() if times} <= {killed, cut}
     assert max(repeated.values()) <= 1, repeated
     cluster.wait_for_nodes()  # both hosts have Ray again, without a hand
+
+
+def test_ray_up_brings_a_cluster_back_whose_head_died(cluster: Cluster) -> None:
+    assert cluster.hosts.kill_host_processes(cluster.head, "ray|mlflow")
+    cluster.ray("up", "-y", FILE)
+    cluster.wait_for_nodes()
+    assert "200" in cluster.hosts.run(cluster.head, HEALTH).stdout
 
 
 def test_one_host_and_three_give_the_same_numbers_and_ray_down_leaves_nothing(cluster: Cluster) -> None:
