@@ -16,8 +16,8 @@ from las_tune.tracking.provenance import without_password
 
 
 def default_tracking_uri(results: Path) -> str:
-    """MLFLOW_TRACKING_URI where it is set, as everywhere with MLflow; else a database beside the results."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{results / 'mlflow.db'}"
+    """A database beside the results. (MLFLOW_TRACKING_URI is not asked: MLflow itself sets it, in every process.)"""
+    return f"sqlite:///{results / 'mlflow.db'}"
 
 
 def use_store(tracking_uri: str) -> MlflowClient:

@@ -53,7 +53,7 @@ def ray_cluster(address: str | None) -> Iterator[None]:
         "TUNE_GLOBAL_CHECKPOINT_S", "600"
     )  # Ray's own snapshot, which grows with the study, is not read
     try:
-        ray.init(address=address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(address or "local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError, SystemExit) as error:  # Ray itself exits where nobody answers
         if address is None:
             raise
