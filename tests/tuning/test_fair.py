@@ -252,4 +252,4 @@ def test_every_event_reaches_the_scheduler_of_the_trials_study(tmp_path: Path) -
         scheduler.on_trial_complete(controller, trial, result(4, 0.5))
         scheduler.on_trial_error(controller, trial)
         scheduler.on_trial_remove(controller, trial)
-    assert heard == [(study, event, trial_id) for study, trial_id in enumerate("ab") for event in events]
+    assert heard == [(study, event, "trial 0") for study in range(2) for event in events]
