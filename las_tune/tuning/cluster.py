@@ -16,6 +16,7 @@ import yaml
 from las_tune.errors import UserError
 from las_tune.study_spec import StudySpec
 from las_tune.tuning.nodes import alive_nodes, ask_node, check_nodes
+from las_tune.tuning.outputs import make_folder
 from las_tune.tuning.storage import Storage
 
 BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")
@@ -49,9 +50,7 @@ def ray_cluster(address: str | None) -> Iterator[None]:
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # listeners record what is to be recorded
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # verbose=0 is silent in the old output only
-    os.environ.setdefault(
-        "TUNE_GLOBAL_CHECKPOINT_S", "600"
-    )  # Ray's own snapshot, which grows with the study, is not read
+    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "600")  # nobody reads Ray's snapshot, which grows with the study
     try:
         ray.init(address or "local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError, SystemExit) as error:  # Ray itself exits where nobody answers
@@ -133,8 +132,9 @@ def check_storage(spec: StudySpec) -> None:
     rule = "--storage must be seen by every machine of a cluster: s3://, gs:// or a shared folder"
     here = ray.get_runtime_context().get_node_id()
     others = [node for node in alive_nodes() if node["NodeID"] != here]
-    marker = Path(storage.root) / f".seen-{uuid.uuid4().hex}"
-    marker.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(storage.root).parent  # the run's own would look like a study that was begun
+    make_folder(folder, "--storage")
+    marker = folder / f".seen-{uuid.uuid4().hex}"
     marker.touch()
     try:
         blind = [node["NodeManagerHostname"] for node in others if not ask_node(node["NodeID"], _sees, str(marker))]
@@ -142,7 +142,7 @@ def check_storage(spec: StudySpec) -> None:
         marker.unlink()
     if blind:
         raise UserError(rule, f"{storage.root}, which {', '.join(sorted(blind))} cannot see", "give --storage")
-    if not others and _is_of_this_machine(Path(storage.root)):
+    if not others and _is_of_this_machine(folder):
         raise UserError(rule, f"{storage.root}, a disk of this machine, and the cluster can grow", "give --storage")
 
 

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import ray
-from ray._raylet import GcsClient  # type: ignore[attr-defined]  # Ray has no public way to ask a cluster that this machine is not part of
+
+# Ray has no public way to ask a cluster that this machine is not part of.
+from ray._raylet import GcsClient  # type: ignore[attr-defined]
 
 from las_tune.errors import UserError
 from las_tune.versions import as_labels, from_labels, installed_versions, require_same

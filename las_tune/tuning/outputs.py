@@ -21,12 +21,12 @@ def require_new(folder: Path) -> None:
         raise UserError("--study must be a new name", f"{folder.name}, which is in {folder.parent}", "choose another")
 
 
-def make_folder(folder: Path) -> None:
-    """Make a folder, and those above it."""
+def make_folder(folder: Path, flag: str = "--results") -> None:
+    """Make a folder, and those above it; flag is what named it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError("--results must be a folder that can be written to", f"'{error}'", "choose another") from error
+        raise UserError(f"{flag} must be a folder that can be written to", f"'{error}'", "choose another") from error
 
 
 def write_outputs(

@@ -31,6 +31,7 @@ from las_tune.tuning.remote import prepare_remotely
 from las_tune.tuning.resume import SUMMARY_NAME, begin, require_new_or_same, what_is_asked
 from las_tune.tuning.shared_configuration import best_shared_configuration
 from las_tune.tuning.space import Space, load_space, space_for
+from las_tune.tuning.storage import Storage
 from las_tune.tuning.tuner import run_finalists, run_trials
 from las_tune.tuning.warm_start import require_known, warm_points
 
@@ -130,6 +131,7 @@ def _check(spec: StudySpec, progress: Progress) -> CheckedStudy:
         tracking_uri=spec.tracking_uri or default_tracking_uri(spec.results),
     )
     digest = pictures.split.as_dict()["digest"]
+    Storage.of(spec)  # that it can be one
     asked = what_is_asked(spec, space, digest)
     before = require_new_or_same(spec, asked)
     require_known(spec, space, digest)

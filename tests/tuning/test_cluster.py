@@ -128,7 +128,7 @@ def test_a_folder_that_another_machine_does_not_see_is_refused(
     with pytest.raises(UserError, match=r"--storage must be seen by every machine.*which worker cannot see"):
         check_storage(local_spec(tmp_path))
     assert asked == [("w", ".seen")]
-    assert not list((tmp_path / "storage/s").iterdir())
+    assert not list((tmp_path / "storage").iterdir())
     monkeypatch.setattr(cluster, "ask_node", lambda node_id, _, marker: Path(marker).exists())
     check_storage(local_spec(tmp_path))
 
