@@ -21,6 +21,11 @@ from las_tune.study_spec import StudySpec
 from las_tune.tracking.record import TrialRecord
 from tests.data.conftest import save_mask, save_picture
 
+TRAIN = TrainSpec(
+    image_size=64, batch_size=4, epochs=2, backbone="resnet18", backbone_weights="random", hidden_width=32,
+    objective="combined",
+)  # fmt: skip
+"""A training of seconds."""
 SMALL = "--backbone resnet18 --backbone-weights random --image-size 32 --epochs 1"
 """Flags of a training that takes seconds."""
 

@@ -20,7 +20,6 @@ from las_tune.las.head import Head
 from las_tune.spec import TrainSpec
 from las_tune.study_spec import StudySpec
 from las_tune.tracking.panel import PANEL_NAME
-from las_tune.tracking.record import TrialRecord
 from las_tune.tuning.cluster import ray_cluster, resources_of
 from las_tune.tuning.observer import Ran, TunedStudy
 from las_tune.tuning.pictures import load_pictures
@@ -29,29 +28,12 @@ from las_tune.tuning.space import load_space
 from las_tune.tuning.storage import ROWS_NAME
 from las_tune.tuning.trainable import Reports, SharedStudy
 from las_tune.tuning.tuner import load_trained, run_trials
-from tests.parts import make_part, make_textures
+from tests.parts import TRAIN, make_part, make_textures
 from tests.tuning.fake_trial import fake_study
 
 BUCKET = "las"
 BEST_EPOCH, LAST_EPOCH = 2, 5
 TRIALS = 3
-TRAIN = TrainSpec(
-    image_size=64, batch_size=4, epochs=2, backbone="resnet18", backbone_weights="random", hidden_width=32,
-    objective="combined",
-)  # fmt: skip
-
-
-class Silent:
-    """A Listener that hears nothing."""
-
-    def trial_started(self, trial: TrialRecord) -> None:
-        pass
-
-    def epoch_ended(self, trial: TrialRecord) -> None:
-        pass
-
-    def trial_ended(self, trial: TrialRecord) -> None:
-        pass
 
 
 @dataclass(frozen=True)
@@ -117,7 +99,7 @@ def peaked_trial(config: dict[str, Any], shared: SharedStudy, start: tune.Checkp
 
 
 def run_peaked(spec: StudySpec) -> Ran:
-    study = TunedStudy(spec, load_space("default"), fake_study(spec.train, 1), [Silent()])
+    study = TunedStudy(spec, load_space("default"), fake_study(spec.train, 1), [])
     (ran,) = run_trials([study], resources_of(spec), peaked_trial)
     return ran
 
@@ -163,7 +145,7 @@ def test_a_checkpoint_holds_no_frozen_network(bucket: Bucket, tmp_path: Path) ->
     backbone = load_backbone(TRAIN.backbone, "random")
     resources = resources_of(spec)
     shared, _ = prepare_remotely(spec, backbone, load_pictures(spec).trials, resources)
-    (ran,) = run_trials([TunedStudy(spec, load_space("default"), shared, [Silent()])], resources)
+    (ran,) = run_trials([TunedStudy(spec, load_space("default"), shared, [])], resources)
     assert [record.status for record in ran.records] == ["completed"] * 2
 
     sizes = {key: size for key, size in bucket.files().items() if key.startswith("real/") and "/checkpoint_" in key}

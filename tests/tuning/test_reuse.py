@@ -11,9 +11,8 @@ import torch
 
 from las_tune.las.backbone import load_backbone
 from las_tune.las.train import train
-from las_tune.spec import TrainSpec
 from las_tune.study_spec import StudySpec
-from las_tune.tracking.record import METRICS, TrialRecord
+from las_tune.tracking.record import METRICS
 from las_tune.tuning.cluster import ray_cluster, resources_of
 from las_tune.tuning.observer import TunedStudy
 from las_tune.tuning.pictures import load_pictures
@@ -21,7 +20,7 @@ from las_tune.tuning.remote import prepare_remotely
 from las_tune.tuning.space import load_space
 from las_tune.tuning.trainable import SharedStudy, run_trial
 from las_tune.tuning.tuner import run_trials
-from tests.parts import make_part, make_textures
+from tests.parts import TRAIN, make_part, make_textures
 
 SAME = """
 [alpha]
@@ -29,23 +28,6 @@ values = [0.3333333333333333]
 seed = 0.3333333333333333
 reason = "all trials are the same one"
 """
-TRAIN = TrainSpec(
-    image_size=64, batch_size=4, epochs=2, backbone="resnet18", backbone_weights="random", hidden_width=32,
-    objective="combined",
-)  # fmt: skip
-
-
-class Silent:
-    """A Listener that hears nothing."""
-
-    def trial_started(self, trial: TrialRecord) -> None:
-        pass
-
-    def epoch_ended(self, trial: TrialRecord) -> None:
-        pass
-
-    def trial_ended(self, trial: TrialRecord) -> None:
-        pass
 
 
 def numbers(row: dict[str, Any]) -> dict[str, Any]:
@@ -72,7 +54,7 @@ def test_a_reused_worker_gives_the_numbers_of_a_fresh_process(tmp_path: Path) ->
     with ray_cluster(None):
         resources = resources_of(spec)
         shared, _ = prepare_remotely(spec, backbone, pictures.trials, resources)
-        study = TunedStudy(spec, load_space(str(tmp_path / "same.toml")), shared, [Silent()])
+        study = TunedStudy(spec, load_space(str(tmp_path / "same.toml")), shared, [])
         (ran,) = run_trials([study], resources, with_pid)
 
         import ray
