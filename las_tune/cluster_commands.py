@@ -15,13 +15,15 @@ from cyclopts import App, Parameter
 
 from las_tune import flags
 from las_tune.flags import find_categories, plain_name
+from las_tune.spec import require
 from las_tune.study_spec import require_study_name
 
 if TYPE_CHECKING:
     from las_tune.tuning.jobs import Jobs
 
-RESULTS = "$HOME/las_tune_results"
-"""Results of submitted studies on the head, where none are given; a shell there fills in the home."""
+USUAL = {"--results": '"$HOME/results/las"', "--tracking-uri": "http://127.0.0.1:5000"}
+"""What submitted studies get where it is not given, for the head's shell: a folder that outlives `ray down`, and the
+MLflow that cluster files start."""
 JobAddress = Annotated[
     str, Parameter(help="The cluster: auto (this machine is its head), http://HOST:8265, ray://HOST:10001.")
 ]
@@ -90,15 +92,17 @@ def submit(
     """
     from las_tune.printing import print_lines
 
-    _check_flags(category, flags_of_tune)
+    names = [part for name in category for part in ("--category", name)]
+    _check_flags([*names, *flags_of_tune])
     study = study or f"{plain_name(category[0] if len(category) == 1 else 'run')}-{datetime.now():%Y%m%d-%H%M%S}"
     require_study_name(study)
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "pictures.zip" if push_data else None
         where = _pushed(package, category, data_root, textures) if package else _on_cluster(data_root, textures)
-        names = [part for name in category for part in ("--category", name)]
         command = shlex.join(["python", "-m", "las_tune", "tune", *names, "--study", study, *where, *flags_of_tune])
-        command += " --address auto" + ("" if "--results" in flags_of_tune else f' --results "{RESULTS}"')
+        given = {flag.partition("=")[0] for flag in flags_of_tune}
+        usual = [f"{flag} {value}" for flag, value in USUAL.items() if flag not in given]
+        command = " ".join([command, "--address auto", *usual])
         with _jobs(address) as jobs:
             job_id = jobs.submit(study, command, package)
             print_lines([f"study {study} runs as job {job_id}", *_next_steps(address, study)])
@@ -114,16 +118,18 @@ def submit_and_follow(arguments: Sequence[str]) -> None:
     app(["submit", *rest, "--follow"], exit_on_error=False, print_error=False)
 
 
-def _check_flags(category: list[str], flags_of_tune: Sequence[str]) -> None:
+def _check_flags(flags_of_tune: Sequence[str]) -> None:
     """Raise here, not on the cluster, for a flag that tune does not have, or a value that it does not take."""
     from las_tune.cli import app
 
-    names = [part for name in category for part in ("--category", name)]
-    app.parse_args(["tune", *names, *flags_of_tune], exit_on_error=False, print_error=False)
+    app.parse_args(["tune", *flags_of_tune], exit_on_error=False, print_error=False)
 
 
 def _on_cluster(data_root: Path, textures: Path) -> list[str]:
-    """Folders of the cluster: what they hold is checked there."""
+    """Folders of the cluster, where what they hold is checked: a job has no folder that names could be relative to."""
+    for flag, folder in (("--data-root", data_root), ("--textures", textures)):
+        do = "give the cluster's folder, or --push-data to send this machine's"
+        require(folder.is_absolute(), f"{flag} of a study that is submitted must be absolute", folder, do)
     return ["--data-root", str(data_root), "--textures", str(textures)]
 
 

@@ -155,7 +155,8 @@ class Ledger:
     def log_metrics(self, run: str, metrics: Mapping[str, float]) -> None:
         """Log final numbers; those that an earlier driver has logged stay as they are."""
         new = {name: value for name, value in metrics.items() if (run, name) not in self._final}
-        self._append(Write(run, metrics=_metrics(new)))
+        if new:
+            self._append(Write(run, metrics=_metrics(new)))
 
     def log_artifacts(self, run: str, files: Iterable[Path], folder: str = "") -> None:
         """Copy files into the run; they must stay until they are sent."""

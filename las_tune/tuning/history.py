@@ -73,7 +73,6 @@ class History:
     def keep_jobs(self, jobs: Sequence[Job]) -> list[Job]:
         """The jobs of the finalists: those chosen now, or those that an earlier driver has chosen."""
         if not self.jobs:
-            self.jobs = list(jobs)
             self._append({"event": "jobs", "jobs": [asdict(job) for job in jobs]})
         return self.jobs
 

@@ -18,8 +18,8 @@ from ray.job_submission import JobSubmissionClient
 from las_tune.errors import UserError
 from las_tune.tuning.cluster import HEAD
 
-DASHBOARD = os.environ.get("LAS_TUNE_DASHBOARD", "http://127.0.0.1:8265")
-"""Of a head, seen from itself: it listens there only. The variable is for a head that has another port."""
+DASHBOARD = os.environ.get("RAY_API_SERVER_ADDRESS", "http://127.0.0.1:8265")
+"""Of a head, seen from itself: it listens there only. The variable is Ray's own, for another port."""
 STUDY = "las_tune.study"
 """Of a job's metadata: the study that it runs."""
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")

@@ -17,7 +17,7 @@ from las_tune.tracking.record import ROW, SYSTEM, Listener, TrialRecord
 from las_tune.tuning.history import History
 from las_tune.tuning.space import Space
 from las_tune.tuning.storage import Storage
-from las_tune.tuning.trainable import HandedOverError, SharedStudy
+from las_tune.tuning.trainable import LEAVES, SharedStudy
 
 
 @dataclass(frozen=True)
@@ -106,17 +106,14 @@ class Observer(tune.Callback):  # type: ignore[misc]  # ray ships no types for i
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Any, **info: Any) -> None:
         """An epoch ended. One that was repeated after a fault gave the same numbers and is not counted twice."""
         study, record = self._record_of(trial)
+        if result.get(LEAVES):  # Ray takes what follows for a failure, which it is not
+            trial.max_failures += 1
         record.worker = f"{result['hostname']}:{result['pid']}"
         if result["epoch"] > len(record.epochs):
             record.add_epoch(_kept(result))
             self._tell(study, "epoch_ended", record)
         else:
             record.repeated_seconds += result["seconds"]
-
-    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial goes on after a fault. One that was asked to leave its machine has not failed."""
-        if isinstance(getattr(trial.get_pickled_error(), "cause", None), HandedOverError):
-            trial.run_metadata.num_failures -= 1
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial came to its last epoch, or was stopped before."""

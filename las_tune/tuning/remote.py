@@ -11,6 +11,7 @@ from las_tune.study_spec import StudySpec
 from las_tune.tuning.cluster import Resources
 from las_tune.tuning.evaluate import Evaluation, Trained, evaluate
 from las_tune.tuning.finalists import score_heads
+from las_tune.tuning.nodes import alive_nodes
 from las_tune.tuning.pictures import Labelled, TrialPictures
 from las_tune.tuning.prepare import SharedData, share, store_limit_bytes
 from las_tune.tuning.promote import Scores
@@ -25,12 +26,14 @@ def prepare_remotely(
     num_studies: studies that share the object store.
     Returns: what workers need of the study, and a sentence on the stored features.
     """
-    memory = min(node["Resources"].get("object_store_memory", 0.0) for node in ray.nodes() if node["Alive"])
+    memory = min(node["Resources"].get("object_store_memory", 0.0) for node in alive_nodes())
     limit = store_limit_bytes(spec.store_limit_gb, memory) / num_studies
     backbone_ref = ray.put(backbone)
-    task = ray.remote(_share).options(num_cpus=resources.cpus, num_gpus=resources.gpus)
-    data, sentence = ray.get(task.remote(backbone_ref, pictures, spec.train.store_dtype, limit))
-    data_ref = ray.put(data)  # on the driver's machine: the one that computed it may go, and must not be held for it
+    task = ray.remote(_share).options(num_cpus=resources.cpus, num_gpus=resources.gpus, num_returns=2)
+    data_ref, stored = task.remote(backbone_ref, pictures, spec.train.store_dtype, limit)
+    sentence: str = ray.get(stored)
+    if len(alive_nodes()) > 1:  # to the driver's machine: the one that computed it may go, and must not be held for it
+        data_ref = ray.put(ray.get(data_ref))
     shared = SharedStudy(spec.train, backbone_ref, data_ref, resources.num_threads, pictures.kinds, spec.system_metrics)
     return shared, sentence
 

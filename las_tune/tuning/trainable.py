@@ -27,6 +27,9 @@ from las_tune.tuning.storage import ROWS_NAME, rows_in
 CHECKPOINT_SCORE = "checkpoint_score"
 """Ray keeps the checkpoint of the greatest score and the latest: the objective at a new best, else -1."""
 
+LEAVES = "leaves"
+"""Whether a trial ends its process after this report, because its machine is about to go."""
+
 
 @dataclass(frozen=True)
 class SharedStudy:
@@ -86,9 +89,10 @@ class Reports:
             (folder / ROWS_NAME).write_text(json.dumps(self._rows))
             if panel is not None:
                 panel.save(folder / PANEL_NAME)
-            score = {CHECKPOINT_SCORE: row["objective"] if is_best else -1.0}
-            tune.report(row | score, checkpoint=tune.Checkpoint.from_directory(folder))
-        if row["epoch"] < self._spec.epochs and is_draining():
+            leaves = row["epoch"] < self._spec.epochs and is_draining()
+            notes = {CHECKPOINT_SCORE: row["objective"] if is_best else -1.0, LEAVES: leaves}
+            tune.report(row | notes, checkpoint=tune.Checkpoint.from_directory(folder))
+        if leaves:
             raise HandedOverError("its machine is about to go")
 
 

@@ -49,7 +49,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     gcs, dashboard, client = free_port(), free_port(), free_port()
     checkout = str(Path(__file__).parents[2])
     environment = os.environ | {"HOME": str(home), "RAY_AUTH_MODE": "token", "PYTHONPATH": checkout}
-    environment |= {"LAS_TUNE_DASHBOARD": f"http://127.0.0.1:{dashboard}", "PYTHONUNBUFFERED": "1"}
+    environment |= {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}", "PYTHONUNBUFFERED": "1"}
     environment |= {"GRPC_ENABLE_FORK_SUPPORT": "0"}  # as in the cluster files
     temporary = Path(f"/tmp/las-ray-{os.getpid()}")  # sockets lie in it, and have short names
     command = [
@@ -85,7 +85,7 @@ def parts(head: Head) -> list[str]:
     make_part(head.home / "laptop/parts", "bolt", train=14)
     make_textures(head.home / "laptop/textures")
     folders = ["--data-root", str(head.home / "laptop/parts"), "--textures", str(head.home / "laptop/textures")]
-    return ["--category", "bolt", *folders]
+    return ["--category", "bolt", *folders, "--tracking-uri", f"sqlite:///{head.home / 'mlflow.db'}"]
 
 
 def test_pushed_pictures_a_finished_study_and_its_name_taken(head: Head, parts: list[str]) -> None:
@@ -95,7 +95,7 @@ def test_pushed_pictures_a_finished_study_and_its_name_taken(head: Head, parts: 
     assert "study pushed runs as job pushed-" in printed
     assert "checking the pictures' digest" in printed
     assert "champion" in printed
-    assert (head.home / "las_tune_results/pushed/summary.json").is_file()
+    assert (head.home / "results/las/pushed/summary.json").is_file()
     assert "study pushed: succeeded" in head.run("status", "--address", head.client)
     assert "champion" in head.run("logs", "pushed", "--address", head.client)
     again = head.run(*submit, "--follow", expect=1)
@@ -112,7 +112,7 @@ def test_a_stopped_study_goes_on_under_its_name(head: Head, parts: list[str]) ->
     deadline = time.monotonic() + 120
     while "trials ..." not in head.run("logs", "--address", head.http):
         assert time.monotonic() < deadline
-    history = head.home / "las_tune_results/stopped/trials.jsonl"
+    history = head.home / "results/las/stopped/trials.jsonl"
     while not history.exists() or '"ended"' not in history.read_text():
         assert time.monotonic() < deadline
         time.sleep(0.2)
@@ -131,6 +131,7 @@ def test_what_a_user_gets_wrong_is_one_line(head: Head, parts: list[str]) -> Non
     for printed in (
         head.run("submit", *parts, "--address", head.http, "--trials", "many", expect=2),
         head.run("submit", *parts, "--address", head.http, "--study", "a/b", expect=2),
+        head.run("submit", "--category", "bolt", "--data-root", "parts", "--address", head.http, expect=2),
         head.run("submit", *parts, "--address", head.client, "--push-data", expect=2),
         head.run("status", "nobody", "--address", head.http, expect=2),
         stranger.run("list", "--address", head.http, expect=2),
