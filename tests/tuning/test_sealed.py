@@ -40,7 +40,7 @@ class Store:
         return value
 
     def nodes(self) -> list[dict[str, Any]]:
-        return [{"Alive": True, "Resources": {"object_store_memory": 1e9}}]
+        return [{"Resources": {"object_store_memory": 1e9}}]
 
     def remote(self, function: Any) -> Any:
         store = self
@@ -72,6 +72,7 @@ def left_the_driver(place: Path, monkeypatch: pytest.MonkeyPatch, **fields: Any)
     pictures = load_pictures(spec)
     store = Store()
     monkeypatch.setattr(remote, "ray", store)
+    monkeypatch.setattr(remote, "alive_nodes", store.nodes)
     network = load_backbone("resnet18", "random")
     shared, _ = remote.prepare_remotely(spec, network, pictures.trials, Resources(1, 0, 1))
     return pictures, [*store.held, cloudpickle.dumps(shared)]
