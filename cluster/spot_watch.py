@@ -25,7 +25,7 @@ METADATA = "http://169.254.169.254"
 """Of both clouds; an address and not a name, so that it needs no name server."""
 GCP_NOTICE_S = 30
 """Compute Engine says that it happens, not when."""
-LOCK = Path("/tmp/las_tune_spot_watch.lock")
+LOCK = Path.home() / ".las_tune_spot_watch.lock"
 """Held while one runs: start commands may be run again on the same machine."""
 
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy reaches the metadata service

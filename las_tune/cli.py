@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from dataclasses import replace
@@ -9,16 +10,17 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter
 
 from las_tune import __version__, flags
 from las_tune.cluster_commands import list_studies, logs, node, status, stop, submit, submit_and_follow
 from las_tune.commands import data, space
 from las_tune.demo import DEMO
-from las_tune.errors import UserError
-from las_tune.flags import RESOURCES, SEARCH, absolute_uri, flag, make_study_specs, make_train_spec
+from las_tune.errors import UserError, disk_error
+from las_tune.flags import RECORD, RESOURCES, SEARCH, absolute_uri, flag, make_study_specs, make_train_spec
+from las_tune.going_on import complete
 from las_tune.model_commands import export, predict
-from las_tune.study_commands import compare, report, sync, ui
+from las_tune.study_commands import compare, doctor, report, sync, ui
 from las_tune.study_spec import Sampler, Scheduler, StudySpec
 
 app = App(
@@ -29,7 +31,11 @@ app = App(
     suppress_keyboard_interrupt=False,
     help_epilogue="Example: python -m las_tune --category bracket_black --demo",
 )
-COMMANDS: tuple[Any, ...] = (data, space, ui, compare, report, sync, predict, export, submit, status, logs, stop, node)
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+COMMANDS: tuple[Any, ...] = (
+    data, space, ui, compare, report, sync, doctor, predict, export, submit, status, logs, stop, node,
+)  # fmt: skip
 for command in COMMANDS:
     app.command(command)
 app.command(list_studies, name="list")
@@ -90,6 +96,12 @@ def tune(
     storage: Annotated[str, flag(RESOURCES, "Folder or URI of checkpoints.", "the study's folder")] = "",
     results: flags.Results = Path("results/las"),
     study: flags.Study = None,
+    resume: Annotated[
+        bool, Parameter(group=RECORD, help="Go on with --study; flags that are left out are its own.", negative="")
+    ] = False,
+    extend: Annotated[
+        int, flag(RECORD, "Trials to add to the finished --study; flags that are left out are its own.", "none")
+    ] = 0,
     tracking_uri: flags.TrackingUri = "",
     experiment: flags.Experiment = "las_tune",
     system_metrics: flags.SystemMetrics = False,
@@ -136,6 +148,7 @@ def tune(
         cpus_per_trial=cpus_per_trial,
         max_concurrent=max_concurrent,
         max_failures=max_failures,
+        extend=extend,
         store_limit_gb=store_limit_gb,
         address=address,
         storage=absolute_uri(storage),
@@ -148,9 +161,14 @@ def tune(
     from las_tune.printing import print_run
     from las_tune.tuning.study import run_studies
 
-    with StudyConsole(f"las_tune {__version__}: {_plan(specs)}", specs) as console:
-        _render_demo(specs[0], console.progress)
-        run = run_studies(specs, lambda spec: [console.study(spec.category)], console.progress)
+    try:
+        with StudyConsole(f"las_tune {__version__}: {_plan(specs)}", specs) as console:
+            _render_demo(specs[0], console.progress)
+            run = run_studies(specs, lambda spec: [console.study(spec.category)], console.progress)
+    except KeyboardInterrupt:
+        name = specs[0].run_folder.name
+        print(f"stopped: the same command with --study {name} goes on where it was", file=sys.stderr)
+        sys.exit(INTERRUPTED)
     print_run(run, specs)
     if any("failed" in summary for summary in run["studies"]):
         sys.exit(2)
@@ -228,15 +246,36 @@ def _render_demo(spec: StudySpec, progress: Any) -> None:
         )
 
 
+class Interrupts:
+    """Ctrl-C, and SIGTERM, by which a cluster ends a job: the first ends in order, the second at once."""
+
+    def __init__(self) -> None:
+        self._was_interrupted = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._interrupt)
+
+    def _interrupt(self, *_: object) -> None:
+        if self._was_interrupted:
+            os._exit(INTERRUPTED)  # Ray's processes and the journal's next reader cope with a driver that is gone
+        self._was_interrupted = True
+        raise KeyboardInterrupt
+
+
 def main() -> NoReturn:
     """Run a command. What a user got wrong is one line on stderr and exit code 2."""
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # as a cluster ends a job
+    Interrupts()
     try:
+        sys.argv[1:] = complete(sys.argv[1:])
         app(exit_on_error=False, print_error=False)
     except (UserError, CycloptsError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
+    except Exception as error:
+        if (disk := disk_error(error)) is None:
+            raise
+        print(f"error: {disk}. Free some space; a study that was begun goes on by --resume.", file=sys.stderr)
+        sys.exit(2)
     sys.exit(0)

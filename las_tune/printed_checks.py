@@ -1,4 +1,4 @@
-"""What `data check` and `space check` print."""
+"""What `data check`, `space check` and `doctor` print."""
 
 from __future__ import annotations
 
@@ -33,3 +33,14 @@ def print_effects(name: str, effects: Sequence[Any]) -> None:
         style = None if effect.is_any else "bold red"
         table.add_row(effect.knob, *ends, *(f"{value:.2g}" if value else "-" for value in moved), style=style)
     Console(highlight=False).print(table)
+
+
+def print_diagnosis(found: Any, is_mended: bool) -> None:
+    """What became of a study, and on what its accounts differ."""
+    state = "finished" if found.is_finished else "unfinished, the same command goes on with it"
+    counts = f"{found.num_trials} trials, {found.num_finalists} finalists"
+    verdict = "clean" if not found.problems else f"{len(found.problems)} problems"
+    lines = [f"  {problem.kind}: {problem.text}" for problem in found.problems]
+    if found.problems:
+        lines.append("  these could not be mended" if is_mended else "  `doctor --fix` mends what can be mended")
+    print_lines([f"study {found.study} ({state}): {counts}: {verdict}", *lines])

@@ -129,6 +129,33 @@ def sync(
         sys.exit(2)
 
 
+def doctor(
+    *,
+    study: Annotated[
+        str | None, Parameter(help="Name of the study.", show_default=lambda _: "all in --results that do not run")
+    ] = None,
+    fix: Annotated[bool, Parameter(help="Mend what can be mended.", negative="")] = False,
+    results: Results = Path("results/las"),
+    tracking_uri: StudyStore = "",
+) -> None:
+    """Compare what Ray, Optuna and MLflow say of a study; exit code 2 where they do not agree."""
+    from las_tune.console import progress_bar
+    from las_tune.printed_checks import print_diagnosis
+    from las_tune.tracking.journal import is_running
+    from las_tune.tuning.doctor import diagnose, mend, studies_in
+
+    folder, uri = results.absolute(), absolute_uri(tracking_uri)
+    idle = [name for name in studies_in(folder) if not is_running(folder / name)]
+    num_problems = 0
+    for name in [study] if study else idle:
+        with progress_bar() as progress:
+            found = mend(folder / name, uri, progress) if fix else diagnose(folder / name, uri)
+        print_diagnosis(found, fix)
+        num_problems += len(found.problems)
+    if num_problems:
+        sys.exit(2)
+
+
 def _open(tracking_uri: str, results: Path, experiment: str) -> Store:
     from las_tune.tracking.connect import default_tracking_uri
     from las_tune.tracking.store import open_to_read

@@ -15,6 +15,8 @@ Validation = Literal["labelled", "synthetic"]
 Protocol = Literal["sealed", "paper"]
 ModelWeights = Literal["inside", "reference"]
 
+MOST_TRIALS = 100_000
+"""Of a study; its finalists have the numbers above, so that trials can be added."""
 MPDD_CATEGORIES = ("bracket_black", "bracket_brown", "bracket_white", "connector", "metal_plate", "tubes")
 
 
@@ -69,6 +71,8 @@ class StudySpec:
     """Most that stored features may take; above it trials compute them again. None: half of Ray's object store."""
     address: str | None = None
     """Ray cluster; None: this machine."""
+    extend: int = 0
+    """Of the trials, how many are added to those of a study that is finished."""
     storage: str = ""
     """Where Ray keeps checkpoints; empty: in the study's folder."""
     tracking_uri: str = ""
@@ -97,7 +101,14 @@ class StudySpec:
 
     def __post_init__(self) -> None:
         require_study_name(self.study)
-        require(self.trials >= 1, "--trials must be at least 1", self.trials)
+        require(1 <= self.trials <= MOST_TRIALS, f"--trials must be 1 to {MOST_TRIALS}", self.trials)
+        require(self.extend >= 0, "--extend must be the number of trials to add, at least 1", self.extend)
+        require(
+            not (self.extend and self.sampler == "grid"),
+            "--extend goes on with a search that learns, and a grid is searched whole",
+            "--sampler grid",
+            "choose another name for a larger grid",
+        )
         for name, kinds in (("sampler", get_args(Sampler)), ("scheduler", get_args(Scheduler))):
             value = getattr(self, name)
             require(value in kinds, f"--{name} must be one of {', '.join(kinds)}", repr(value))

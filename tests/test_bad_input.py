@@ -120,6 +120,12 @@ def finish_study(folder: Path) -> None:
     (folder / "splits.json").write_text('{"digest": "1"}')
 
 
+def begun(here: Path, content: str) -> None:
+    """A study of the name that the command gives, which was begun."""
+    (here / "r/s").mkdir(parents=True)
+    write(here, "r/s/study.json", content)
+
+
 TUNE, TRAIN, BOTH = ("tune",), ("train",), ("tune", "train")
 ALL = ("tune", "train", "data check")
 
@@ -509,9 +515,63 @@ RECORDS = [
         "--tracking-uri mssql+pymssql://host/firebird",
         "--tracking-uri must be ... firebird",
     ),
+    Bad("fewer failures than none", TUNE, "--max-failures -1", "--max-failures must be at least 0, got -1"),
+    Bad("storage of an unknown kind", TUNE, "--storage ftp://host/x", "--storage must be a folder, s3://... or gs://"),
+    Bad(
+        "storage in a file",
+        TUNE,
+        "--storage f/x",
+        "--storage must be a folder that can be written to ... {here}/f ... choose another",
+        lambda here: write(here, "f", "a file"),
+    ),
+    Bad(
+        "other pictures than were pushed",
+        TUNE,
+        "--data-digest 0123",
+        "--data-digest must be that of the pictures ... in {here}/d and {here}/t instead of 0123. push the data again",
+    ),
+    Bad(
+        "a study that was asked for otherwise",
+        TUNE,
+        "",
+        "--study s was begun and goes on only where it is asked for as before ... category part instead of bolt",
+        lambda here: begun(here, '{"asked": {"category": "bolt"}}'),
+    ),
+    Bad(
+        "a study whose file is half",
+        TUNE,
+        "",
+        "A study that goes on must have its file whole, got {here}/r/s/study.json ( ... choose another",
+        lambda here: begun(here, '{"asked": {"categ'),
+    ),
 ]
 
-TABLE = (*CATEGORIES, *PICTURES, *VALUES, *SPACES, *NETWORKS, *RECORDS)
+CLUSTER = [
+    Bad(
+        "a folder of this machine",
+        ("submit",),
+        "",
+        "--data-root of a study that is submitted must be absolute, got d. ... --push-data",
+    ),
+    Bad(
+        "textures of this machine",
+        ("submit",),
+        "--data-root /d",
+        "--textures of a study that is submitted must be absolute, got t. ... --push-data",
+    ),
+    Bad("pictures to push are missing", ("submit --push-data",), "--data-root no", "--data-root must hold"),
+    Bad("a flag that tune does not have", ("submit",), "--trails 3", "--trails"),
+    Bad("a value that tune does not take", ("submit",), "--trials many", "--trials"),
+    Bad("a name that is no folder's", ("submit",), "--data-root /d --textures /t --study a/b", "--study must be"),
+    Bad(
+        "nobody answers",
+        ("submit --push-data",),
+        "--address http://127.0.0.1:9",
+        "--address must be that of a running Ray cluster, got http://127.0.0.1:9 ( ... open the tunnel",
+    ),
+]
+
+TABLE = (*CATEGORIES, *PICTURES, *VALUES, *SPACES, *NETWORKS, *RECORDS, *CLUSTER)
 CASES = [(bad, command) for bad in TABLE for command in bad.commands]
 
 
@@ -526,6 +586,27 @@ def test_bad_input_is_one_line(place: Path, run: Run, bad: Bad, command: str) ->
     pattern = ".*".join(map(re.escape, bad.line.format(here=place, help=HELP).split(" ... ")))
     assert re.search(pattern, ended.err)
     assert contents(place) == before
+
+
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [
+        (
+            "status --address http://127.0.0.1:9",
+            "--address must be that of a running Ray cluster, got http://127.0.0.1:9",
+        ),
+        ("stop s --address host:6379", "--address"),
+        ("node check --constraints no.txt", "--constraints must be a file that can be read, got {here}/no.txt"),
+        ("node check --constraints c.txt", "This machine and {here}/c.txt must have the same versions, got numpy"),
+    ],
+)
+def test_commands_of_a_cluster_refuse_in_one_line(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str, line: str
+) -> None:
+    write(place, "c.txt", "numpy==0.1\nsix==1\n")
+    ended = run_command(monkeypatch, capsys, command.split())
+    assert ended.code == 2 and ended.err.count("\n") == 1
+    assert ended.err.startswith("error: " + line.format(here=place))
 
 
 @pytest.mark.parametrize("command", ["tune", "train"])

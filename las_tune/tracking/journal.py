@@ -134,6 +134,16 @@ class Journal:
             temporary.replace(self._count_path)
 
 
+def is_running(folder: Path) -> bool:
+    """Whether a process has the journal of a study's folder open."""
+    with (folder / JOURNAL_NAME).open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
+
+
 def whole_lines(path: Path) -> list[str]:
     """The lines of a file; half a line at the end, where its writer was killed, is cut off."""
     content = path.read_bytes()

@@ -23,6 +23,8 @@ from las_tune.tracking.registry import Holder, champion_of
 from las_tune.tracking.sender import AWAY, Sender
 
 CLOSING_S = 5.0
+EXTENDED = "extended"
+"""Tag of a study that was given more trials."""
 START_TIMEOUT_S = 60.0
 MOST_OF_A_TAG = 8000
 """Characters of a tag's value, by MLflow's rules."""
@@ -89,6 +91,8 @@ class Ledger:
     def _remember(self, earlier: Iterable[Write]) -> None:
         """What of the study is in the journal already."""
         for write in earlier:
+            if EXTENDED in write.tags:
+                self._conclude_again()
             last = max((step for _, _, step, _ in write.metrics), default=0)
             self._num_epochs[write.run] = max(self._num_epochs.get(write.run, 0), last)
             self._final |= {(write.run, name) for name, _, step, _ in write.metrics if step == 0}
@@ -96,6 +100,15 @@ class Ledger:
             if write.end:
                 self._ended[write.run] = write.end
         self._ended = {run: end for run, end in self._ended.items() if end != "RUNNING"}
+
+    def extend(self, num_trials: int) -> None:
+        """A finished study gets more trials, that many in all: what it found is found and handed over again."""
+        self._conclude_again()
+        self._append(Write(STUDY_RUN, tags={EXTENDED: f"to {num_trials} trials"}))
+
+    def _conclude_again(self) -> None:
+        self._has_handed_over = False
+        self._final = {(run, name) for run, name in self._final if run != STUDY_RUN}
 
     def trial_started(self, trial: TrialRecord) -> None:
         """Make the child run, with its hyperparameters."""

@@ -21,6 +21,8 @@ from las_tune.tuning.storage import Storage
 
 BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")
 """Where `ray up` leaves the cluster file on the head, for the autoscaler."""
+KUBERAY = "KUBERAY_GEN_RAY_START_CMD"
+"""Environment variable of Ray's containers in Kubernetes, where nobody tells the driver what workers there may be."""
 HEAD = "node:__internal_head__"
 """Ray's mark among the resources of a head."""
 
@@ -50,6 +52,7 @@ def ray_cluster(address: str | None) -> Iterator[None]:
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # listeners record what is to be recorded
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # verbose=0 is silent in the old output only
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ray would take Ctrl-C for the end of the search
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "600")  # nobody reads Ray's snapshot, which grows with the study
     try:
         ray.init(address or "local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
@@ -115,11 +118,13 @@ def resources_of(spec: StudySpec) -> Resources:
         return min(by_cpus, int(machine.resources.get("GPU", 0.0) / gpus + 1e-9)) if gpus else by_cpus
 
     fit = sum(fitting(machine) * machine.number for machine in machines)
-    if not fit:
+    on_kubernetes = spec.address is not None and KUBERAY in os.environ
+    if not fit and not (on_kubernetes and spec.max_concurrent):
+        do = f"the largest has {most_cpus:g} CPUs and {most_gpus:g} GPUs"
         raise UserError(
             "--cpus-per-trial and --gpus-per-trial must fit on one machine of the cluster",
             f"{cpus:g} CPUs and {gpus:g} GPUs",
-            f"the largest has {most_cpus:g} CPUs and {most_gpus:g} GPUs",
+            f"{do}; for workers that are yet to come, give --max-concurrent" if on_kubernetes else do,
         )
     return Resources(cpus, gpus, spec.max_concurrent or fit)
 

@@ -103,7 +103,7 @@ def conclude(
 
     progress("opening the sealed test", 0, 1)
     sealed_keys = pictures.split.as_dict()["sealed_test"]
-    openings = count_opening(spec.results, spec.data_root / spec.category, sealed_keys, spec.study)
+    openings = count_opening(spec.results, spec.data_root / spec.category, sealed_keys, spec.study, spec.trials)
     roles = {"baseline": finalists[BASELINE], "champion": handed_over}
     heads = {f"{one.name}/{index}": head for one in roles.values() for index, head in enumerate(one.heads)}
     evaluations = evaluate_remotely(shared, heads, pictures.sealed_test, resources)

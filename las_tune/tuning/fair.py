@@ -10,6 +10,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from las_tune.tracking.record import Status, TrialRecord
+from las_tune.tuning.faults import FAILED
 from las_tune.tuning.search import METRIC, StudySearch, name_of, rows_told
 
 
@@ -133,6 +134,8 @@ class FairScheduler(FIFOScheduler):  # type: ignore[misc]  # ray ships no types 
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Whether a trial goes on."""
+        if FAILED in result:
+            return str(TrialScheduler.STOP)
         scheduler, numbered = self._of(trial)
         return str(scheduler.on_trial_result(tune_controller, numbered, result))
 

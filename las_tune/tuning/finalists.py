@@ -17,6 +17,7 @@ from las_tune.las.scoring import picture_scores, score_features
 from las_tune.las.train import TrainData
 from las_tune.objectives import Objective, ranking
 from las_tune.spec import TrainSpec
+from las_tune.study_spec import MOST_TRIALS
 from las_tune.tracking.record import TrialRecord
 from las_tune.tuning.evaluate import Trained
 from las_tune.tuning.promote import Decision, Interval, Scores, decide
@@ -44,11 +45,15 @@ class Job:
         return TrialRecord(self.number, dict(self.params), finalist=self.name, seed=self.seed)
 
 
-def require_any(trials: Sequence[TrialRecord]) -> None:
-    """Raise UserError where no trial finished an epoch."""
+def require_any(trials: Sequence[TrialRecord], is_failing: bool = False) -> None:
+    """Raise UserError where no trial finished an epoch, or most of the first ones failed (is_failing)."""
+    failed = [trial for trial in trials if trial.status == "failed"]
+    reasons = "; ".join(sorted({trial.reason for trial in failed if trial.reason})) or "none ran"
+    if is_failing:
+        told, do = f"{len(failed)} of {len(trials)} ({reasons})", "mend that, and the same command goes on"
+        raise UserError("More than half of the first ten trials of a study must not fail", told, do)
     if not any(trial.status != "failed" and trial.epochs for trial in trials):
-        reasons = sorted({trial.reason for trial in trials if trial.reason})
-        raise UserError("A study needs a trial that did not fail", "; ".join(reasons) or "none ran", "see the log")
+        raise UserError("A study needs a trial that did not fail", reasons, "see the log")
 
 
 def pick_finalists(trials: Sequence[TrialRecord], number: int) -> list[TrialRecord]:
@@ -59,12 +64,23 @@ def pick_finalists(trials: Sequence[TrialRecord], number: int) -> list[TrialReco
 
 
 def make_jobs(
-    everyone: Mapping[str, Mapping[str, Any]], first_number: int, first_seed: int, num_seeds: int
+    everyone: Mapping[str, Mapping[str, Any]], first_seed: int, num_seeds: int, known: Sequence[TrialRecord] = ()
 ) -> list[Job]:
-    """Everyone (hyperparameters by name) with every seed, seed by seed, as trials from first_number on."""
+    """Everyone (hyperparameters by name) with every seed, seed by seed.
+
+    known: finalists that were trained before the study got more trials; one that is asked for again is not trained
+        again.
+    """
     seeds = [(first_seed + index) % MAX_SEED for index in range(num_seeds)]
-    drawn = [(name, params, seed) for seed in seeds for name, params in everyone.items()]
-    return [Job(first_number + i, name, dict(params), seed) for i, (name, params, seed) in enumerate(drawn)]
+    numbers = {(one.finalist, str(one.params), one.seed): one.number for one in known if one.status == "completed"}
+    next_number = max((one.number for one in known), default=MOST_TRIALS - 1) + 1
+    jobs = []
+    for seed in seeds:
+        for name, params in everyone.items():
+            number = numbers.get((name, str(dict(params)), seed), next_number)
+            next_number += number == next_number
+            jobs.append(Job(number, name, dict(params), seed))
+    return jobs
 
 
 @dataclass(frozen=True)

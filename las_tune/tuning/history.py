@@ -1,7 +1,8 @@
 """What a study has done so far, in its folder, so that a driver that died is followed by one that goes on.
 
 trials.jsonl has one line when a trial starts (or starts again), one when it ends, one that lists the finalists' jobs,
-and one when the search is over. The epochs of a trial that still runs are kept beside its checkpoints.
+one when the search is over or fails, and one where trials are added to it. The epochs of a trial that still runs are
+kept beside its checkpoints.
 """
 
 from __future__ import annotations
@@ -32,12 +33,18 @@ class History:
         """Where the checkpoints of a trial lie, relative to the storage, the latest last."""
         self.jobs: list[Job] = []
         self.is_searched = False
+        self.given_up: list[int] = []
+        """Trials that failed when most did, and the search stopped: they do not count."""
         for line in whole_lines(self.path) if self.path.exists() else []:
             self._take(json.loads(line))
 
     def _take(self, event: dict[str, Any]) -> None:
         if event["event"] == "searched":
             self.is_searched = True
+        elif event["event"] == "failing":
+            self.given_up = event["given_up"]
+        elif event["event"] == "extended":
+            self.is_searched, self.jobs = False, []
         elif event["event"] == "jobs":
             self.jobs = [Job(**job) for job in event["jobs"]]
         else:
@@ -80,6 +87,15 @@ class History:
         """No more trials are proposed."""
         if not self.is_searched:
             self._append({"event": "searched"})
+
+    def search_is_failing(self) -> None:
+        """The search stopped because most of its first trials failed."""
+        failed = [n for n, record in self.records.items() if record.status == "failed" and not record.finalist]
+        self._append({"event": "failing", "given_up": failed})
+
+    def is_extended(self) -> None:
+        """The study gets more trials: its search and its finalists are to be concluded again."""
+        self._append({"event": "extended"})
 
     def _append(self, event: dict[str, Any]) -> None:
         with self.path.open("a", encoding="utf-8") as file:

@@ -14,10 +14,14 @@ from las_tune.study_spec import StudySpec
 from las_tune.tracking.journal import PANELS_NAME
 from las_tune.tracking.panel import PANEL_NAME
 from las_tune.tracking.record import ROW, SYSTEM, Listener, TrialRecord
+from las_tune.tuning.faults import FAILED, TRACEBACK
 from las_tune.tuning.history import History
 from las_tune.tuning.space import Space
 from las_tune.tuning.storage import Storage
 from las_tune.tuning.trainable import LEAVES, SharedStudy
+
+FAILURES_NAME = "failures"
+"""Folder in a study's: what trials that failed said, in full."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,8 @@ class Ran:
 
     records: list[TrialRecord]
     checkpoints: dict[int, tune.Checkpoint]
+    is_failing: bool = False
+    """Whether the search was given up because most of its first trials failed."""
 
 
 class Observer(tune.Callback):  # type: ignore[misc]  # ray ships no types for it
@@ -106,6 +112,8 @@ class Observer(tune.Callback):  # type: ignore[misc]  # ray ships no types for i
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Any, **info: Any) -> None:
         """An epoch ended. One that was repeated after a fault gave the same numbers and is not counted twice."""
         study, record = self._record_of(trial)
+        if FAILED in result:  # it ends by this report
+            return
         if result.get(LEAVES):  # Ray takes what follows for a failure, which it is not
             trial.max_failures += 1
         record.worker = f"{result['hostname']}:{result['pid']}"
@@ -116,19 +124,24 @@ class Observer(tune.Callback):  # type: ignore[misc]  # ray ships no types for i
             record.repeated_seconds += result["seconds"]
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial came to its last epoch, or was stopped before."""
+        """A trial came to its last epoch, was stopped before, or failed in a way that no other try would help."""
         study, record = self._record_of(trial)
         self._keep_best(study, record, trial)
-        if len(record.epochs) == self._studies[study].spec.train.epochs:
+        if FAILED in trial.last_result:
+            self._fail(study, record, trial.last_result[FAILED], trial.last_result[TRACEBACK])
+        elif len(record.epochs) == self._studies[study].spec.train.epochs:
             self._end(study, record, "completed")
         else:
             self._end(study, record, "pruned", f"stopped after epoch {len(record.epochs)}")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial failed for good."""
+        """A trial failed, and there are no more tries."""
         study, record = self._record_of(trial)
         self._keep_best(study, record, trial)
-        self._end(study, record, "failed", _last_line(Path(trial.error_file)))
+        file = Path(trial.error_file)
+        told = file.read_text(encoding="utf-8") if file.is_file() else ""
+        last = next((line.strip()[:300] for line in reversed(told.split("\n")) if line.strip()), "unknown")
+        self._fail(study, record, last, told)
 
     def end_rest(self) -> dict[str, TrialRecord]:
         """End the trials that Ray let go of without a word, as it does where the time budget ends; returns them."""
@@ -184,6 +197,13 @@ class Observer(tune.Callback):  # type: ignore[misc]  # ray ships no types for i
             file = self._studies[study].spec.folder / PANELS_NAME / f"trial_{record.number:04d}.npz"
             record.panel, record.no_panel = copy_panel(self._storage.checkpoint(record.checkpoint), file)
 
+    def _fail(self, study: int, record: TrialRecord, reason: str, told: str) -> None:
+        """End a trial as failed; where, is in a file of the study."""
+        file = self._studies[study].spec.folder / FAILURES_NAME / f"trial_{record.number:04d}.txt"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(told, encoding="utf-8")
+        self._end(study, record, "failed", reason)
+
     def _end(self, study: int, record: TrialRecord, status: Any, reason: str = "") -> None:
         record.status, record.reason, record.ended = status, reason, time.time()
         self._tell(study, "trial_ended", record)
@@ -193,12 +213,6 @@ def _kept(row: Mapping[str, Any]) -> dict[str, float]:
     """What a record keeps of an epoch."""
     measured = (name for name in row if name.startswith(SYSTEM))
     return {name: row[name] for name in (*ROW, *measured) if name in row}
-
-
-def _last_line(error_file: Path) -> str:
-    """What a traceback ends with: the kind of error and its text."""
-    lines = error_file.read_text(encoding="utf-8").split("\n") if error_file.is_file() else []
-    return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "unknown")
 
 
 def copy_panel(checkpoint: tune.Checkpoint, file: Path) -> tuple[Path | None, str]:

@@ -13,10 +13,10 @@ from las_tune.tracking.journal import whole_lines
 FILE = "test_openings.jsonl"
 
 
-def count_opening(results: Path, folder: Path, pictures: Sequence[str], study: str) -> int:
+def count_opening(results: Path, folder: Path, pictures: Sequence[str], study: str, trials: int) -> int:
     """Write an opening down and return how many there were of any of these pictures, this one included.
 
-    A study that goes on after its driver died has opened its test once.
+    A study that goes on after its driver died has opened its test once; one that got more trials opens it again.
 
     Args:
         results: the folder of all studies; openings of other folders are not known.
@@ -24,12 +24,14 @@ def count_opening(results: Path, folder: Path, pictures: Sequence[str], study: s
         pictures: keys of the sealed test. Another seed or share mixes parts anew: a test that holds some of the same
             pictures was opened, too.
         study: who opens it.
+        trials: how many that has.
     """
     file = results / FILE
     opened = [json.loads(text) for text in whole_lines(file)] if file.exists() else []
     line: dict[str, Any] = {"folder": str(folder), "study": study, "time": f"{datetime.now():%Y-%m-%d %H:%M:%S}"}
-    line["pictures"] = list(pictures)
-    if not any(all(one[name] == line[name] for name in ("folder", "study", "pictures")) for one in opened):
+    line |= {"pictures": list(pictures), "trials": trials}
+    same = ("folder", "study", "pictures", "trials")
+    if not any(all(one[name] == line[name] for name in same) for one in opened):
         opened.append(line)
         with file.open("a", encoding="utf-8") as appended:
             appended.write(json.dumps(line) + "\n")

@@ -8,13 +8,15 @@ from typing import Any
 
 from las_tune.errors import UserError
 from las_tune.study_spec import StudySpec
+from las_tune.tracking.journal import JOURNAL_NAME, is_running
 from las_tune.tracking.summary import write_json
+from las_tune.tuning.history import History
 from las_tune.tuning.outputs import require_new
 from las_tune.tuning.space import Space
 
 STUDY_NAME, SUMMARY_NAME = "study.json", "summary.json"
 MAY_CHANGE = {
-    "address", "command", "cpus_per_trial", "data_digest", "data_root", "experiment", "gpus_per_trial",
+    "address", "command", "cpus_per_trial", "data_digest", "data_root", "experiment", "extend", "gpus_per_trial",
     "max_concurrent", "max_failures", "model_weights", "results", "space", "store_limit_gb", "system_metrics",
     "textures", "time_budget_s", "tracking_uri",
 }  # fmt: skip
@@ -36,7 +38,10 @@ def require_new_or_same(spec: StudySpec, asked: dict[str, Any]) -> dict[str, Any
     Raises: UserError for a study that is finished, for one that was asked for otherwise, and for a folder that is none.
     """
     file = spec.folder / STUDY_NAME
-    if not file.is_file() or (spec.folder / SUMMARY_NAME).exists():
+    if (spec.folder / JOURNAL_NAME).is_file() and is_running(spec.folder):
+        raise UserError("A study must not be running", f"{spec.study}, which is", "wait for its end")
+    is_finished = (spec.folder / SUMMARY_NAME).exists()
+    if not file.is_file() or (is_finished and not spec.extend):
         require_new(spec.folder)
         require_new(spec.run_folder)
         return None
@@ -47,12 +52,13 @@ def require_new_or_same(spec: StudySpec, asked: dict[str, Any]) -> dict[str, Any
         raise UserError(
             "A study that goes on must have its file whole", f"{file} ({error})", "choose another"
         ) from error
-    differing = [name for name in asked if before.get(name) != asked[name]]
+    wanted = asked | {"trials": asked["trials"] - spec.extend} if is_finished else asked
+    differing = [name for name in wanted if before.get(name) != wanted[name]]
     if differing:
         name = differing[0]
         raise UserError(
             f"--study {spec.study} was begun and goes on only where it is asked for as before",
-            f"{name} {asked[name]} instead of {before.get(name)}",
+            f"{name} {wanted[name]} instead of {before.get(name)}",
             "ask for the same, or choose another name",
         )
     return found
@@ -61,3 +67,15 @@ def require_new_or_same(spec: StudySpec, asked: dict[str, Any]) -> dict[str, Any
 def begin(spec: StudySpec, asked: dict[str, Any], points: tuple[dict[str, Any], ...]) -> None:
     """Write the file of a new study; points are tried right after the baseline."""
     write_json(spec.folder / STUDY_NAME, {"asked": asked, "points": points})
+
+
+def reopen(spec: StudySpec, asked: dict[str, Any], points: tuple[dict[str, Any], ...]) -> None:
+    """Make a finished study one that is not: its summary is kept under another name.
+
+    Killed between two steps, it goes on as it was before, or with its new trials.
+    """
+    History(spec.folder).is_extended()
+    summary = spec.folder / SUMMARY_NAME
+    if summary.exists():
+        summary.rename(summary.with_name(f"summary_{asked['trials'] - spec.extend}_trials.json"))
+    begin(spec, asked, points)

@@ -1,11 +1,13 @@
-"""Which trials are stopped early: never the baseline."""
+"""Which trials are stopped early, never the baseline; and when all are."""
 
 from __future__ import annotations
 
 import math
 import random
+import time
 from typing import Any
 
+from ray.tune import Stopper
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
 from las_tune.study_spec import StudySpec
@@ -58,6 +60,21 @@ class BaselineKeptMedian(BaselineKept, MedianStoppingRule):  # type: ignore[misc
         if decision == TrialScheduler.CONTINUE:
             self._stopped_trials.discard(trial)
         return decision
+
+
+class TimeBudget(Stopper):  # type: ignore[misc]
+    """Ends all trials after a time, by a clock that nobody sets: Ray's own follows the machine's."""
+
+    def __init__(self, seconds: float) -> None:
+        self._ends = time.monotonic() + seconds
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """No trial by itself."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Whether the time is over."""
+        return time.monotonic() > self._ends
 
 
 def make_scheduler(spec: StudySpec, search: StudySearch) -> TrialScheduler:

@@ -29,6 +29,9 @@ SEED_NOISE = 0.005
 be measured; this is a floor under it: two seeds of one set of hyperparameters differed by 0.02 on metal_plate."""
 
 
+JOURNAL_NAME = "optuna.journal"
+FIRST = 10
+"""Of the first trials that a driver sees end, half may fail: with more, something is wrong with all of them."""
 STATUS: dict[TrialState, Status] = {
     TrialState.COMPLETE: "completed",
     TrialState.PRUNED: "pruned",
@@ -68,7 +71,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # ray ships no types for
         study: str,
         num_epochs: int,
         sampler: Callable[[int], BaseSampler],
-        storage: Path,
+        folder: Path,
         patience: int | None = None,
         points: Sequence[dict[str, Any]] = (),
         num_trials: int | None = None,
@@ -79,7 +82,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # ray ships no types for
         num_epochs: epochs of a trial that ran to its end.
         sampler: makes what proposes the trial of a number. A new one each: proposals then depend on the trials
             before and the seed alone, and a driver that takes over goes on as the one before would have.
-        storage: file of Optuna's journal.
+        folder: the study's; Optuna's journal lies in it.
         patience: trials in a row, as they end, without a gain beyond SEED_NOISE, after which none is proposed.
         points: hyperparameters to try right after the baseline.
         num_trials: how many are proposed in all; None: as many as are asked for.
@@ -93,13 +96,15 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # ray ships no types for
         self._unfinished: list[optuna.Trial] = []
         self._last_gain = -math.inf  # small gains are measured from here, so they add up
         self._trials_since_gain = 0
+        self._first = FIRST if num_trials is None else min(FIRST, num_trials)
+        self._num_ended = self._num_failed = 0
         super().__init__(
             partial(draw, space),
             metric=METRIC,
             mode="max",
             sampler=sampler(0),
             study_name=study,
-            storage=JournalStorage(JournalFileBackend(str(storage))),
+            storage=_storage(folder),
         )
         if not self._ot_study.get_trials(deepcopy=False):
             for point in (space.baseline, *points):
@@ -134,16 +139,22 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # ray ships no types for
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The hyperparameters of a new trial, or that the search is over."""
-        if self._unfinished:
+        if self._unfinished and not self.is_failing:
             self._ot_trials[trial_id] = self._unfinished.pop(0)
             return self._ask(trial_id)
         asked = sum(trial.state != TrialState.WAITING for trial in self._ot_study.get_trials(deepcopy=False))
         grid_is_done = isinstance(self._sampler, GridSampler) and asked >= len(self._sampler.points)
         is_full = self._num_trials is not None and asked >= self._num_trials
-        if grid_is_done or is_full or (self._patience is not None and self._trials_since_gain >= self._patience):
+        is_patience_over = self._patience is not None and self._trials_since_gain >= self._patience
+        if self.is_failing or grid_is_done or is_full or is_patience_over:
             return str(Searcher.FINISHED)
         self._sampler = self._ot_study.sampler = self._make_sampler(asked)
         return self._ask(trial_id)
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether so many of the first trials failed that no more are proposed."""
+        return self._num_failed > self._first / 2
 
     def _ask(self, trial_id: str) -> dict[str, Any] | None:
         with warnings.catch_warnings():
@@ -174,6 +185,8 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # ray ships no types for
         value = (result or {}).get(METRIC)
         if error or value is None or not math.isfinite(value):
             value = -math.inf
+        self._num_ended += 1
+        self._num_failed += value == -math.inf and self._num_ended <= self._first
         self._count_for_patience(value)
         self._tell(self._ot_trials[trial_id], result, is_failed=value == -math.inf)
 
@@ -195,8 +208,34 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # ray ships no types for
             self._trials_since_gain += 1
 
 
-def make_search(spec: StudySpec, space: Space, points: Sequence[dict[str, Any]] = ()) -> StudySearch:
+def _storage(folder: Path) -> JournalStorage:
+    return JournalStorage(JournalFileBackend(str(folder / JOURNAL_NAME)))
+
+
+def optuna_account(folder: Path, study: str) -> dict[int, Status]:
+    """What Optuna knows of the trials of a study that were begun, by number; nothing where it has no journal."""
+    if not (folder / JOURNAL_NAME).is_file():
+        return {}
+    try:
+        known = optuna.load_study(study_name=study, storage=_storage(folder)).get_trials(deepcopy=False)
+    except KeyError:  # it was killed before its first line
+        return {}
+    return {trial.number: STATUS.get(trial.state, "running") for trial in known if trial.state != TrialState.WAITING}
+
+
+def end_in_optuna(folder: Path, study: str, numbers: Sequence[int]) -> None:
+    """Tell Optuna that trials which it takes for running have failed."""
+    known = optuna.load_study(study_name=study, storage=_storage(folder))
+    for number in numbers:
+        known.tell(number, state=TrialState.FAIL)
+
+
+def make_search(
+    spec: StudySpec, space: Space, points: Sequence[dict[str, Any]] = (), num_given_up: int = 0
+) -> StudySearch:
     """The search that the flags describe; points are tried right after the baseline.
+
+    num_given_up: trials that are proposed once more, see History.given_up.
 
     A search that starts from other studies' points draws others than these did: with their seed it would repeat them.
     """
@@ -206,8 +245,8 @@ def make_search(spec: StudySpec, space: Space, points: Sequence[dict[str, Any]] 
         study=spec.study,
         num_epochs=spec.train.epochs,
         sampler=lambda number: make_sampler(spec.sampler, space, trials=spec.trials, seed=seed, number=number),
-        storage=spec.folder / "optuna.journal",
+        folder=spec.folder,
         patience=spec.patience,
         points=points,
-        num_trials=spec.trials,
+        num_trials=spec.trials + num_given_up,
     )

@@ -80,7 +80,7 @@ def run_single(spec: StudySpec, listeners: Sequence[Listener], progress: Progres
 
     trained = {"champion": Trained(best, train_spec.hidden_width, train_spec.use_adaptor)}
     sealed_keys = pictures.split.as_dict()["sealed_test"]
-    openings = count_opening(spec.results, spec.data_root / spec.category, sealed_keys, spec.study)
+    openings = count_opening(spec.results, spec.data_root / spec.category, sealed_keys, spec.study, 1)
     evaluations = evaluate(backbone, data, trained, pictures.sealed_test, train_spec.fpr)
     champion = {"champion": evaluations["champion"]}
     files = write_outputs(

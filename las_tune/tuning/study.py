@@ -23,12 +23,13 @@ from las_tune.tracking.training_log import TrainingLog
 from las_tune.tuning.cluster import Resources, check_storage, ray_cluster, resources_of
 from las_tune.tuning.conclude import Searched, conclude
 from las_tune.tuning.finalists import BASELINE, BEST_OF, CURRENT, make_jobs, pick_finalists, require_any
+from las_tune.tuning.history import History
 from las_tune.tuning.observer import Ran, TunedStudy
 from las_tune.tuning.outputs import make_folder
 from las_tune.tuning.pictures import Progress, StudyPictures, load_pictures, resolve_objective
 from las_tune.tuning.publish import publish, publish_start, study_parameters
 from las_tune.tuning.remote import prepare_remotely
-from las_tune.tuning.resume import SUMMARY_NAME, begin, require_new_or_same, what_is_asked
+from las_tune.tuning.resume import SUMMARY_NAME, begin, reopen, require_new_or_same, what_is_asked
 from las_tune.tuning.shared_configuration import best_shared_configuration
 from las_tune.tuning.space import Space, load_space, space_for
 from las_tune.tuning.storage import Storage
@@ -99,12 +100,17 @@ def run_studies(
         for one, ledger, (points, sentences) in zip(checked, ledgers, warm, strict=True):
             spec, space, pictures = one.spec, one.space, one.pictures
             make_folder(spec.folder)
+            is_extended = one.before is not None and one.before["asked"] != one.asked
             if not one.before:
                 begin(spec, one.asked, points)
+            elif is_extended:
+                reopen(spec, one.asked, points)
             log = TrainingLog(spec.folder, spec.category, datetime.now())
             notify = _teller(log, progress)
             ledger.start_study(spec.folder, spec.study, study_parameters(spec, space), resources.cost_unit, notify)
             open_ledgers.callback(_close, ledger)
+            if is_extended:
+                ledger.extend(spec.trials)
             publish_start(spec, space, pictures.split.as_dict(), ledger)
             ledger.holder(model_name(spec.category))  # known even if MLflow is away when the trials end
             for sentence in sentences:
@@ -116,6 +122,8 @@ def run_studies(
         try:
             return _search_and_conclude(studies, backbone, resources, progress, started)
         except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                progress("ending: what is known is written; Ctrl-C again ends at once", 0, 1)
             for study in studies:
                 study.log.write(f"ended by {type(error).__name__}: {error}")
                 study.ledger.end_study("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
@@ -178,7 +186,7 @@ def _search_and_conclude(
     summaries, searched = [], {}
     for study, tuned_study, first, second in zip(studies, tuned, trials, again, strict=True):
         try:
-            require_any(first.records)
+            require_any(first.records, first.is_failing)
             one = Searched.of(study.spec, study.space, first, second)
             summary = conclude(one, tuned_study.shared, backbone, study.pictures, study.ledger, resources, progress)
             progress("drawing figures", 0, 1)
@@ -228,7 +236,7 @@ def _run_finalists(
             for category, found in best.items()
             if category != spec.category and found
         }
-        first_number = max((trial.number for trial in ran.records), default=-1) + 1
-        has_any = any(trial.status != "failed" and trial.epochs for trial in ran.records)
-        jobs.append(make_jobs(everyone, first_number, spec.train.seed + 1, spec.seeds) if has_any else [])
+        has_any = not ran.is_failing and any(trial.status != "failed" and trial.epochs for trial in ran.records)
+        known = [record for record in History(spec.folder).records.values() if record.finalist]
+        jobs.append(make_jobs(everyone, spec.train.seed + 1, spec.seeds, known) if has_any else [])
     return run_finalists(tuned, jobs, resources)

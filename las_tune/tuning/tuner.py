@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from las_tune.tracking.record import TrialRecord
 from las_tune.tuning.cluster import Resources
 from las_tune.tuning.evaluate import Trained
 from las_tune.tuning.fair import FairScheduler, FairSearch
+from las_tune.tuning.faults import EndsFailed, failing_for_good
 from las_tune.tuning.finalists import Job
 from las_tune.tuning.history import History
 from las_tune.tuning.observer import Observer, Ran, TunedStudy
-from las_tune.tuning.scheduler import make_scheduler
+from las_tune.tuning.scheduler import TimeBudget, make_scheduler
 from las_tune.tuning.search import METRIC, make_search
 from las_tune.tuning.storage import Storage
 from las_tune.tuning.trainable import CHECKPOINT_SCORE, SharedStudy, run_trial
@@ -34,7 +36,12 @@ def run_trials(
     The flags that concern the run are the first study's.
     """
     spec, histories, storage = studies[0].spec, [History(s.spec.folder) for s in studies], Storage.of(studies[0].spec)
-    search = FairSearch([make_search(study.spec, study.space, study.points) for study in studies])
+    search = FairSearch(
+        [
+            make_search(study.spec, study.space, study.points, len(history.given_up))
+            for study, history in zip(studies, histories, strict=True)
+        ]
+    )
     schedulers = [make_scheduler(s.spec, one) for s, one in zip(studies, search.searches, strict=True)]
 
     def identify(trial: Any) -> tuple[int, TrialRecord]:
@@ -42,7 +49,8 @@ def run_trials(
         return search.study_of(trial.trial_id), record
 
     def train_trial(config: dict[str, Any], shared: list[SharedStudy]) -> None:
-        trial_function(config["params"], shared[config["study"]], _start(storage, config["checkpoint"]))
+        with failing_for_good(METRIC):
+            trial_function(config["params"], shared[config["study"]], _start(storage, config["checkpoint"]))
 
     observer = Observer(studies, histories, storage, "ray", identify)
     scheduler = FairScheduler(search, schedulers)
@@ -57,19 +65,22 @@ def run_trials(
         search_alg=search,
         scheduler=scheduler,
         max_concurrent_trials=resources.max_concurrent,  # workers start together, proposals are never ahead
-        time_budget_s=spec.time_budget_s,
         reuse_actors=True,
         trial_dirname_creator=lambda trial: f"trial_{trial.trial_id}",
     )
     if missing:
         trainable = tune.with_parameters(train_trial, shared=[study.shared for study in studies])
-        _fit(spec, "ray", trainable, {}, config, resources, observer, storage)
+        budget = TimeBudget(spec.time_budget_s) if spec.time_budget_s is not None else None
+        _fit(spec, "ray", trainable, {}, config, resources, observer, storage, budget)
         for trial_id, record in observer.end_rest().items():
             row = {METRIC: record.best_objective, "epoch": len(record.epochs)} if record.epochs else None
             search.on_trial_complete(trial_id, row, error=row is None)
-    for history in histories:
-        history.search_is_over()
-    return observer.ran()
+    for history, one in zip(histories, search.searches, strict=True):
+        if one.is_failing:
+            history.search_is_failing()
+        else:
+            history.search_is_over()
+    return [replace(ran, is_failing=one.is_failing) for ran, one in zip(observer.ran(), search.searches, strict=True)]
 
 
 def _take_back(study: int, history: History, observer: Observer, search: FairSearch, scheduler: FairScheduler) -> int:
@@ -80,7 +91,7 @@ def _take_back(study: int, history: History, observer: Observer, search: FairSea
         observer.end_as(study, number, "pruned")
     for number, status in search.take_back(study, records, checkpoints).items():
         observer.end_as(study, number, status)
-    return sum(record.status != "running" for record in records)
+    return sum(record.status != "running" and record.number not in history.given_up for record in records)
 
 
 def run_finalists(
@@ -95,7 +106,8 @@ def run_finalists(
 
     def train_job(config: dict[str, Any], shared: list[SharedStudy]) -> None:
         study, job, checkpoint = flat[config["job"]]
-        trial_function(job.params | {"seed": job.seed}, shared[study], _start(storage, checkpoint))
+        with failing_for_good(METRIC):
+            trial_function(job.params | {"seed": job.seed}, shared[study], _start(storage, checkpoint))
 
     def identify(trial: Any) -> tuple[int, TrialRecord]:
         study, job, _ = flat[trial.config["job"]]
@@ -106,6 +118,7 @@ def run_finalists(
     config = tune.TuneConfig(
         metric=METRIC,
         mode="max",
+        scheduler=EndsFailed(),
         max_concurrent_trials=resources.max_concurrent,
         reuse_actors=True,
         trial_dirname_creator=lambda trial: f"finalist_{trial.trial_id}",
@@ -122,8 +135,9 @@ def _missing_jobs(
     jobs: Sequence[Sequence[Job]], histories: Sequence[History], observer: Observer
 ) -> list[tuple[int, Job, str]]:
     """Index of the study, job, and checkpoint to go on from, of all jobs that are not over, the studies in turn."""
+    wanted = [{job.number for job in its} for its in jobs]
     earlier: list[dict[int, tuple[TrialRecord, str]]] = [
-        {r.number: (r, observer.take_back(index, r)) for r in history.records.values() if r.finalist}
+        {n: (record, observer.take_back(index, record)) for n, record in history.records.items() if n in wanted[index]}
         for index, history in enumerate(histories)
     ]
     missing = []
@@ -149,6 +163,7 @@ def _fit(
     resources: Resources,
     observer: Observer,
     storage: Storage,
+    budget: TimeBudget | None = None,
 ) -> None:
     """One experiment of Ray Tune in the run's storage."""
     tune.Tuner(
@@ -160,6 +175,7 @@ def _fit(
             storage_path=storage.root,
             storage_filesystem=storage.filesystem,
             callbacks=[observer],
+            stop=budget,
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=spec.max_failures),
             checkpoint_config=tune.CheckpointConfig(

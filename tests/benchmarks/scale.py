@@ -115,7 +115,7 @@ def main(
     rounds: int = 5,
     trial_s: float = 20.0,
     trials: list[int] | None = None,
-    places: int = 16,
+    places: int = 4,
 ) -> None:
     """Measure.
 
@@ -130,7 +130,7 @@ def main(
     trials
         Sizes of studies at whose end the driver's time is taken (1000).
     places
-        Trials at once in these; they do not sleep.
+        Trials at once in these. They do not sleep: more workers than cores would take the driver its time.
     """
     at_once = [number for number in (concurrent or [1, 2, 4, 8, 16]) if number]
     sizes = sorted(number for number in (trials or [1000]) if number)

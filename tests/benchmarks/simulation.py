@@ -65,7 +65,7 @@ def ours(space: Space, epochs: int, seed: int, folder: Path) -> Searching:
         train=TrainSpec(epochs=epochs, seed=seed),
     )  # fmt: skip
     sampler = partial(seeded_sampler, spec, space)
-    search = StudySearch(space, study=spec.study, num_epochs=epochs, sampler=sampler, storage=folder / "journal")
+    search = StudySearch(space, study=spec.study, num_epochs=epochs, sampler=sampler, folder=folder)
     return search, make_scheduler(spec, search)
 
 

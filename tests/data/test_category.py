@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from las_tune.data.category import find_duplicates, index_category, list_categories
 from las_tune.errors import DataError, UserError
@@ -171,3 +174,51 @@ def test_real_metal_plate() -> None:
     category = index_category(METAL_PLATE.parent, "metal_plate")
     assert len(category.train) == 54 and len(category.test) == 26 + 53 + 18
     assert category.defects == ("rust", "scratches") and category.has_masks
+
+
+# --- whatever lies there ---
+
+FOLDERS = ("train/good", "test/good", "test/rust", "ground_truth/rust", "test", "train", "ground_truth", ".", "other")
+WORDS = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=20)
+NAMES = st.one_of(
+    WORDS.filter(lambda name: name not in (".", "..") and len(name.encode()) < 200),
+    st.sampled_from(["a.png", "A.PNG", "a_mask.png", "a.jpg", ".a.png", "good", "rust", "a.png.png", "x\n.png"]),
+)
+KINDS = st.sampled_from(["file", "empty", "folder", "link", "dangling", "loop"])
+TREES = st.lists(st.tuples(st.sampled_from(FOLDERS), NAMES, KINDS), max_size=12)
+
+
+def lay_out(root: Path, tree: list[tuple[str, str, str]]) -> None:
+    for folder, name, kind in tree:
+        path = root / "part" / folder / name
+        if path.exists() or path.is_symlink() or not _made(path.parent):
+            continue
+        if kind == "folder":
+            path.mkdir()
+        elif kind in ("file", "empty"):
+            path.write_bytes(b"P5 1 1 255 0" if kind == "file" else b"")
+        else:
+            path.symlink_to({"link": "/dev/null", "dangling": "nowhere", "loop": name}[kind])
+
+
+def _made(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:  # a file or a link stands in the way
+        return False
+    return True
+
+
+@settings(max_examples=150, deadline=None)
+@given(tree=TREES, name=st.one_of(st.just("part"), st.text(max_size=30)))
+def test_any_folder_is_a_category_or_a_line(tree: list[tuple[str, str, str]], name: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        lay_out(Path(folder), tree)
+        try:
+            category = index_category(Path(folder), name)
+        except UserError as error:
+            assert str(error)
+            return
+        assert category.train and all(picture.path.is_file() for picture in (*category.train, *category.test))
+        keys = [picture.key for picture in (*category.train, *category.test)]
+        assert len(set(keys)) == len(keys)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -51,12 +52,12 @@ def main(folder: Path, epoch_s: float) -> None:
     spec.folder.mkdir(exist_ok=True)
 
     def slow_trial(config: dict[str, Any], shared: SharedStudy, start: tune.Checkpoint | None) -> None:
-        fake_trial(config, shared, start, pause_s=epoch_s)
+        fake_trial(config, shared, start, pause=lambda: time.sleep(epoch_s))
 
     with ray_cluster(None):
         study = TunedStudy(spec, load_space("default"), fake_study(spec.train, 1), [Printer()])
         (searched,) = run_trials([study], resources_of(spec), slow_trial)
-        jobs = make_jobs({"baseline": {"alpha": 1 / 3}, "trial 3": {"alpha": 0.25}}, TRIALS, 1, 2)
+        jobs = make_jobs({"baseline": {"alpha": 1 / 3}, "trial 3": {"alpha": 0.25}}, 1, 2)
         (again,) = run_finalists([study], [jobs], resources_of(spec), slow_trial)
     print(json.dumps([asdict(record) for record in (*searched.records, *again.records)], default=str))
 

@@ -12,7 +12,7 @@ from las_tune.errors import UserError
 from las_tune.spec import TrainSpec
 from las_tune.study_spec import StudySpec
 from las_tune.tuning import cluster
-from las_tune.tuning.cluster import HEAD, Machines, check_storage, machines_of_cluster, resources_of
+from las_tune.tuning.cluster import HEAD, KUBERAY, Machines, check_storage, machines_of_cluster, resources_of
 
 HEAD_NODE = {"Resources": {"CPU": 8.0, HEAD: 1.0}, "NodeID": "h", "NodeManagerHostname": "head", "Alive": True}
 GPU_NODE = {"Resources": {"CPU": 4.0, "GPU": 1.0}, "NodeID": "w", "NodeManagerHostname": "worker", "Alive": True}
@@ -96,6 +96,18 @@ def test_trials_at_once_follow_from_what_the_cluster_can_become(
 def test_a_trial_that_fits_on_no_machine_is_refused(nodes: list[dict[str, Any]], bootstrap: Path) -> None:
     with pytest.raises(UserError, match=r"must fit on one machine.*got 1 CPUs and 3 GPUs.*2 GPUs"):
         resources_of(make_spec(gpus_per_trial=3, cpus_per_trial=1))
+
+
+def test_on_kubernetes_workers_may_come_that_nobody_knows_of(
+    nodes: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv(KUBERAY, "ray start ...")
+    with pytest.raises(UserError, match=r"must fit on one machine.*yet to come, give --max-concurrent"):
+        resources_of(make_spec(gpus_per_trial=1))
+    assert resources_of(make_spec(gpus_per_trial=1, max_concurrent=8)).max_concurrent == 8
+    with pytest.raises(UserError, match="must fit on one machine"):
+        resources_of(make_spec(gpus_per_trial=1, max_concurrent=8, address=None))
 
 
 # --- storage ---

@@ -47,7 +47,7 @@ def test_a_trial_leaves_a_machine_that_is_told_to_go(cluster: Cluster, tmp_path:
     def told_trial(config: dict[str, Any], shared: SharedStudy, start: tune.Checkpoint | None) -> None:
         with nodes.open("a") as file:
             file.write(ray.get_runtime_context().get_node_id() + "\n")
-        fake_trial(config, shared, start, pause_s=0.3)
+        fake_trial(config, shared, start, pause=lambda: time.sleep(0.3))
 
     class Drainer:
         """A Listener that has the trial's machine drained after its third epoch."""

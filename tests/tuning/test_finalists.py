@@ -17,6 +17,7 @@ from las_tune.las.scoring import score_features
 from las_tune.las.train import TrainData, Training, train_epoch
 from las_tune.objectives import Objective, objective_value
 from las_tune.spec import TrainSpec, known_hyperparameters
+from las_tune.study_spec import MOST_TRIALS
 from las_tune.tuning.evaluate import Trained
 from las_tune.tuning.finalists import (
     BASELINE,
@@ -64,23 +65,37 @@ def test_of_equals_the_next_metric_decides_then_the_order_of_trials() -> None:
 
 def test_everyone_is_trained_with_every_seed() -> None:
     everyone = {BASELINE: {"alpha": 0.25}, CURRENT: {"alpha": 0.5}, "trial 4": {"alpha": 0.125}}
-    jobs = make_jobs(everyone, first_number=6, first_seed=7, num_seeds=2)
-    assert [(job.number, job.name, job.seed) for job in jobs] == [
-        (6, BASELINE, 7), (7, CURRENT, 7), (8, "trial 4", 7),
-        (9, BASELINE, 8), (10, CURRENT, 8), (11, "trial 4", 8),
+    jobs = make_jobs(everyone, first_seed=7, num_seeds=2)
+    assert [(job.number - MOST_TRIALS, job.name, job.seed) for job in jobs] == [
+        (0, BASELINE, 7), (1, CURRENT, 7), (2, "trial 4", 7),
+        (3, BASELINE, 8), (4, CURRENT, 8), (5, "trial 4", 8),
     ]  # fmt: skip
     assert all(job.params == everyone[job.name] for job in jobs)
     record = jobs[5].record()
-    assert (record.number, record.finalist, record.seed, record.title) == (11, "trial 4", 8, "trial 4, seed 8")
+    assert (record.finalist, record.seed, record.title) == ("trial 4", 8, "trial 4, seed 8")
     assert record.params == {"alpha": 0.125} and not record.is_baseline
     record.params["alpha"] = 0.0
     assert everyone["trial 4"] == {"alpha": 0.125}, "records share nothing"
 
 
+def test_what_was_trained_before_a_study_got_more_trials_is_not_trained_again() -> None:
+    jobs = make_jobs({BASELINE: {"alpha": 0.25}, "trial 4": {"alpha": 0.125}}, first_seed=7, num_seeds=2)
+    known = [job.record() for job in jobs]
+    for record in known:
+        record.status = "completed"
+    known[2].status = "failed"
+    everyone = {BASELINE: {"alpha": 0.25}, CURRENT: {"alpha": 0.125}, "trial 9": {"alpha": 0.5}}
+    again = make_jobs(everyone, first_seed=7, num_seeds=2, known=known)
+    assert [(job.number - MOST_TRIALS, job.name, job.seed) for job in again] == [
+        (0, BASELINE, 7), (4, CURRENT, 7), (5, "trial 9", 7),
+        (6, BASELINE, 8), (7, CURRENT, 8), (8, "trial 9", 8),
+    ]  # fmt: skip
+
+
 def test_seeds_wrap_round_at_the_greatest() -> None:
-    jobs = make_jobs({BASELINE: {}}, 1, first_seed=2**31, num_seeds=2)
+    jobs = make_jobs({BASELINE: {}}, first_seed=2**31, num_seeds=2)
     assert [job.seed for job in jobs] == [0, 1]
-    (last,) = make_jobs({BASELINE: {}}, 1, first_seed=2**31 - 1, num_seeds=1)
+    (last,) = make_jobs({BASELINE: {}}, first_seed=2**31 - 1, num_seeds=1)
     assert TrainSpec(seed=last.seed).seed == 2**31 - 1
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,41 +16,16 @@ from optuna.trial import FrozenTrial
 from ray import tune
 
 from las_tune.spec import TrainSpec
-from las_tune.study_spec import StudySpec
+from las_tune.study_spec import MOST_TRIALS, StudySpec
 from las_tune.tracking.record import TrialRecord
 from las_tune.tuning import tuner
 from las_tune.tuning.cluster import Resources, ray_cluster, resources_of
 from las_tune.tuning.finalists import make_jobs
 from las_tune.tuning.knobs import Choice, Range
-from las_tune.tuning.observer import TunedStudy
-from las_tune.tuning.space import Space, load_space
+from las_tune.tuning.space import Space
 from las_tune.tuning.trainable import SharedStudy
 from las_tune.tuning.tuner import load_trained, run_finalists, run_trials
-from tests.tuning.fake_trial import PEAK, ceiling, fake_study, fake_trial
-
-EPOCHS = 9
-TRIALS = 20
-DEFAULT = load_space("default")
-
-
-@dataclass
-class Recorder:
-    """A Listener that keeps what it heard."""
-
-    events: list[tuple[str, int]] = field(default_factory=list)
-    category: str = ""
-    started: list[str] = field(default_factory=list)
-    """Categories in the order in which trials start; several share it."""
-
-    def trial_started(self, trial: TrialRecord) -> None:
-        self.started.append(self.category)
-        self.events.append(("started", trial.number))
-
-    def epoch_ended(self, trial: TrialRecord) -> None:
-        self.events.append(("epoch", trial.number))
-
-    def trial_ended(self, trial: TrialRecord) -> None:
-        self.events.append(("ended", trial.number))
+from tests.tuning.fake_trial import DEFAULT, EPOCHS, TRIALS, Recorder, ceiling, fake_trial, make_spec, tuned
 
 
 @dataclass
@@ -64,29 +39,10 @@ class Ran:
     resources: Resources
 
 
-def make_spec(folder: Path, **changes: Any) -> StudySpec:
-    settings: dict[str, Any] = {
-        "category": "part", "study": "fake", "train": TrainSpec(epochs=EPOCHS, seed=1), "trials": TRIALS,
-        "data_root": folder, "textures": folder, "results": folder, "max_concurrent": 1, "max_failures": 0,
-    }  # fmt: skip
-    return StudySpec(**(settings | changes))
-
-
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
     with ray_cluster(None):
         yield
-
-
-def tuned(
-    spec: StudySpec,
-    recorder: Recorder,
-    space: Space = DEFAULT,
-    peak: float = PEAK,
-    points: Sequence[dict[str, Any]] = (),
-) -> TunedStudy:
-    spec.folder.mkdir()
-    return TunedStudy(spec, space, fake_study(spec.train, 1, peak), [recorder], tuple(points))
 
 
 def run(spec: StudySpec, space: Space = DEFAULT, points: Sequence[dict[str, Any]] = ()) -> Ran:
@@ -170,16 +126,16 @@ def test_same_seed_same_search(ran: Ran, tmp_path: Path) -> None:
 def test_finalists_are_trials_of_the_ledger_and_one_that_fails_fails_alone(tmp_path: Path) -> None:
     spec = make_spec(tmp_path, max_concurrent=2)
     everyone = {"baseline": {"alpha": 1 / 3}, "trial 5": {"alpha": 0.25}, "trial 6": {"beta_std": 0.3}}
-    jobs = make_jobs(everyone, first_number=20, first_seed=1, num_seeds=2)
+    jobs = make_jobs(everyone, first_seed=1, num_seeds=2)
     (again,) = run_finalists([tuned(spec, Recorder())], [jobs], resources_of(spec), fake_trial)
-    assert [record.number for record in again.records] == list(range(20, 26))
+    assert [record.number for record in again.records] == list(range(MOST_TRIALS, MOST_TRIALS + 6))
     assert [(r.finalist, r.seed, r.status) for r in again.records] == [
         (name, seed, "failed" if name == "trial 6" else "completed")
         for seed in (1, 2)
         for name in ("baseline", "trial 5", "trial 6")
     ]
     assert all(len(record.epochs) == EPOCHS for record in again.records if record.status == "completed")
-    assert set(again.checkpoints) == {20, 21, 23, 24}
+    assert set(again.checkpoints) == {MOST_TRIALS + index for index in (0, 1, 3, 4)}
     assert again.records[1].best_objective == pytest.approx(ceiling(0.25) * (1 - 0.5**EPOCHS))
 
 
@@ -270,14 +226,14 @@ def test_finalists_of_two_studies_are_trained_together(tmp_path: Path) -> None:
     peaks = (*PEAKS.values(), 0.0)
     studies = [tuned(s, r, peak=p) for s, r, p in zip(specs, recorders, peaks, strict=True)]
     jobs = [
-        make_jobs({"baseline": {"alpha": 1 / 3}, "best of nut": {"alpha": 0.5}}, 9, first_seed=1, num_seeds=2),
-        make_jobs({"baseline": {"alpha": 1 / 3}, "best of bolt": {"alpha": 0.3}}, 6, first_seed=1, num_seeds=1),
+        make_jobs({"baseline": {"alpha": 1 / 3}, "best of nut": {"alpha": 0.5}}, first_seed=1, num_seeds=2),
+        make_jobs({"baseline": {"alpha": 1 / 3}, "best of bolt": {"alpha": 0.3}}, first_seed=1, num_seeds=1),
         [],
     ]
     ran = run_finalists(studies, jobs, resources_of(specs[0]), fake_trial)
-    assert [[(r.number, r.finalist, r.seed) for r in one.records] for one in ran] == [
-        [(9, "baseline", 1), (10, "best of nut", 1), (11, "baseline", 2), (12, "best of nut", 2)],
-        [(6, "baseline", 1), (7, "best of bolt", 1)],
+    assert [[(r.number - MOST_TRIALS, r.finalist, r.seed) for r in one.records] for one in ran] == [
+        [(0, "baseline", 1), (1, "best of nut", 1), (2, "baseline", 2), (3, "best of nut", 2)],
+        [(0, "baseline", 1), (1, "best of bolt", 1)],
         [],
     ]
     for one, peak, recorder in zip(ran, peaks, recorders, strict=True):

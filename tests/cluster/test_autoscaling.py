@@ -1,0 +1,128 @@
+"""A cluster of Ray's own autoscaler grows by the trials that wait, and shrinks when there is none, study or not."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from las_tune.las.backbone import load_backbone
+from las_tune.spec import TrainSpec
+from las_tune.tracking.record import TrialRecord
+from las_tune.tuning.cluster import ray_cluster, resources_of
+from las_tune.tuning.nodes import alive_nodes
+from las_tune.tuning.observer import TunedStudy
+from las_tune.tuning.pictures import load_pictures
+from las_tune.tuning.remote import prepare_remotely
+from las_tune.tuning.space import load_space
+from las_tune.tuning.tuner import run_trials
+from tests.benchmarks.scale import sleeping_trial
+from tests.parts import make_part, make_textures, part_spec
+from tests.servers import free_port
+
+pytestmark = pytest.mark.timeout(400)
+WORKERS = 2
+IDLE_S = 6
+
+
+def cluster_file(address: str) -> dict[str, Any]:
+    """A head that holds no trial, and workers that Ray starts on this machine as if each were one of its own."""
+    return {
+        "cluster_name": "grows",
+        "max_workers": WORKERS,
+        "upscaling_speed": 8.0,
+        "idle_timeout_minutes": IDLE_S / 60,
+        "provider": {
+            "type": "fake_multinode", "gcs_address": address, "head_node_id": "f" * 51 + "00000",
+            "use_node_id_as_ip": True, "disable_node_updaters": True, "disable_launch_config_check": True,
+            "launch_multiple": True,
+        },
+        "head_node_type": "head",
+        "available_node_types": {
+            "head": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+            "worker": {"resources": {"CPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": WORKERS},
+        },
+        "auth": {}, "docker": {}, "file_mounts": {}, "cluster_synced_files": [], "file_mounts_sync_continuously": False,
+        "initialization_commands": [], "setup_commands": [], "head_setup_commands": [], "worker_setup_commands": [],
+        "head_start_ray_commands": [], "worker_start_ray_commands": [], "rsync_exclude": [], "rsync_filter": [],
+    }  # fmt: skip
+
+
+@pytest.fixture
+def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A head with an autoscaler, its cluster file where `ray up` leaves it."""
+    port = free_port()
+    address = f"127.0.0.1:{port}"
+    file = tmp_path / "ray_bootstrap_config.yaml"
+    file.write_text(json.dumps(cluster_file(address)))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    environment = os.environ | {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
+    environment |= {"RAY_enable_autoscaler_v2": "0"}
+    temporary = Path(f"/tmp/las-grows-{os.getpid()}")  # sockets lie in it, and have short names
+    command = [
+        sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--node-ip-address=127.0.0.1",
+        f"--port={port}", "--num-cpus=0", "--include-dashboard=false", f"--autoscaling-config={file}",
+        "--object-store-memory=300000000", f"--temp-dir={temporary}", "--disable-usage-stats",
+    ]  # fmt: skip
+    with (tmp_path / "head.log").open("w") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while "Ray runtime started" not in (tmp_path / "head.log").read_text():
+        assert time.monotonic() < deadline and process.poll() is None, (tmp_path / "head.log").read_text()
+        time.sleep(0.5)
+    yield address
+    os.killpg(process.pid, signal.SIGTERM)
+    process.wait(60)
+    os.killpg(process.pid, signal.SIGKILL)  # raylets that the autoscaler started
+    shutil.rmtree(temporary, ignore_errors=True)
+
+
+class Watch:
+    """A Listener that notes how many workers there were at every epoch."""
+
+    def __init__(self) -> None:
+        self.workers: list[int] = []
+
+    def trial_started(self, trial: TrialRecord) -> None:
+        pass
+
+    def epoch_ended(self, trial: TrialRecord) -> None:
+        self.workers.append(len(alive_nodes()) - 1)
+
+    def trial_ended(self, trial: TrialRecord) -> None:
+        pass
+
+
+def test_pending_trials_bring_workers_and_none_is_held_idle(address: str, tmp_path: Path) -> None:
+    make_part(tmp_path)
+    make_textures(tmp_path / "textures")
+    train = TrainSpec(image_size=32, epochs=3, backbone="resnet18", backbone_weights="random")
+    spec = part_spec(tmp_path, train, address=address, trials=6, scheduler="none")
+    spec.folder.mkdir(parents=True)
+    watch = Watch()
+    with ray_cluster(address):
+        assert len(alive_nodes()) == 1, "no worker before there is work"
+        resources = resources_of(spec)
+        assert (resources.cpus, resources.max_concurrent) == (1, WORKERS), "what the cluster can become"
+        shared, _ = prepare_remotely(spec, load_backbone("resnet18", "random"), load_pictures(spec).trials, resources)
+        study = TunedStudy(spec, load_space("default"), shared, [watch])
+        (ran,) = run_trials([study], resources, partial(sleeping_trial, trial_s=4.0, num_epochs=3))
+        assert max(watch.workers) == WORKERS, "trials that waited brought the second"
+        deadline = time.monotonic() + 60
+        while len(alive_nodes()) > 1:  # the driver goes on, and features are in its hands still
+            assert time.monotonic() < deadline, "a worker is held though it has nothing to do"
+            time.sleep(0.5)
+        assert ray.get(shared.data) is not None
+    assert [record.status for record in ran.records] == ["completed"] * 6

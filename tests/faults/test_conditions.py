@@ -1,0 +1,151 @@
+"""Ctrl-C, full and read-only disks, two drivers at once: a clear line each, and a study that goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.faults.kills import Place, Study, doctor
+from tests.parts import empty_store
+
+pytestmark = pytest.mark.timeout(600)
+
+
+def study_in(folder: Path, name: str = "one") -> tuple[Study, str]:
+    """A study with a store beside its results, and its URI."""
+    study = Study(Place.make(folder), name)
+    study.results.mkdir(exist_ok=True)
+    (folder / "mlflow.db").write_bytes(empty_store())
+    return study, f"sqlite:///{folder / 'mlflow.db'}"
+
+
+def wait_for(study: Study, event: str, driver: subprocess.Popen[str]) -> None:
+    """Until the study's history has an event."""
+    history, deadline = study.results / "s/trials.jsonl", time.monotonic() + 120
+    while not history.is_file() or f'"event": "{event}"' not in history.read_text():
+        assert driver.poll() is None and time.monotonic() < deadline, driver.communicate()[0]
+        time.sleep(0.02)
+
+
+def state(study: Study) -> dict[str, int]:
+    """How many trials ended in which way."""
+    lines = [json.loads(line) for line in (study.results / "s/trials.jsonl").read_text().splitlines()]
+    ends = [line["trial"]["status"] for line in lines if line["event"] == "ended"]
+    return {status: ends.count(status) for status in sorted(set(ends))}
+
+
+def test_ctrl_c_ends_in_order_a_second_study_is_refused_and_the_first_goes_on(tmp_path: Path) -> None:
+    study, uri = study_in(tmp_path)
+    driver = study.start(uri)
+    wait_for(study, "ended", driver)
+    other = subprocess.run(study.command(uri), capture_output=True, text=True, timeout=120)
+    assert other.returncode == 2 and other.stderr.startswith("error: A study must not be running, got s, which is.")
+    os.kill(driver.pid, signal.SIGINT)
+    printed, _ = driver.communicate(timeout=60)
+    assert driver.returncode == 130
+    assert "ending: what is known is written; Ctrl-C again ends at once" in printed
+    assert printed.strip().endswith("stopped: the same command with --study s goes on where it was"), printed
+    assert set(state(study)) <= {"completed", "pruned"}, "a trial that Ctrl-C cut off has not ended"
+    assert '"searched"' not in (study.results / "s/trials.jsonl").read_text()
+    assert "unfinished" in doctor(study, uri), "nothing runs for MLflow"
+    flags = ["--resume", "--study", "s", "--results", str(study.results)]
+    resumed = subprocess.run([*study.command(uri)[:3], *flags], capture_output=True, text=True, timeout=200)
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    assert "going on with study s" in resumed.stdout + resumed.stderr
+    assert "finished" in doctor(study, uri)
+
+
+def test_ctrl_c_twice_ends_at_once(tmp_path: Path) -> None:
+    study, uri = study_in(tmp_path)
+    driver = study.start(uri)
+    wait_for(study, "started", driver)
+    os.kill(driver.pid, signal.SIGINT)
+    time.sleep(0.3)
+    os.kill(driver.pid, signal.SIGINT)
+    began = time.monotonic()
+    driver.communicate(timeout=30)
+    assert driver.returncode == 130 and time.monotonic() - began < 5
+    study.finish(uri)
+    assert "finished" in doctor(study, uri)
+
+
+# --- disks ---
+
+
+@contextmanager
+def disk(folder: Path, megabytes: int) -> Iterator[None]:
+    """A disk of its own at a folder; skips where nobody may mount one."""
+    folder.mkdir(exist_ok=True)
+    options = f"size={megabytes}m"
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "las-tune", folder], capture_output=True, text=True)
+    if made.returncode:
+        pytest.skip(f"cannot mount a small disk here: {made.stderr.strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+def remount(folder: Path, options: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{options}", folder], check=True)
+
+
+def fill(folder: Path, leave_kb: int) -> None:
+    """Fill a disk up to a rest."""
+    free = shutil.disk_usage(folder).free
+    (folder / "ballast").write_bytes(b"\0" * (free - leave_kb * 1024))
+
+
+@pytest.mark.parametrize("leave_kb", [64, 512])
+def test_a_disk_that_is_full_of_results(tmp_path: Path, leave_kb: int) -> None:
+    """At the start, and among the first checkpoints."""
+    (tmp_path / "one").mkdir()
+    with disk(tmp_path / "one", 64):
+        study, uri = study_in(tmp_path)
+        fill(study.results, leave_kb)
+        driver = study.start(uri)
+        printed, _ = driver.communicate(timeout=200)
+        assert driver.returncode == 2, printed
+        last = printed.strip().splitlines()[-1]
+        assert last.startswith("error: ") and "No space left on device" in last, printed
+        assert "Traceback" not in printed
+        (study.results / "ballast").unlink()
+        study.finish(uri)
+        assert "finished" in doctor(study, uri)
+
+
+def test_results_that_cannot_be_written_to(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    with disk(tmp_path / "one", 16):
+        study, uri = study_in(tmp_path)
+        remount(study.results, "ro")
+        done = subprocess.run(study.command(uri), capture_output=True, text=True, timeout=120)
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: --results must be a folder that can be written to"), done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+def test_an_mlflow_store_on_a_full_disk_waits_in_the_journal(tmp_path: Path) -> None:
+    with disk(tmp_path / "store", 16):
+        study, _ = study_in(tmp_path)
+        (tmp_path / "store/mlflow.db").write_bytes(empty_store())
+        uri = f"sqlite:///{tmp_path / 'store/mlflow.db'}"
+        driver = study.start(uri)
+        wait_for(study, "ended", driver)
+        fill(tmp_path / "store", 0)
+        printed, _ = driver.communicate(timeout=500)
+        assert driver.returncode == 0, printed
+        assert "MLflow does not answer; its writes wait in" in printed
+        (tmp_path / "store/ballast").unlink()
+        sync = [*study.command(uri)[:3], "sync", "s", "--results", str(study.results)]
+        assert subprocess.run(sync, capture_output=True, timeout=200).returncode == 0
+        assert "finished" in doctor(study, uri)

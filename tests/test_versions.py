@@ -1,0 +1,47 @@
+"""Machines of a fleet are alike, or one line says in what they are not."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+import las_tune
+from las_tune import versions
+from las_tune.errors import UserError
+from las_tune.versions import PACKAGES, as_labels, from_labels, installed_versions, require_same, source_digest
+
+
+def test_versions_survive_as_labels() -> None:
+    found = installed_versions()
+    assert set(found) == {"python", "las_tune", *PACKAGES} and "+" not in found["torch"]
+    labels = as_labels(found)
+    assert from_labels(labels | {"ray.io/node-id": "1"}) == found
+    assert as_labels({"torch": "2.0 rc+1"}) == {"las_tune.torch": "2.0-rc-1"}
+
+
+def test_all_that_differs_is_named() -> None:
+    there = {"torch": "2.14.1", "numpy": "2.0", "ray": "2.60.0"}
+    require_same(there, there | {"scipy": "1.0"}, "Worker and head", "update")
+    with pytest.raises(UserError) as refused:
+        require_same(there, {"torch": "2.9.0", "numpy": "2.0"}, "Worker and head", "update")
+    assert str(refused.value) == (
+        "Worker and head must have the same versions, got ray absent instead of 2.60.0, torch 2.9.0 instead of 2.14.1. "
+        "update."
+    )
+
+
+def test_a_changed_source_is_another_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source_digest.cache_clear()
+    here = source_digest()
+    copy = tmp_path / "las_tune"
+    shutil.copytree(Path(las_tune.__path__[0]), copy, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(Path(las_tune.__path__[0]).parent / "search_spaces", tmp_path / "search_spaces")
+    monkeypatch.setattr(versions.las_tune, "__path__", [str(copy)])
+    source_digest.cache_clear()
+    assert source_digest() == here, "wherever it lies"
+    (copy / "objectives.py").write_text("# changed")
+    source_digest.cache_clear()
+    assert source_digest() != here
+    source_digest.cache_clear()
