@@ -54,6 +54,7 @@ def ray_cluster(address: str | None) -> Iterator[None]:
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # verbose=0 is silent in the old output only
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ray would take Ctrl-C for the end of the search
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "600")  # nobody reads Ray's snapshot, which grows with the study
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what trials failed of is told by us, and in files
     try:
         ray.init(address or "local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError, SystemExit) as error:  # Ray itself exits where nobody answers

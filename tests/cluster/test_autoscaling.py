@@ -119,7 +119,7 @@ def test_pending_trials_bring_workers_and_none_is_held_idle(address: str, tmp_pa
         shared, _ = prepare_remotely(spec, load_backbone("resnet18", "random"), load_pictures(spec).trials, resources)
         study = TunedStudy(spec, load_space("default"), shared, [watch])
         (ran,) = run_trials([study], resources, partial(sleeping_trial, trial_s=4.0, num_epochs=3))
-        assert max(watch.workers) == WORKERS, "trials that waited brought the second"
+        assert WORKERS in watch.workers, "trials that waited brought the second"
         deadline = time.monotonic() + 60
         while len(alive_nodes()) > 1:  # the driver goes on, and features are in its hands still
             assert time.monotonic() < deadline, "a worker is held though it has nothing to do"

@@ -31,8 +31,8 @@ from tests.servers import MlflowServer, mlflow_server
 Victim = Literal["driver", "worker", "server"]
 VICTIMS: tuple[Victim, ...] = ("driver", "worker", "server")
 TRIALS, FINALISTS, SEEDS, EPOCHS = 4, 1, 2, 3
-TIMES = ("seconds", "cost/", "total_seconds", "latency")
-"""What starts the names of numbers that no two runs share."""
+UNLIKE = ("seconds", "cost/", "latency", "memory")
+"""In the names of numbers that no two runs share."""
 LONGEST_S = 300.0
 
 
@@ -56,6 +56,7 @@ class Study:
 
     place: Place
     name: str
+    epochs: int = EPOCHS
 
     @property
     def results(self) -> Path:
@@ -66,7 +67,7 @@ class Study:
         """What a user types, the first time and every other."""
         flags = f"--category part --data-root {self.place.folder}/d --textures {self.place.folder}/t --study s "
         flags += f"--results {self.results} --tracking-uri {uri} --space default --trials {TRIALS} --seeds {SEEDS} "
-        flags += f"--finalists {FINALISTS} --max-concurrent 1 {SMALL.replace('--epochs 1', f'--epochs {EPOCHS}')}"
+        flags += f"--finalists {FINALISTS} --max-concurrent 1 {SMALL.replace('--epochs 1', f'--epochs {self.epochs}')}"
         return [sys.executable, "-m", "las_tune", *flags.split()]
 
     def start(self, uri: str) -> subprocess.Popen[str]:
@@ -93,7 +94,7 @@ class Study:
         names = ("params", "status", "reason", "finalist", "seed")
         return {
             "trials": {n: [trial[name] for name in names] for n, trial in sorted(ended.items())},
-            "epochs": {n: [_timeless(row) for row in trial["epochs"]] for n, trial in sorted(ended.items())},
+            "epochs": {n: [_repeatable(row) for row in trial["epochs"]] for n, trial in sorted(ended.items())},
             "ends": len([line for line in lines if line["event"] == "ended"]),
             "promotion": summary["promotion"],
             "test": summary["test_mean"],
@@ -113,21 +114,27 @@ class Study:
             assert name not in found, f"two runs of {name}"
             metrics = {
                 metric: sorted((m.step, m.value) for m in client.get_metric_history(run.info.run_id, metric))
-                for metric in _timeless(run.data.metrics)
+                for metric in _repeatable(run.data.metrics)
             }
-            found[name] = [run.info.status, run.data.tags["status"], run.data.params, metrics]
+            params = {param: value for param, value in run.data.params.items() if param != "command"}
+            found[name] = [run.info.status, run.data.tags["status"], params, metrics]
         versions = client.search_model_versions("name = 'las-part'")
         return found | {"versions": len(versions)}
 
 
-def _timeless(numbers: dict[str, float]) -> dict[str, float]:
-    return {name: value for name, value in numbers.items() if not any(part in name for part in TIMES)}
+def _repeatable(numbers: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in numbers.items() if not any(part in name for part in UNLIKE)}
+
+
+def doctor_command(study: Study, uri: str, *flags: str) -> list[str]:
+    """What a user types to compare the accounts of a study."""
+    command = [sys.executable, "-m", "las_tune", "doctor", "--study", "s", "--results", str(study.results)]
+    return [*command, "--tracking-uri", uri, *flags]
 
 
 def doctor(study: Study, uri: str) -> str:
     """What `doctor` prints; AssertionError where it finds anything."""
-    command = [sys.executable, "-m", "las_tune", "doctor", "--study", "s", "--results", str(study.results)]
-    done = subprocess.run([*command, "--tracking-uri", uri], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(doctor_command(study, uri), capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -240,7 +247,7 @@ def differences(expected: Any, found: Any, where: str = "") -> str:
         keys = [*expected, *(key for key in found if key not in expected)]
         parts = [differences(expected.get(key), found.get(key), f"{where}/{key}") for key in keys]
         return "\n".join(part for part in parts if part)
-    return "" if expected == found else f"{where}: {expected} became {found}"
+    return "" if expected == found else f"{where}: {expected} became {found}"[:300]
 
 
 if __name__ == "__main__":

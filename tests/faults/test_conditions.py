@@ -9,20 +9,20 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
-from tests.faults.kills import Place, Study, doctor
+from tests.faults.kills import EPOCHS, Place, Study, doctor, doctor_command
 from tests.parts import empty_store
 
 pytestmark = pytest.mark.timeout(600)
 
 
-def study_in(folder: Path, name: str = "one") -> tuple[Study, str]:
+def study_in(folder: Path, epochs: int = EPOCHS) -> tuple[Study, str]:
     """A study with a store beside its results, and its URI."""
-    study = Study(Place.make(folder), name)
+    study = Study(Place.make(folder), "one", epochs)
     study.results.mkdir(exist_ok=True)
     (folder / "mlflow.db").write_bytes(empty_store())
     return study, f"sqlite:///{folder / 'mlflow.db'}"
@@ -44,7 +44,7 @@ def state(study: Study) -> dict[str, int]:
 
 
 def test_ctrl_c_ends_in_order_a_second_study_is_refused_and_the_first_goes_on(tmp_path: Path) -> None:
-    study, uri = study_in(tmp_path)
+    study, uri = study_in(tmp_path, epochs=30)
     driver = study.start(uri)
     wait_for(study, "ended", driver)
     other = subprocess.run(study.command(uri), capture_output=True, text=True, timeout=120)
@@ -54,7 +54,7 @@ def test_ctrl_c_ends_in_order_a_second_study_is_refused_and_the_first_goes_on(tm
     assert driver.returncode == 130
     assert "ending: what is known is written; Ctrl-C again ends at once" in printed
     assert printed.strip().endswith("stopped: the same command with --study s goes on where it was"), printed
-    assert set(state(study)) <= {"completed", "pruned"}, "a trial that Ctrl-C cut off has not ended"
+    assert "failed" not in state(study), "a trial that Ctrl-C cut off has not ended"
     assert '"searched"' not in (study.results / "s/trials.jsonl").read_text()
     assert "unfinished" in doctor(study, uri), "nothing runs for MLflow"
     flags = ["--resume", "--study", "s", "--results", str(study.results)]
@@ -74,8 +74,8 @@ def test_ctrl_c_twice_ends_at_once(tmp_path: Path) -> None:
     began = time.monotonic()
     driver.communicate(timeout=30)
     assert driver.returncode == 130 and time.monotonic() - began < 5
-    study.finish(uri)
-    assert "finished" in doctor(study, uri)
+    mended = subprocess.run(doctor_command(study, uri, "--fix"), capture_output=True, text=True, timeout=120)
+    assert mended.returncode == 0 and "unfinished, the same command goes on with it" in mended.stdout, mended.stdout
 
 
 # --- disks ---
@@ -100,16 +100,17 @@ def remount(folder: Path, options: str) -> None:
 
 
 def fill(folder: Path, leave_kb: int) -> None:
-    """Fill a disk up to a rest."""
-    free = shutil.disk_usage(folder).free
-    (folder / "ballast").write_bytes(b"\0" * (free - leave_kb * 1024))
+    """Fill a disk up to a rest; others may write to it meanwhile."""
+    with (folder / "ballast").open("wb", buffering=0) as ballast, suppress(OSError):
+        while (free := shutil.disk_usage(folder).free - leave_kb * 1024) > 0:
+            ballast.write(b"\0" * min(free, 2**16))
 
 
-@pytest.mark.parametrize("leave_kb", [64, 512])
+@pytest.mark.parametrize("leave_kb", [pytest.param(64, marks=pytest.mark.slow), 512])
 def test_a_disk_that_is_full_of_results(tmp_path: Path, leave_kb: int) -> None:
     """At the start, and among the first checkpoints."""
     (tmp_path / "one").mkdir()
-    with disk(tmp_path / "one", 64):
+    with disk(tmp_path / "one", 400):
         study, uri = study_in(tmp_path)
         fill(study.results, leave_kb)
         driver = study.start(uri)
@@ -134,18 +135,17 @@ def test_results_that_cannot_be_written_to(tmp_path: Path) -> None:
         assert done.stderr.count("\n") == 1
 
 
-def test_an_mlflow_store_on_a_full_disk_waits_in_the_journal(tmp_path: Path) -> None:
+def test_an_mlflow_store_on_a_disk_that_was_full_has_everything_in_the_end(tmp_path: Path) -> None:
     with disk(tmp_path / "store", 16):
         study, _ = study_in(tmp_path)
         (tmp_path / "store/mlflow.db").write_bytes(empty_store())
         uri = f"sqlite:///{tmp_path / 'store/mlflow.db'}"
         driver = study.start(uri)
-        wait_for(study, "ended", driver)
+        wait_for(study, "started", driver)
         fill(tmp_path / "store", 0)
-        printed, _ = driver.communicate(timeout=500)
-        assert driver.returncode == 0, printed
-        assert "MLflow does not answer; its writes wait in" in printed
+        wait_for(study, "searched", driver)
         (tmp_path / "store/ballast").unlink()
-        sync = [*study.command(uri)[:3], "sync", "s", "--results", str(study.results)]
-        assert subprocess.run(sync, capture_output=True, timeout=200).returncode == 0
+        printed, _ = driver.communicate(timeout=200)
+        assert driver.returncode == 0, printed
+        assert "MLflow does not answer; its writes wait in" in printed and "MLflow answers again" in printed
         assert "finished" in doctor(study, uri)
