@@ -11,7 +11,7 @@ import torch
 from las_tune.las.backbone import load_backbone
 from las_tune.las.features import extract_features
 from las_tune.spec import TrainSpec
-from tests.benchmarks import epoch, ledger
+from tests.benchmarks import epoch, ledger, scale
 from tests.benchmarks.plain import PlainTraining
 
 
@@ -56,3 +56,15 @@ def test_the_ledgers_cost_is_measured_at_two_sizes(capsys: pytest.CaptureFixture
     assert 0 < figures["told_ms_at_12"] < figures["ms_per_trial_at_12"]
     # A look-up, the run itself, its end, and numbers in one call or in several, as the sender comes to them.
     assert 4 <= figures["requests_at_6"] <= 6 and 4 <= figures["requests_at_12"] <= 6
+
+
+def test_one_drivers_time_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    scale.main(concurrent=[2], rounds=2, trial_s=2.0, trials=[4, 8], places=2)
+    mlflow.set_tracking_uri("")
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert set(figures) == {"efficiency", "driver_ms_per_trial", "trials_per_hour"}
+    assert set(figures["efficiency"]) == {"2"} and 0.5 < figures["efficiency"]["2"] < 1.05
+    for size, milliseconds in figures["driver_ms_per_trial"].items():
+        assert size in ("4", "8") and milliseconds > 0
+        assert figures["trials_per_hour"][size] == pytest.approx(3.6e6 / milliseconds, rel=0.02)
+    assert scale.spent_each([0.0, 1.0, *(1.0 + 0.5 * n for n in range(1, 102))]) == 0.5

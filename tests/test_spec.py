@@ -125,7 +125,7 @@ def test_each_rule_of_a_training_is_one_line(changes: dict[str, Any], line: str)
         ({"study": "a" * 101}, ("--study", "at most 100")),
         ({"study": "new\nline"}, ("--study", r"got 'new\nline'")),
         ({"study": "ends\n"}, ("--study", r"got 'ends\n'")),
-        ({"trials": 0}, ("--trials must be at least 1, got 0.",)),
+        ({"trials": 0}, ("--trials must be 1 to 100000, got 0.",)),
         ({"sampler": "nsga"}, ("--sampler must be one of tpe, gp, cmaes, random, grid, got 'nsga'.",)),
         ({"scheduler": "pbt"}, ("--scheduler must be one of asha, hyperband, median, none, got 'pbt'.",)),
         ({"patience": 0}, ("--patience must be at least 1, got 0.",)),

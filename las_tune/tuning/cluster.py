@@ -90,10 +90,16 @@ def machines_of_cluster(address: str | None, bootstrap: Path = BOOTSTRAP) -> lis
     there = [Machines(node["Resources"], 1) for node in alive_nodes()]
     if address is None or not bootstrap.expanduser().is_file():
         return there
-    config = yaml.safe_load(bootstrap.expanduser().read_text(encoding="utf-8"))
-    left = config["max_workers"]
+    try:
+        config = yaml.safe_load(bootstrap.expanduser().read_text(encoding="utf-8"))
+        left = config["max_workers"]
+        kinds = [kind for name, kind in config["available_node_types"].items() if name != config["head_node_type"]]
+    except (yaml.YAMLError, KeyError, TypeError, AttributeError, OSError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
+        raise UserError(
+            "The cluster file on the head must be as `ray up` left it", f"{bootstrap} ({reason})", "run `ray up` again"
+        ) from error
     workers = []
-    kinds = [kind for name, kind in config["available_node_types"].items() if name != config["head_node_type"]]
     for kind in sorted(kinds, key=lambda kind: -kind.get("resources", {}).get("GPU", 0)):
         number = min(kind.get("max_workers", left), left) if kind.get("resources") else 0
         workers += [Machines(kind["resources"], number)] if number else []

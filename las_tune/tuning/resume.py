@@ -15,6 +15,8 @@ from las_tune.tuning.outputs import require_new
 from las_tune.tuning.space import Space
 
 STUDY_NAME, SUMMARY_NAME = "study.json", "summary.json"
+FORMAT = 1
+"""Of the file; what is resumed across a change of it might mix two meanings of a name."""
 MAY_CHANGE = {
     "address", "command", "cpus_per_trial", "data_digest", "data_root", "experiment", "extend", "gpus_per_trial",
     "max_concurrent", "max_failures", "model_weights", "results", "space", "store_limit_gb", "system_metrics",
@@ -41,17 +43,23 @@ def require_new_or_same(spec: StudySpec, asked: dict[str, Any]) -> dict[str, Any
     if (spec.folder / JOURNAL_NAME).is_file() and is_running(spec.folder):
         raise UserError("A study must not be running", f"{spec.study}, which is", "wait for its end")
     is_finished = (spec.folder / SUMMARY_NAME).exists()
-    if not file.is_file() or (is_finished and not spec.extend):
+    if file.is_file() and is_finished and not spec.extend:
+        where = f"{spec.study}, which is finished, in {spec.results}"
+        raise UserError("--study must be a new name", where, "choose another, or add trials with --extend N")
+    if not file.is_file():
         require_new(spec.folder)
         require_new(spec.run_folder)
         return None
     try:
         found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        before = found["asked"]
+        before, format_ = found["asked"], found["format"]
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
             "A study that goes on must have its file whole", f"{file} ({error})", "choose another"
         ) from error
+    if format_ != FORMAT:
+        do = "finish it with the version that began it"
+        raise UserError(f"A study that goes on must have a file of format {FORMAT}", f"{format_!r} in {file}", do)
     wanted = asked | {"trials": asked["trials"] - spec.extend} if is_finished else asked
     differing = [name for name in wanted if before.get(name) != wanted[name]]
     if differing:
@@ -66,7 +74,7 @@ def require_new_or_same(spec: StudySpec, asked: dict[str, Any]) -> dict[str, Any
 
 def begin(spec: StudySpec, asked: dict[str, Any], points: tuple[dict[str, Any], ...]) -> None:
     """Write the file of a new study; points are tried right after the baseline."""
-    write_json(spec.folder / STUDY_NAME, {"asked": asked, "points": points})
+    write_json(spec.folder / STUDY_NAME, {"format": FORMAT, "asked": asked, "points": points})
 
 
 def reopen(spec: StudySpec, asked: dict[str, Any], points: tuple[dict[str, Any], ...]) -> None:

@@ -109,6 +109,12 @@ def efficiency(concurrent: int, rounds: int, trial_s: float) -> float:
     return rounds * trial_s / (sorted(stamps.ended)[-1] - first_round)
 
 
+def spent_each(processor: list[float]) -> float:
+    """Seconds of the driver a trial, over the last ones."""
+    window = processor[-WINDOW - 1 :]
+    return (window[-1] - window[0]) / (len(window) - 1)
+
+
 def main(
     *,
     concurrent: list[int] | None = None,
@@ -140,7 +146,7 @@ def main(
     result: dict[str, Any] = {"efficiency": {str(n): round(efficiency(n, rounds, trial_s), 3) for n in at_once}}
     if sizes:
         stamps = run(sizes[-1], places, 0.0, num_epochs=3)
-        spent = {n: (stamps.processor[n - 1] - stamps.processor[max(0, n - 1 - WINDOW)]) / WINDOW for n in sizes}
+        spent = {n: spent_each(stamps.processor[:n]) for n in sizes}
         result["driver_ms_per_trial"] = {str(n): round(seconds * 1000, 1) for n, seconds in spent.items()}
         result["trials_per_hour"] = {str(n): round(3600 / seconds) for n, seconds in spent.items()}
     ray.shutdown()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -324,3 +325,22 @@ def test_an_experiment_that_was_deleted_is_one_line(filled: Filled, store: Path)
 
 def test_the_default_store_lies_beside_the_results() -> None:
     assert default_tracking_uri(Path("/my results/las")) == "sqlite:////my results/las/mlflow.db"
+
+
+def test_a_clock_that_is_set_back_loses_nothing(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each look at the clock is a minute before the last one."""
+    clock = itertools.count(2_000_000_000, -60)
+    monkeypatch.setattr("las_tune.tracking.ledger.time.time", lambda: float(next(clock)))
+    folder = store / "back"
+    folder.mkdir()
+    ledger = Ledger(f"sqlite:///{store / 'mlflow.db'}", "clock", store / "mlartifacts", TAGS)
+    ledger.start_study(folder, "back", {}, ("cpu_seconds", 1.0))
+    fill(ledger, make_trial(0, [0.5, 0.25, 0.75], status="completed"))
+    ledger.end_study("FINISHED")
+    assert ledger.flush(60)
+    ledger.close()
+    parent, child = sorted(ledger.client.search_runs([ledger.experiment_id]), key=lambda run: "trial" in run.data.tags)
+    assert (parent.info.status, child.info.status) == ("FINISHED", "FINISHED")
+    history = ledger.client.get_metric_history(child.info.run_id, "objective")
+    assert sorted((one.step, one.value) for one in history) == [(1, 0.5), (2, 0.25), (3, 0.75)]
+    assert child.data.metrics["objective"] == 0.75, "the last step is the latest number, whatever the clock said"

@@ -98,6 +98,14 @@ def test_a_trial_that_fits_on_no_machine_is_refused(nodes: list[dict[str, Any]],
         resources_of(make_spec(gpus_per_trial=3, cpus_per_trial=1))
 
 
+@pytest.mark.parametrize("content", ["max_workers: [", "max_workers: 3", "- 1", "available_node_types: 3"])
+def test_a_cluster_file_that_is_broken_is_one_line(nodes: list[dict[str, Any]], tmp_path: Path, content: str) -> None:
+    (tmp_path / "broken.yaml").write_text(content)
+    with pytest.raises(UserError, match="The cluster file on the head must be as `ray up` left it, got ") as refused:
+        machines_of_cluster("auto", tmp_path / "broken.yaml")
+    assert "\n" not in str(refused.value)
+
+
 def test_on_kubernetes_workers_may_come_that_nobody_knows_of(
     nodes: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

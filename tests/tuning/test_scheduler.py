@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from ray.tune.schedulers import TrialScheduler
 
 from las_tune.spec import TrainSpec
 from las_tune.study_spec import Scheduler, StudySpec
-from las_tune.tuning.scheduler import BRACKET_TRIALS, make_scheduler
+from las_tune.tuning.scheduler import BRACKET_TRIALS, TimeBudget, make_scheduler
 from las_tune.tuning.search import METRIC
 
 STOPPING = [name for name in get_args(Scheduler) if name != "none"]
@@ -109,3 +110,11 @@ def test_the_brackets_of_hyperband_have_its_shares_and_are_drawn_by_the_seed() -
 def test_the_median_rule_has_three_trials_to_compare_with() -> None:
     assert epochs_reached(scheduler_of("median"), [0.9, 0.8, 0.1]) == [EPOCHS] * 3
     assert epochs_reached(scheduler_of("median"), [0.9, 0.8, 0.7, 0.1])[3] == EPOCHS // 9
+
+
+def test_a_time_budget_does_not_follow_the_machines_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    budget, now = TimeBudget(60.0), time.monotonic()
+    monkeypatch.setattr(time, "time", lambda: 1e12)  # somebody has set it
+    assert not budget.stop_all() and not budget("trial", {})
+    monkeypatch.setattr(time, "monotonic", lambda: now + 61)
+    assert budget.stop_all()
