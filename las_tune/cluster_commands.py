@@ -15,6 +15,7 @@ from cyclopts import App, Parameter
 
 from las_tune import flags
 from las_tune.flags import find_categories, plain_name
+from las_tune.search_commands import tune
 from las_tune.spec import require
 from las_tune.study_spec import require_study_name
 
@@ -110,19 +111,9 @@ def submit(
                 _follow(jobs, job_id)
 
 
-def submit_and_follow(arguments: Sequence[str]) -> None:
-    """What tune does where --address is that of a cluster that this machine is not part of."""
-    from las_tune.cli import app
-
-    rest = arguments[1:] if arguments[0] == "tune" else arguments
-    app(["submit", *rest, "--follow"], exit_on_error=False, print_error=False)
-
-
 def _check_flags(flags_of_tune: Sequence[str]) -> None:
     """Raise here, not on the cluster, for a flag that tune does not have, or a value that it does not take."""
-    from las_tune.cli import app
-
-    app.parse_args(["tune", *flags_of_tune], exit_on_error=False, print_error=False)
+    App(default_command=tune).parse_args(list(flags_of_tune), exit_on_error=False, print_error=False)
 
 
 def _on_cluster(data_root: Path, textures: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""The flags of a study that goes on (--resume, --extend): those that it was begun with, and what is given now."""
+"""What is typed, before it is parsed: flags that a study was begun with, and studies that are another cluster's."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import Any
 from las_tune.errors import UserError
 
 RESUME, EXTEND = "--resume", "--extend"
+ELSEWHERE = ("http://", "https://", "ray://")
+"""Start the address of a cluster that this machine is not part of."""
 DEFAULT_RESULTS = Path("results/las")
 
 
@@ -20,8 +22,7 @@ def complete(arguments: Sequence[str]) -> list[str]:
     Raises: UserError for a study that was never begun, and for one that is given more trials before it has ended.
     """
     given = _by_flag(arguments)
-    is_tune = not arguments or arguments[0] == "tune" or arguments[0].startswith("--")
-    if not is_tune or (RESUME not in given and EXTEND not in given):
+    if not _is_tune(arguments) or (RESUME not in given and EXTEND not in given):
         return list(arguments)
     name = _value(given, "--study", "")
     results = Path(_value(given, "--results", str(DEFAULT_RESULTS))).absolute()
@@ -39,6 +40,17 @@ def complete(arguments: Sequence[str]) -> list[str]:
             raise UserError(f"{EXTEND} adds trials to a finished study", name, f"finish it: {RESUME} --study {name}")
         merged["--trials"] = ["--trials", str(asked["trials"] + _number(_value(given, EXTEND, "")))]
     return [word for words in merged.values() for word in words]
+
+
+def as_submitted(arguments: Sequence[str]) -> list[str]:
+    """The arguments of tune as those of submit, where --address is that of a cluster elsewhere."""
+    if not _is_tune(arguments) or not _value(_by_flag(arguments), "--address", "").startswith(ELSEWHERE):
+        return list(arguments)
+    return ["submit", *(arguments[1:] if arguments[0] == "tune" else arguments), "--follow"]
+
+
+def _is_tune(arguments: Sequence[str]) -> bool:
+    return not arguments or arguments[0] == "tune" or arguments[0].startswith("--")
 
 
 def _folder(results: Path, name: str) -> Path:

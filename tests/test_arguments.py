@@ -1,4 +1,4 @@
-"""--resume and --extend: what is left out is what the study was begun with."""
+"""--resume and --extend: what is left out is what the study was begun with. A study of another cluster is submitted."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from las_tune.arguments import as_submitted, complete
 from las_tune.errors import UserError
-from las_tune.going_on import complete
 
 
 def begun(results: Path, name: str, command: str, *, run: str = "", is_finished: bool = False, trials: int = 8) -> None:
@@ -93,3 +93,17 @@ def test_extend_wants_a_number(tmp_path: Path, number: str) -> None:
     begun(tmp_path, "s", "las_tune --category part", is_finished=True)
     with pytest.raises(UserError, match="--extend must be the number of trials to add, at least 1"):
         complete([f"--extend={number}", "--study", "s", "--results", str(tmp_path)])
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("--category a --address http://head:8265", "submit --category a --address http://head:8265 --follow"),
+        ("tune --category a --address=ray://head:10001", "submit --category a --address=ray://head:10001 --follow"),
+        ("--category a --address auto", "--category a --address auto"),
+        ("list --address http://head:8265", "list --address http://head:8265"),
+        ("--category a", "--category a"),
+    ],
+)
+def test_a_study_of_another_cluster_is_submitted_and_followed(typed: str, expected: str) -> None:
+    assert as_submitted(typed.split()) == expected.split()
