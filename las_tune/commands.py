@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
 from las_tune.flags import Category, DataRoot, find_categories
 
@@ -54,6 +54,31 @@ def check(*, category: Category, data_root: DataRoot = Path("data/anomaly_datase
         problems += len(checked.problems)
     if problems:
         sys.exit(2)
+
+
+@data.command
+def init(
+    folder: Path,
+    *,
+    good: Annotated[
+        list[str], Parameter(help="Pictures of good parts: files, folders or patterns.", consume_multiple=True)
+    ],
+    defective: Annotated[list[str], Parameter(help="Pictures of defective parts.", consume_multiple=True)] = [],
+    seed: int = 0,
+) -> None:
+    """Make a category out of loose pictures: links in the layout that tune reads, nothing is copied.
+
+    Parameters
+    ----------
+    folder
+        The category's folder; its parent is what --data-root takes.
+    seed
+        Decides which good pictures are kept for the test.
+    """
+    from las_tune.data.layout import lay_out
+    from las_tune.printed_checks import print_layout
+
+    print_layout(lay_out(folder.absolute(), good, defective, seed))
 
 
 @space.command(name="check")

@@ -1,4 +1,4 @@
-"""What `data check`, `space check` and `doctor` print."""
+"""What `data check`, `data init`, `space check` and `doctor` print."""
 
 from __future__ import annotations
 
@@ -21,6 +21,19 @@ def print_check(name: str, checked: Any) -> None:
         table.add_row(row.part, row.defect, str(row.pictures), str(row.masks), sizes, kinds)
     console.print(table)
     print_lines([f"problem: {problem}" for problem in checked.problems] or ["no problems found"])
+
+
+def print_layout(made: Any) -> None:
+    """Which links were made, what a study would use them for, and the command for it."""
+    counts = ", ".join(f"{part} {number}" for part, number in made.counts.items())
+    names = ("fit", "calibration", "validation", "sealed_test")
+    parts = ", ".join(f"{name.replace('_', ' ')} {len(getattr(made.split, name))}" for name in names)
+    lines = [f"{made.folder}: {counts} (links)", f"a study splits them so: {parts}"]
+    if made.duplicates:
+        lines.append(f"{made.duplicates} files that are there twice, byte by byte, were left out")
+    lines += [f"note: {warning}" for warning in made.warnings]
+    command = f"python -m las_tune --category {made.folder.name} --data-root {made.folder.parent}"
+    print_lines([*lines, "next:", f"  {command} {made.flags}".rstrip()])
 
 
 def print_effects(name: str, effects: Sequence[Any]) -> None:

@@ -49,6 +49,12 @@ class Resources:
 @contextmanager
 def ray_cluster(address: str | None) -> Iterator[None]:
     """Start Ray on this machine, or join the cluster at address; leave it at the end."""
+    if address is None and os.environ.get("RAY_AUTH_MODE", "token") != "token":
+        raise UserError(
+            "RAY_AUTH_MODE must be token: Ray listens for the whole network, and runs what it is told",
+            os.environ["RAY_AUTH_MODE"],
+            "unset it: Ray makes a token of its own",
+        )
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # listeners record what is to be recorded
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # verbose=0 is silent in the old output only
