@@ -61,9 +61,9 @@ def init(
     folder: Path,
     *,
     good: Annotated[
-        list[str], Parameter(help="Pictures of good parts: files, folders or patterns.", consume_multiple=True)
+        tuple[str, ...], Parameter(help="Pictures of good parts: files, folders, patterns.", consume_multiple=True)
     ],
-    defective: Annotated[list[str], Parameter(help="Pictures of defective parts.", consume_multiple=True)] = [],
+    defective: Annotated[tuple[str, ...], Parameter(help="Pictures of defective parts.", consume_multiple=True)] = (),
     seed: int = 0,
 ) -> None:
     """Make a category out of loose pictures: links in the layout that tune reads, nothing is copied.

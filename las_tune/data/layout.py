@@ -74,7 +74,8 @@ def _find(flag: str, patterns: Sequence[str]) -> dict[str, list[Path]]:
     """Picture files by their SHA-256, each with those that are the same byte by byte."""
     found: dict[str, list[Path]] = defaultdict(list)
     for pattern in patterns:
-        paths = [Path(name) for name in glob.glob(str(Path(pattern).expanduser()), recursive=True)]
+        names = glob.glob(str(Path(pattern).expanduser()), recursive=True)  # noqa: PTH207  # patterns may be absolute
+        paths = [Path(name) for name in names]
         inside = [path for folder in paths if folder.is_dir() for path in folder.rglob("*")]
         pictures = sorted({path.absolute() for path in (*paths, *inside) if is_picture(path)})
         if not pictures:
