@@ -14,7 +14,13 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 FAILED, TRACEBACK = "failed", "traceback"
 """Of a trial's last report: why it failed, in a line, and where."""
-PASSING = (torch.OutOfMemoryError, MemoryError, OSError, ray.exceptions.RayError)
+
+
+class HandedOverError(RuntimeError):
+    """Its machine is about to go: the trial goes on elsewhere, from the checkpoint that it has just written."""
+
+
+PASSING = (HandedOverError, torch.OutOfMemoryError, MemoryError, OSError, ray.exceptions.RayError)
 """Memory that others had, a disk or a network that was away, a machine that went."""
 LASTING = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
 """Of the above, what is the same at the next try."""

@@ -20,6 +20,7 @@ from las_tune.las.memory import keep_freed_memory
 from las_tune.las.train import TrainData, pick_device, train
 from las_tune.spec import TrainSpec
 from las_tune.tracking.panel import PANEL_NAME, Panel
+from las_tune.tuning.faults import HandedOverError
 from las_tune.tuning.nodes import is_draining
 from las_tune.tuning.panels import make_panel, paint
 from las_tune.tuning.storage import ROWS_NAME, rows_in
@@ -43,10 +44,6 @@ class SharedStudy:
     """Names of the kinds of defects in validation pictures, good ones first."""
     system_metrics: bool = False
     """Whether trials measure their machine."""
-
-
-class HandedOverError(RuntimeError):
-    """Its machine is about to go: the trial goes on elsewhere, from the checkpoint that it has just written."""
 
 
 def run_trial(config: dict[str, Any], shared: SharedStudy, start: tune.Checkpoint | None) -> None:
