@@ -9,11 +9,12 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
+from las_tune.tracking.journal import Journal
 from tests.faults.kills import EPOCHS, Place, Study, doctor, doctor_command
 from tests.parts import empty_store
 
@@ -47,16 +48,17 @@ def test_ctrl_c_ends_in_order_a_second_study_is_refused_and_the_first_goes_on(tm
     study, uri = study_in(tmp_path, epochs=30)
     driver = study.start(uri)
     wait_for(study, "ended", driver)
-    other = subprocess.run(study.command(uri), capture_output=True, text=True, timeout=120)
-    assert other.returncode == 2 and other.stderr.startswith("error: A study must not be running, got s, which is.")
     os.kill(driver.pid, signal.SIGINT)
     printed, _ = driver.communicate(timeout=60)
-    assert driver.returncode == 130
+    assert driver.returncode == 130, printed
     assert "ending: what is known is written; Ctrl-C again ends at once" in printed
     assert printed.strip().endswith("stopped: the same command with --study s goes on where it was"), printed
     assert "failed" not in state(study), "a trial that Ctrl-C cut off has not ended"
     assert '"searched"' not in (study.results / "s/trials.jsonl").read_text()
     assert "unfinished" in doctor(study, uri), "nothing runs for MLflow"
+    with closing(Journal(study.results / "s")):  # as a driver holds it
+        other = subprocess.run(study.command(uri), capture_output=True, text=True, timeout=120)
+    assert other.returncode == 2 and other.stderr.startswith("error: A study must not be running, got s, which is.")
     flags = ["--resume", "--study", "s", "--results", str(study.results)]
     resumed = subprocess.run([*study.command(uri)[:3], *flags], capture_output=True, text=True, timeout=200)
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
