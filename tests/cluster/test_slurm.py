@@ -104,6 +104,7 @@ def test_slurm_reads_its_options() -> None:
 
 @pytest.mark.cluster
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="a pid namespace needs root and unshare")
+@pytest.mark.slow
 def test_a_slurm_job_runs_a_real_study_on_a_real_ray(tmp_path: Path) -> None:
     """On one node, in a pid namespace: `ray symmetric-run` ends with `ray stop`, which ends every Ray that it sees."""
     programs = slurm_stand_ins(tmp_path)
