@@ -407,7 +407,7 @@ def test_check_of_a_broken_category(run: Run, tmp_path: Path) -> None:
             2,
             "error: A rule, got a value of two lines. Do this.\n",
         ),
-        (KeyboardInterrupt(), 130, "stopped\n"),
+        (KeyboardInterrupt(), 130, "stopped: the same command with --study mine goes on where it was\n"),
     ],
 )
 def test_ends(captured: Captured, run: Run, monkeypatch: pytest.MonkeyPatch, error: Any, code: int, line: str) -> None:
@@ -415,7 +415,7 @@ def test_ends(captured: Captured, run: Run, monkeypatch: pytest.MonkeyPatch, err
         raise error
 
     monkeypatch.setattr("las_tune.tuning.study.run_studies", fail)
-    ended = run("--category", "part")
+    ended = run("--category", "part", "--study", "mine")
     assert (ended.code, ended.err) == (code, line)
 
 

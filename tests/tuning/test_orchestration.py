@@ -257,7 +257,8 @@ def test_a_time_budget_ends_the_study(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("scheduler", ["hyperband", "median"])
 def test_other_schedulers_keep_the_baseline_too(tmp_path: Path, scheduler: str) -> None:
-    trials = run(make_spec(tmp_path, trials=6, scheduler=scheduler, sampler="random")).trials
+    space = Space("good", {"alpha": Range(0.1, 0.4)}, sources=())  # every trial of it trains
+    trials = run(make_spec(tmp_path, trials=6, scheduler=scheduler, sampler="random"), space).trials
     assert [trial.number for trial in trials] == list(range(6))
     assert trials[0].status == "completed"
     for trial in trials:
