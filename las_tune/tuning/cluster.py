@@ -16,7 +16,6 @@ import yaml
 from las_tune.errors import UserError
 from las_tune.study_spec import StudySpec
 from las_tune.tuning.nodes import alive_nodes, ask_node, check_nodes
-from las_tune.tuning.outputs import make_folder
 from las_tune.tuning.storage import Storage
 
 BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")
@@ -143,7 +142,7 @@ def resources_of(spec: StudySpec) -> Resources:
 
 
 def check_storage(spec: StudySpec) -> None:
-    """Raise UserError where checkpoints would lie in a folder that other machines of the cluster do not see."""
+    """Raise UserError where checkpoints would lie in a folder, which is there, that other machines do not see."""
     storage = Storage.of(spec)
     if not storage.is_local or sum(machine.number for machine in machines_of_cluster(spec.address)) < 2:
         return
@@ -151,7 +150,6 @@ def check_storage(spec: StudySpec) -> None:
     here = ray.get_runtime_context().get_node_id()
     others = [node for node in alive_nodes() if node["NodeID"] != here]
     folder = Path(storage.root).parent  # the run's own would look like a study that was begun
-    make_folder(folder, "--storage")
     marker = folder / f".seen-{uuid.uuid4().hex}"
     marker.touch()
     try:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from las_tune.data.digest import check_digest
@@ -85,6 +86,8 @@ def run_studies(
     specs = [study.spec for study in checked]
     backbone = load_backbone(specs[0].train.backbone, specs[0].train.backbone_weights)
     make_folder(specs[0].results)
+    if (storage := Storage.of(specs[0])).is_local:
+        make_folder(Path(storage.root).parent, "--storage")
     ledgers = [_open_ledger(spec) for spec in specs]
     warm = [
         (tuple(study.before["points"]), [GOES_ON.format(study.spec.study)])

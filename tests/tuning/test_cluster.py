@@ -122,6 +122,7 @@ def test_on_kubernetes_workers_may_come_that_nobody_knows_of(
 
 
 def local_spec(folder: Path, **changes: Any) -> StudySpec:
+    (folder / "storage").mkdir()
     return make_spec(results=folder, storage=str(folder / "storage"), **changes)
 
 
@@ -145,12 +146,13 @@ def test_a_folder_that_another_machine_does_not_see_is_refused(
         return False
 
     monkeypatch.setattr(cluster, "ask_node", blind)
+    spec = local_spec(tmp_path)
     with pytest.raises(UserError, match=r"--storage must be seen by every machine.*which worker cannot see"):
-        check_storage(local_spec(tmp_path))
+        check_storage(spec)
     assert asked == [("w", ".seen")]
     assert not list((tmp_path / "storage").iterdir())
     monkeypatch.setattr(cluster, "ask_node", lambda node_id, _, marker: Path(marker).exists())
-    check_storage(local_spec(tmp_path))
+    check_storage(spec)
 
 
 def test_a_disk_of_the_head_is_refused_where_the_cluster_can_grow(
