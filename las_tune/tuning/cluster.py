@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import yaml
 from las_tune.errors import UserError
 from las_tune.study_spec import StudySpec
 from las_tune.tuning.nodes import alive_nodes, ask_node, check_nodes
+from las_tune.tuning.outputs import make_folder
 from las_tune.tuning.storage import Storage
 
 BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")
@@ -52,8 +54,10 @@ def ray_cluster(address: str | None) -> Iterator[None]:
         raise UserError(
             "RAY_AUTH_MODE must be token: Ray listens for the whole network, and runs what it is told",
             os.environ["RAY_AUTH_MODE"],
-            "unset it: Ray makes a token of its own",
+            "unset it: a token is made where there is none",
         )
+    if address is None and "RAY_AUTH_TOKEN" not in os.environ:
+        keep_token()
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # listeners record what is to be recorded
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # verbose=0 is silent in the old output only
@@ -75,6 +79,21 @@ def ray_cluster(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def keep_token() -> None:
+    """Make Ray's token where there is none, for this user's eyes: one that Ray itself makes, others can read."""
+    file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")).expanduser()
+    if not file.exists():
+        make_folder(file.parent, "RAY_AUTH_TOKEN_PATH")
+        whole = file.with_name(f"{file.name}.{os.getpid()}")
+        whole.touch(0o600)
+        whole.write_text(secrets.token_hex(32))
+        with suppress(FileExistsError):  # another study was faster
+            file.hardlink_to(whole)
+        whole.unlink()
+    elif file.stat().st_uid == os.getuid():
+        file.chmod(file.stat().st_mode & 0o700)
 
 
 @dataclass(frozen=True)
