@@ -166,9 +166,10 @@ class Ledger:
         self._append(Write(run, tags=_cut(tags)))
 
     def log_metrics(self, run: str, metrics: Mapping[str, float]) -> None:
-        """Log final numbers; those that an earlier driver has logged stay as they are."""
+        """Log final numbers, each once: those that are logged already, by an earlier driver too, stay as they are."""
         new = {name: value for name, value in metrics.items() if (run, name) not in self._final}
         if new:
+            self._final |= {(run, name) for name in new}
             self._append(Write(run, metrics=_metrics(new)))
 
     def log_artifacts(self, run: str, files: Iterable[Path], folder: str = "") -> None:

@@ -247,6 +247,9 @@ def differences(expected: Any, found: Any, where: str = "") -> str:
         keys = [*expected, *(key for key in found if key not in expected)]
         parts = [differences(expected.get(key), found.get(key), f"{where}/{key}") for key in keys]
         return "\n".join(part for part in parts if part)
+    if isinstance(expected, list) and isinstance(found, list) and len(expected) == len(found):
+        parts = [differences(*pair, f"{where}/{index}") for index, pair in enumerate(zip(expected, found, strict=True))]
+        return "\n".join(part for part in parts if part)
     return "" if expected == found else f"{where}: {expected} became {found}"[:300]
 
 

@@ -344,3 +344,18 @@ def test_a_clock_that_is_set_back_loses_nothing(store: Path, monkeypatch: pytest
     history = ledger.client.get_metric_history(child.info.run_id, "objective")
     assert sorted((one.step, one.value) for one in history) == [(1, 0.5), (2, 0.25), (3, 0.75)]
     assert child.data.metrics["objective"] == 0.75, "the last step is the latest number, whatever the clock said"
+
+
+def test_a_final_number_is_logged_once(store: Path) -> None:
+    """The baseline's, where it stays champion, is asked for in both roles."""
+    folder = store / "once"
+    folder.mkdir()
+    ledger = Ledger(f"sqlite:///{store / 'mlflow.db'}", "once", store / "mlartifacts", TAGS)
+    ledger.start_study(folder, "once", {}, ("cpu_seconds", 1.0))
+    for _ in range(2):
+        ledger.log_metrics(STUDY_RUN, {"test/image_auroc": 0.75})
+        assert ledger.flush(60)
+    ledger.end_study("FINISHED")
+    assert ledger.flush(60)
+    ledger.close()
+    assert len(ledger.client.get_metric_history(ledger.parent_run_id, "test/image_auroc")) == 1
