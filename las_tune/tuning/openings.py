@@ -31,7 +31,7 @@ def count_opening(results: Path, folder: Path, pictures: Sequence[str], study: s
     line: dict[str, Any] = {"folder": str(folder), "study": study, "time": f"{datetime.now():%Y-%m-%d %H:%M:%S}"}
     line |= {"pictures": list(pictures), "trials": trials}
     same = ("folder", "study", "pictures", "trials")
-    if not any(all(one[name] == line[name] for name in same) for one in opened):
+    if not any(all(one.get(name) == line[name] for name in same) for one in opened):
         opened.append(line)
         with file.open("a", encoding="utf-8") as appended:
             appended.write(json.dumps(line) + "\n")

@@ -164,7 +164,8 @@ def test_the_objective_of_the_study_has_a_gain_of_its_own(objective: Objective, 
 
 def test_every_opening_of_a_sealed_test_is_counted(tmp_path: Path) -> None:
     plate, tubes = tmp_path / "plate", tmp_path / "tubes"
-    assert count_opening(tmp_path, plate, ["a", "b"], "one", 8) == 1
+    first = {"folder": str(plate), "study": "one", "time": "", "pictures": ["a", "b"]}  # by a version without trials
+    (tmp_path / "test_openings.jsonl").write_text(json.dumps(first) + "\n")
     assert count_opening(tmp_path, plate, ["c"], "two", 8) == 1
     assert count_opening(tmp_path, tubes, ["a", "b"], "three", 8) == 1, "of another category nothing was seen"
     assert count_opening(tmp_path, plate, ["a", "b"], "four", 8) == 2
@@ -174,3 +175,4 @@ def test_every_opening_of_a_sealed_test_is_counted(tmp_path: Path) -> None:
     assert count_opening(tmp_path, plate, ["d"], "six", 12) == 3, "with more trials it was opened again"
     lines = [json.loads(line) for line in (tmp_path / "test_openings.jsonl").read_text().splitlines()]
     assert [line["study"] for line in lines] == ["one", "two", "three", "four", "five", "six", "six"]
+    assert count_opening(tmp_path, plate, ["a", "b"], "one", 8) == 4, "a line without the number of trials is read"
