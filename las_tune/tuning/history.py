@@ -93,7 +93,7 @@ class History:
         failed = [n for n, record in self.records.items() if record.status == "failed" and not record.finalist]
         self._append({"event": "failing", "given_up": failed})
 
-    def is_extended(self) -> None:
+    def extend(self) -> None:
         """The study gets more trials: its search and its finalists are to be concluded again."""
         self._append({"event": "extended"})
 

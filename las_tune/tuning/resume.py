@@ -82,7 +82,7 @@ def reopen(spec: StudySpec, asked: dict[str, Any], points: tuple[dict[str, Any],
 
     Killed between two steps, it goes on as it was before, or with its new trials.
     """
-    History(spec.folder).is_extended()
+    History(spec.folder).extend()
     summary = spec.folder / SUMMARY_NAME
     if summary.exists():
         summary.rename(summary.with_name(f"summary_{asked['trials'] - spec.extend}_trials.json"))

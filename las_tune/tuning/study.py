@@ -106,14 +106,13 @@ def run_studies(
             is_extended = one.before is not None and one.before["asked"] != one.asked
             if not one.before:
                 begin(spec, one.asked, points)
-            elif is_extended:
-                reopen(spec, one.asked, points)
             log = TrainingLog(spec.folder, spec.category, datetime.now())
             notify = _teller(log, progress)
             ledger.start_study(spec.folder, spec.study, study_parameters(spec, space), resources.cost_unit, notify)
             open_ledgers.callback(_close, ledger)
-            if is_extended:
+            if is_extended:  # the ledger first: a driver that dies between the two is asked to extend again
                 ledger.extend(spec.trials)
+                reopen(spec, one.asked, points)
             publish_start(spec, space, pictures.split.as_dict(), ledger)
             ledger.holder(model_name(spec.category))  # known even if MLflow is away when the trials end
             for sentence in sentences:

@@ -42,7 +42,7 @@ def test_five_and_three_more_are_eight(tmp_path: Path) -> None:
     whole, _, _ = run(make_spec(tmp_path / "whole", trials=8), {"baseline": baseline, "trial 7": second})
     spec = make_spec(tmp_path / "extended", trials=5)
     run(spec, {"baseline": baseline, "trial 1": first})
-    History(spec.folder).is_extended()
+    History(spec.folder).extend()
     extended, again, recorder = run(replace(spec, trials=8, extend=3), {"baseline": baseline, "trial 7": second})
     assert [(r.number, r.params, r.status) for r in extended.records] == [
         (r.number, r.params, r.status) for r in whole.records
