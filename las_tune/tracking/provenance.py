@@ -60,3 +60,8 @@ def without_password(text: str) -> str:
     """Hide what stands between :// and @ in addresses, and the values of their query that are secret."""
     hidden = re.sub(r"://[^/\s]+@", "://***@", text)
     return re.sub(r"(?i)([?&](?:password|passwd|token|secret)=)[^&\s'\"]+", r"\1***", hidden)
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, in a line, without passwords."""
+    return without_password(" ".join(f"{type(error).__name__}: {error}".split()))[:300]

@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from las_tune.tracking.journal import JOURNAL_NAME, Journal, Write, merge
 from las_tune.tracking.painter import Painter, PaintingError
-from las_tune.tracking.provenance import without_password
+from las_tune.tracking.provenance import one_line, without_password
 from las_tune.tracking.registry import register
 from las_tune.tracking.runs import RefusedError, Runs
 
@@ -215,8 +215,3 @@ class Sender(threading.Thread):
         self._client.log_artifacts(run_id, str(folder), "panel")
         shutil.rmtree(folder)
         file.unlink()
-
-
-def one_line(error: BaseException) -> str:
-    """What an error says, in a line, without passwords."""
-    return without_password(" ".join(f"{type(error).__name__}: {error}".split()))[:300]

@@ -12,6 +12,8 @@ import torch
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
+from las_tune.tracking.provenance import one_line
+
 FAILED, TRACEBACK = "failed", "traceback"
 """Of a trial's last report: why it failed, in a line, and where."""
 
@@ -34,11 +36,6 @@ def may_pass(error: BaseException) -> bool:
     if isinstance(error, PASSING):
         return not isinstance(error, LASTING)
     return isinstance(error, RuntimeError) and any(words in str(error) for words in SPOILT)
-
-
-def one_line(error: BaseException) -> str:
-    """Kind and text of an error."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
 
 
 @contextmanager
