@@ -14,6 +14,7 @@ from las_tune.arguments import as_submitted, complete
 from las_tune.cluster_commands import list_studies, logs, node, status, stop, submit
 from las_tune.commands import data, space
 from las_tune.errors import UserError, disk_error
+from las_tune.library_log import LOG
 from las_tune.model_commands import export, predict
 from las_tune.search_commands import INTERRUPTED, train, tune
 from las_tune.study_commands import compare, doctor, report, sync, ui
@@ -57,14 +58,29 @@ def main() -> NoReturn:
         sys.argv[1:] = as_submitted(complete(sys.argv[1:]))
         app(exit_on_error=False, print_error=False)
     except (UserError, CycloptsError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        _print_error(" ".join(str(error).split()), error)
         sys.exit(2)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(INTERRUPTED)
     except Exception as error:
-        if (disk := disk_error(error)) is None:
+        if (disk := disk_error(error)) is not None:
+            _print_error(f"{disk}. Free some space; a study that was begun goes on by --resume.", error)
+            sys.exit(2)
+        if not _logs(error):
             raise
-        print(f"error: {disk}. Free some space; a study that was begun goes on by --resume.", file=sys.stderr)
-        sys.exit(2)
+        from las_tune.tracking.provenance import one_line
+
+        _print_error(one_line(error), error)
+        sys.exit(1)
     sys.exit(0)
+
+
+def _print_error(text: str, error: Exception) -> None:
+    """One line, and one for the log where there is one."""
+    print(f"error: {text}", *_logs(error), sep="\n", file=sys.stderr)
+
+
+def _logs(error: Exception) -> list[str]:
+    """What LibraryLog noted on an error that happened in a study."""
+    return [note for note in getattr(error, "__notes__", ()) if note.startswith(LOG)]

@@ -21,8 +21,20 @@ from rich.table import Table
 
 from las_tune.study_spec import StudySpec
 from las_tune.tracking.record import TrialRecord
+from las_tune.units import format_seconds
 
 SHOWN_TRIALS = 12
+WIDTH = 140
+SPEED_OVER_S = 1800.0
+"""The time left is reckoned from this much of the past: an epoch may take minutes."""
+
+
+def make_console(**settings: Any) -> Console:
+    """Of stdout: wide where nobody sees how wide it is, as in logs."""
+    console = Console(highlight=False, soft_wrap=True, **settings)
+    if not console.is_terminal:
+        console.width = WIDTH
+    return console
 
 
 @contextmanager
@@ -52,14 +64,14 @@ class StudyConsole:
 
     def __init__(self, title: str, specs: Sequence[StudySpec], is_search: bool = True) -> None:
         """is_search: finalists are trained after the trials."""
-        self.console = Console(highlight=False)
+        self.console = make_console()
         self._title = title
         self._num_studies = len(specs)
         self._epochs_per_trial = specs[0].train.epochs
         self._rows: list[tuple[str, TrialRecord]] = []
         self._stage = ""
-        self._bar = Progress(*_columns(), console=self.console)
-        trainings = sum(s.trials + ((1 + s.finalists + len(specs) - 1) * s.seeds if is_search else 0) for s in specs)
+        self._bar = Progress(*_columns(), console=self.console, speed_estimate_period=SPEED_OVER_S)
+        trainings = sum(s.trials + (s.num_again(len(specs)) if is_search else 0) for s in specs)
         total = trainings * self._epochs_per_trial
         self._steps = self._bar.add_task("", total=1)
         self._epochs = self._bar.add_task("epochs", total=total, visible=False)
@@ -82,10 +94,12 @@ class StudyConsole:
         return StudyView(self, category)
 
     def progress(self, what: str, done: int, total: int) -> None:
-        """A stage before or after the trials goes on."""
+        """A stage before or after the trials goes on; one that is told as done at once is a sentence to be kept."""
         if what != self._stage:
             self._stage = what
-            if not self.console.is_terminal:
+            if (done, total) == (1, 1):
+                self.console.print(what)
+            elif not self.console.is_terminal:
                 self.console.print(f"{what} ...")
         self._bar.update(self._steps, description=what, completed=done, total=total)
 
@@ -106,9 +120,15 @@ class StudyConsole:
         self.advance(self._epochs_per_trial - len(trial.epochs))
         if not self.console.is_terminal:
             best = f"{trial.best['objective']:.4f} in epoch {int(trial.best['epoch'])}" if trial.best else trial.reason
-            what = trial.title if trial.finalist else format_params(trial.params)
+            name = trial.title if trial.finalist else f"trial {trial.number:3d}"
+            what = "" if trial.finalist else f"  {format_params(trial.params)}"
             where = f"{category}  " if self._num_studies > 1 else ""
-            self.console.print(f"{where}trial {trial.number:3d}  {trial.status:9s}  {best}  {what}")
+            self.console.print(f"{where}{name}  {trial.status:9s}  {best}{what}{self._left()}")
+
+    def _left(self) -> str:
+        """Time until all epochs are done, where a terminal's bar does not say it."""
+        task = next(task for task in self._bar.tasks if task.id == self._epochs)
+        return f"  (about {format_seconds(task.time_remaining)} left)" if task.time_remaining else ""
 
     def _table(self, most: int) -> Table:
         columns = ["trial", "status", "epoch", "objective", "best", "seconds", "hyperparameters"]
@@ -120,7 +140,7 @@ class StudyConsole:
             style = "bold green" if trial.best_objective == best else "red" if trial.status == "failed" else None
             table.add_row(
                 *([category] if several else []),
-                f"{trial.number}{' baseline' if trial.is_baseline else ''}",
+                trial.title.removeprefix("trial ") if not trial.finalist else trial.title,
                 trial.status,
                 f"{len(trial.epochs)}/{self._epochs_per_trial}",
                 "" if last is None else f"{last:.4f}",

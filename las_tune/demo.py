@@ -9,7 +9,7 @@ from las_tune.errors import UserError
 
 CATEGORY = "bracket_black"
 DEMO: dict[str, Any] = {
-    "trials": 6, "finalists": 1, "seeds": 2, "epochs": 6, "image_size": 224, "backbone": "efficientnet_lite0",
+    "trials": 6, "finalists": 1, "seeds": 3, "epochs": 6, "image_size": 224, "backbone": "efficientnet_lite0",
 }  # fmt: skip
 """Values of flags that are not given with --demo."""
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-import shlex
-import sys
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import fields, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -35,6 +34,7 @@ def shown(name: str, usual: object) -> str:
 
 
 DEFAULTS = TrainSpec()
+TRAIN_FIELDS = {field.name for field in fields(TrainSpec)}
 CATEGORY_HELP = (
     "Folder in --data-root; 'all' is every one found; may be repeated. "
     f"MPDD's: {', '.join(MPDD_CATEGORIES)}; your own parts in the same layout."
@@ -114,51 +114,57 @@ SystemMetrics = Annotated[
 Weights = Annotated[
     ModelWeights, flag(RECORD, "Frozen network of the champion's model: inside it, or named and loaded when it is.")
 ]
+TensorBoard = Annotated[
+    bool, flag(RECORD, "Also write every training for TensorBoard, into tensorboard/ of the study.", negative="")
+]
 Results = Annotated[Path, flag(RECORD, "Folder of all studies.")]
 Study = Annotated[str | None, flag(RECORD, "Name of the study.", "<category>-<time>")]
 
 
-def make_train_spec(demo: bool, *, backbone_weights: str, **given: Any) -> TrainSpec:
-    """Flags that were not given (None) take the demo's values with --demo, else the seed's."""
-    chosen = {name: value for name, value in given.items() if value is not None}
-    usual = {name: value for name, value in DEMO.items() if name in given} if demo else {}
-    if backbone_weights not in ("imagenet", "random"):
-        backbone_weights = str(Path(backbone_weights).absolute())
-    return TrainSpec(backbone_weights=backbone_weights, **(usual | chosen))
-
-
-def make_study_specs(
-    category: list[str],
-    data_root: Path,
-    textures: Path,
-    results: Path,
-    study: str | None,
-    demo: bool,
-    train_spec: TrainSpec,
+def make_specs(
+    category: Sequence[str], data_root: Path, textures: Path, results: Path, study: str | None, demo: bool,
     **settings: Any,
-) -> list[StudySpec]:
-    """One spec a category; several categories are one run, whose name is the prefix of their studies' names."""
+) -> list[StudySpec]:  # fmt: skip
+    """One spec a category; several categories are one run, whose name is the prefix of their studies' names.
+
+    settings: fields of TrainSpec and StudySpec; those that are None take the demo's values with demo, else the usual.
+    """
     if demo:
-        data_root, textures = demo_folders(category)
-    names = category if demo else find_categories(category, data_root.absolute())
+        data_root, textures = demo_folders(list(category))
+    given = (DEMO if demo else {}) | {name: value for name, value in settings.items() if value is not None}
+    names = list(category) if demo else find_categories(list(category), data_root.absolute())
     now = f"{datetime.now():%Y%m%d-%H%M%S}"
     run = study or f"run-{now}"
     base = StudySpec(
         category=names[0],
         study=study or f"{plain_name(names[0])}-{now}",
-        train=train_spec,
+        train=_train_spec({name: value for name, value in given.items() if name in TRAIN_FIELDS}),
         data_root=data_root.absolute(),
         textures=textures.absolute(),
         results=results.absolute(),
         demo=demo,
-        command=shlex.join(["python", "-m", "las_tune", *sys.argv[1:]]),
-        **settings,
+        **{name: _absolute(name, value) for name, value in given.items() if name not in TRAIN_FIELDS},
     )
     if len(names) == 1:
         return [base]
     plain = [plain_name(name) for name in names]
     labels = [p if plain.count(p) == 1 else f"{p}-{index}" for index, p in enumerate(plain, start=1)]
     return [replace(base, category=n, study=f"{run}-{label}", run=run) for n, label in zip(names, labels, strict=True)]
+
+
+def _train_spec(given: dict[str, Any]) -> TrainSpec:
+    weights = given.get("backbone_weights", "imagenet")
+    if weights not in ("imagenet", "random"):
+        given = given | {"backbone_weights": str(Path(weights).absolute())}
+    return TrainSpec(**given)
+
+
+def _absolute(name: str, value: Any) -> Any:
+    """Paths become absolute: workers run in other folders."""
+    if name in ("storage", "tracking_uri"):
+        return absolute_uri(value)
+    is_file = name == "space" and (value.endswith(".toml") or "/" in value)
+    return str(Path(value).absolute()) if is_file else value
 
 
 def plain_name(category: str) -> str:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.table import Column, Table
 
+from las_tune.console import make_console
 from las_tune.printing import print_lines
 
 
 def print_check(name: str, checked: Any) -> None:
     """What a category holds, as a table, and its problems."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = make_console()
     table = Table("part", "defect", "pictures", "masks", "sizes", "kinds", title=name)
     for row in checked.rows:
         sizes = ", ".join(map(str, row.sizes)) if not isinstance(row.sizes, str) else row.sizes
@@ -45,7 +45,7 @@ def print_effects(name: str, effects: Sequence[Any]) -> None:
         ends = (f"{end:.3g}" if isinstance(end, float) else str(end) for end in (effect.start, effect.end))
         style = None if effect.is_any else "bold red"
         table.add_row(effect.knob, *ends, *(f"{value:.2g}" if value else "-" for value in moved), style=style)
-    Console(highlight=False).print(table)
+    make_console().print(table)
 
 
 def print_diagnosis(found: Any, is_mended: bool) -> None:

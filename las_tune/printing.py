@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
-from las_tune.console import format_params
+from las_tune.console import format_params, make_console
 from las_tune.objectives import objective_value
 from las_tune.study_spec import StudySpec
 from las_tune.tracking.summary import WARNINGS
@@ -31,7 +30,7 @@ def print_run(run: dict[str, Any], specs: Sequence[StudySpec]) -> None:
 
 def print_overview(run: dict[str, Any]) -> None:
     """One row a category, and the one shared configuration that does best on average."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = make_console()
     done = [summary for summary in run["studies"] if "failed" not in summary]
     shared = run["shared_configuration"]
     title = f"{', '.join(sorted({summary['test_name'] for summary in done}))}, means over seeds"
@@ -75,7 +74,7 @@ def _device_seconds(summary: dict[str, Any]) -> tuple[str, float, float | None]:
 
 def print_summary(summary: dict[str, Any], folder: Path) -> None:
     """Baseline, champion, gain, and where to look."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = make_console()
     if summary["demo"]:
         console.print(f"[bold yellow]{WARNINGS['demo']}[/bold yellow]")
     if summary["test_selected"]:
@@ -124,7 +123,7 @@ def _print_record(summary: dict[str, Any], folder: Path) -> None:
         address = "http://127.0.0.1:5000"
     print_lines([*lines, f"  {address}/#/experiments/{summary['experiment_id']}/runs/{summary['parent_run_id']}"])
     if ledger["waiting"]:
-        console = Console(highlight=False, soft_wrap=True)
+        console = make_console()
         console.print(
             f"[bold red]MLflow does not have {ledger['waiting']} writes of this study[/bold red], the champion perhaps "
             "among them. They wait in its folder; when MLflow answers again:"
@@ -208,7 +207,7 @@ def format_interval(interval: dict[str, float]) -> str:
 
 def print_training(result: Any) -> None:
     """The end of a single training."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = make_console()
     table = Table("", "value", "memory bank", title=f"best epoch {int(result.trial.best['epoch'])}")
     table.add_row("validation objective", f"{result.trial.best['objective']:.4f}", "")
     for name, value in result.evaluation.metrics.items():
@@ -235,4 +234,4 @@ def print_left_out(skipped: Sequence[str], masks_missing: int) -> None:
 def print_lines(lines: list[str]) -> None:
     """Plain lines."""
     for line in lines:
-        Console(highlight=False, soft_wrap=True, markup=False).print(line)
+        make_console(markup=False).print(line)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter
 
-from las_tune import __version__, flags
-from las_tune.demo import DEMO
-from las_tune.flags import RECORD, RESOURCES, SEARCH, absolute_uri, flag, make_study_specs, make_train_spec
-from las_tune.study_spec import Sampler, Scheduler, StudySpec
+from las_tune import flags
+from las_tune.flags import RECORD, RESOURCES, SEARCH, flag, make_specs
+from las_tune.study_spec import Sampler, Scheduler
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
@@ -57,6 +56,12 @@ def tune(
         timedelta | None,
         flag(SEARCH, "The trials end after this long, like 30m or 8h; the finalists follow."),
     ] = None,
+    price_per_gpu_hour: Annotated[
+        float | None, flag(SEARCH, "Tells in the plan what the GPUs will cost.", "none")
+    ] = None,
+    dry_run: Annotated[
+        bool, flag(SEARCH, "Check everything, measure a few steps, print the plan, and stop there.", negative="")
+    ] = False,
     gpus_per_trial: Annotated[float | None, flag(RESOURCES, "May be a fraction.", "1 where there is any")] = None,
     cpus_per_trial: Annotated[float | None, flag(RESOURCES, "Also torch's threads.", "a quarter of the cores")] = None,
     max_concurrent: Annotated[int | None, flag(RESOURCES, "Trials at once.", "as many as fit")] = None,
@@ -81,6 +86,7 @@ def tune(
     tracking_uri: flags.TrackingUri = "",
     experiment: flags.Experiment = "las_tune",
     system_metrics: flags.SystemMetrics = False,
+    tensorboard: flags.TensorBoard = False,
     model_weights: flags.Weights = "inside",
 ) -> None:
     """Search hyperparameters (the default command).
@@ -88,72 +94,39 @@ def tune(
     Trial 0 is the baseline: the seed program's own hyperparameters. The champion is registered in MLflow as
     las-CATEGORY with alias champion.
     """
-    usual: dict[str, Any] = DEMO if demo else {"trials": 32, "finalists": 3, "seeds": 3}
-    train_spec = make_train_spec(
-        demo, image_size=image_size, batch_size=batch_size, epochs=epochs, seed=seed, backbone=backbone,
+    specs = make_specs(
+        category, data_root, textures, results, study, demo,
+        data_digest=data_digest, skip_broken=skip_broken, holdout=holdout, validation=validation,
+        image_size=image_size, batch_size=batch_size, epochs=epochs, seed=seed, backbone=backbone,
         backbone_weights=backbone_weights, objective=objective, fpr=fpr, store_dtype=store_dtype,
-        head_precision=head_precision,
-    )  # fmt: skip
-    specs = make_study_specs(
-        category,
-        data_root,
-        textures,
-        results,
-        study,
-        demo,
-        train_spec,
-        data_digest=data_digest,
-        skip_broken=skip_broken,
-        holdout=holdout,
-        validation=validation,
-        protocol=protocol,
-        leakage_gap=leakage_gap,
-        warm_start=warm_start,
-        space=str(Path(space).absolute()) if space.endswith(".toml") or "/" in space else space,
-        trials=trials if trials is not None else usual["trials"],
-        finalists=finalists if finalists is not None else usual["finalists"],
-        seeds=seeds if seeds is not None else usual["seeds"],
-        sampler=sampler,
-        scheduler=scheduler or ("none" if sampler == "gp" else "asha"),
-        patience=patience,
+        head_precision=head_precision, protocol=protocol, leakage_gap=leakage_gap, warm_start=warm_start, space=space,
+        trials=trials, finalists=finalists, seeds=seeds, sampler=sampler,
+        scheduler=scheduler or ("none" if sampler == "gp" else "asha"), patience=patience,
         time_budget_s=time_budget.total_seconds() if time_budget is not None else None,
-        gpus_per_trial=gpus_per_trial,
-        cpus_per_trial=cpus_per_trial,
-        max_concurrent=max_concurrent,
-        max_failures=max_failures,
-        extend=extend,
-        store_limit_gb=store_limit_gb,
-        address=address,
-        storage=absolute_uri(storage),
-        tracking_uri=absolute_uri(tracking_uri),
-        experiment=experiment,
-        system_metrics=system_metrics,
-        model_weights=model_weights,
-    )
-    from las_tune.console import StudyConsole
-    from las_tune.printing import print_run
-    from las_tune.tuning.study import run_studies
+        gpus_per_trial=gpus_per_trial, cpus_per_trial=cpus_per_trial, max_concurrent=max_concurrent,
+        max_failures=max_failures, price_per_gpu_hour=price_per_gpu_hour, extend=extend,
+        store_limit_gb=store_limit_gb, address=address, storage=storage, tracking_uri=tracking_uri,
+        experiment=experiment, system_metrics=system_metrics, tensorboard=tensorboard, model_weights=model_weights,
+        command=shlex.join(["python", "-m", "las_tune", *sys.argv[1:]]),
+    )  # fmt: skip
+    from las_tune.printed_story import print_story
+    from las_tune.printing import print_lines, print_run
+    from las_tune.running import plan, search
 
+    if dry_run:
+        print_lines([plan(specs).sentence(), "nothing was written; without --dry-run it runs"])
+        return
     try:
-        with StudyConsole(f"las_tune {__version__}: {_plan(specs)}", specs) as console:
-            _render_demo(specs[0], console.progress)
-            run = run_studies(specs, lambda spec: [console.study(spec.category)], console.progress)
+        run = search(specs)
     except KeyboardInterrupt:
         name = specs[0].run_folder.name
         print(f"stopped: the same command with --study {name} goes on where it was", file=sys.stderr)
         sys.exit(INTERRUPTED)
     print_run(run, specs)
+    if demo:
+        print_story(run["studies"][0], specs[0].folder)
     if any("failed" in summary for summary in run["studies"]):
         sys.exit(2)
-
-
-def _plan(specs: list[StudySpec]) -> str:
-    """What is about to run, in a phrase."""
-    first = specs[0]
-    name = f"study {first.study}" if len(specs) == 1 else f"run {first.run}, {len(specs)} categories"
-    each = " each" if len(specs) > 1 else ""
-    plan = f"{name}, {first.trials} trials of {first.train.epochs} epochs{each}"
-    return plan + ("  (DEMO: rendered pictures)" if first.demo else "")
 
 
 def train(
@@ -185,34 +158,16 @@ def train(
     study: flags.Study = None,
 ) -> None:
     """Train one detector without Ray: the seed program's job, by the code that a trial runs."""
-    train_spec = make_train_spec(
-        demo, image_size=image_size, batch_size=batch_size, epochs=epochs, seed=seed, backbone=backbone,
-        backbone_weights=backbone_weights, objective=objective, fpr=fpr, store_dtype=store_dtype,
+    specs = make_specs(
+        category, data_root, textures, results, study, demo, skip_broken=skip_broken, holdout=holdout,
+        validation=validation, image_size=image_size, batch_size=batch_size, epochs=epochs, seed=seed,
+        backbone=backbone, backbone_weights=backbone_weights, objective=objective, fpr=fpr, store_dtype=store_dtype,
         head_precision=head_precision, adaptor_lr=adaptor_lr, discriminator_lr=discriminator_lr, alpha=alpha,
-        beta_mean=beta_mean, beta_std=beta_std,
+        beta_mean=beta_mean, beta_std=beta_std, store_limit_gb=store_limit_gb,
+        command=shlex.join(["python", "-m", "las_tune", *sys.argv[1:]]),
     )  # fmt: skip
-    specs = make_study_specs(
-        category, data_root, textures, results, study, demo, train_spec, skip_broken=skip_broken, holdout=holdout,
-        validation=validation, store_limit_gb=store_limit_gb,
-    )  # fmt: skip
-    from las_tune.console import StudyConsole
     from las_tune.printing import print_training
-    from las_tune.tuning.single import run_single
+    from las_tune.running import train_once
 
     for spec in specs:
-        title = f"las_tune {__version__}: training {spec.study}, {train_spec.epochs} epochs"
-        with StudyConsole(title, [replace(spec, trials=1)], is_search=False) as console:
-            _render_demo(spec, console.progress)
-            result = run_single(spec, [console.study(spec.category)], console.progress)
-        print_training(result)
-
-
-def _render_demo(spec: StudySpec, progress: Any) -> None:
-    if spec.demo:
-        from las_tune.data.demo import render_demo
-
-        render_demo(
-            spec.data_root,
-            spec.textures,
-            progress=lambda done, total: progress("rendering parts", done, total),
-        )
+        print_training(train_once(spec))

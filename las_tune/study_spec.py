@@ -67,6 +67,8 @@ class StudySpec:
     max_failures: int = 2
     """How often a trial is tried again, from its last checkpoint, after a worker or its own code failed."""
     time_budget_s: float | None = None
+    price_per_gpu_hour: float | None = None
+    """For the plan; in whatever money the user thinks."""
     store_limit_gb: float | None = None
     """Most that stored features may take; above it trials compute them again. None: half of Ray's object store."""
     address: str | None = None
@@ -80,6 +82,8 @@ class StudySpec:
     experiment: str = "las_tune"
     system_metrics: bool = False
     """Whether trials measure their machine: processors, memory, disk, network, GPUs."""
+    tensorboard: bool = False
+    """Whether every training is also written for TensorBoard."""
     model_weights: ModelWeights = "inside"
     """reference: the champion names its frozen network instead of holding it."""
     data_digest: str = ""
@@ -164,6 +168,11 @@ class StudySpec:
             self.time_budget_s,
         )
         require(
+            self.price_per_gpu_hour is None or self.price_per_gpu_hour > 0,
+            "--price-per-gpu-hour must be above 0",
+            self.price_per_gpu_hour,
+        )
+        require(
             self.store_limit_gb is None or self.store_limit_gb >= 0,
             "--store-limit-gb must be at least 0",
             self.store_limit_gb,
@@ -175,6 +184,10 @@ class StudySpec:
     def is_test_selected(self) -> bool:
         """Whether what is reported was chosen by the pictures that it is reported on."""
         return self.protocol == "paper"
+
+    def num_again(self, num_studies: int) -> int:
+        """Trainings over new seeds in a run of so many studies: the baseline, finalists, the best of the others."""
+        return (1 + self.finalists + num_studies - 1) * self.seeds
 
     @property
     def folder(self) -> Path:

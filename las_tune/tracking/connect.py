@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import mlflow
@@ -13,6 +15,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from las_tune.errors import UserError
 from las_tune.tracking.provenance import without_password
+
+QUIETED = {
+    "mlflow": logging.WARNING,
+    "mlflow.store.db": logging.CRITICAL,  # what it raises is told in a line
+    "urllib3.connectionpool": logging.ERROR,  # the sender tells of a server that is away
+}
 
 
 def default_tracking_uri(results: Path) -> str:
@@ -26,11 +34,27 @@ def use_store(tracking_uri: str) -> MlflowClient:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    logging.getLogger("mlflow").setLevel(logging.WARNING)
-    logging.getLogger("mlflow.store.db").setLevel(logging.CRITICAL)  # what it raises is told in a line
-    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # the sender tells of a server that is away
+    for name, level in QUIETED.items():
+        logging.getLogger(name).setLevel(level)
     mlflow.set_tracking_uri(tracking_uri)
     return MlflowClient(tracking_uri)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Whatever else this process does with MLflow finds it afterwards as it was: store, environment, levels of logs."""
+    uri = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
+    environment = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")}
+    levels = {name: logging.getLogger(name).level for name in QUIETED}
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(uri)
+        for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
+            del os.environ[name]
+        os.environ.update(environment)
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
 
 
 def open_store(tracking_uri: str, experiment: str, artifact_root: Path) -> tuple[MlflowClient, str]:

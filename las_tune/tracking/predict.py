@@ -36,6 +36,12 @@ class Prediction:
     heat_map: NDArray[np.float32]
     """(S, S) in [0, 1], of the resized picture."""
 
+    def _repr_png_(self) -> bytes:
+        """The heat map, as notebooks show it."""
+        file = io.BytesIO()
+        Image.fromarray((self.heat_map * 255).astype(np.uint8)).save(file, "PNG")
+        return file.getvalue()
+
 
 class Predictor:
     """A detector with its threshold, for pictures in any form."""

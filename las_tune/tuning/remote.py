@@ -2,45 +2,94 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import ray
 
 from las_tune.las.backbone import Backbone
 from las_tune.las.memory import keep_freed_memory
 from las_tune.las.train import pick_device
+from las_tune.spec import TrainSpec
 from las_tune.study_spec import StudySpec
 from las_tune.tuning.cluster import Resources
 from las_tune.tuning.evaluate import Evaluation, Trained, evaluate
 from las_tune.tuning.finalists import score_heads
 from las_tune.tuning.nodes import alive_nodes
-from las_tune.tuning.pictures import Labelled, TrialPictures
+from las_tune.tuning.pictures import Labelled, Progress, TrialPictures
+from las_tune.tuning.plan import measure_epoch_s
 from las_tune.tuning.prepare import SharedData, share, store_limit_bytes
 from las_tune.tuning.promote import Scores
 from las_tune.tuning.trainable import SharedStudy
 
+ASKED_EVERY_S = 0.5
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A study whose features are computed."""
+
+    shared: SharedStudy
+    """What workers need of it."""
+    stored: str
+    """A sentence on the stored features."""
+    epoch_s: float
+    """Seconds of an epoch of the baseline, see measure_epoch_s."""
+
+
+class LastWord:
+    """An actor that keeps what a task told last of its progress."""
+
+    def __init__(self) -> None:
+        self._told: tuple[str, int, int] | None = None
+
+    def tell(self, what: str, done: int, total: int) -> None:
+        """Keep it."""
+        self._told = (what, done, total)
+
+    def get(self) -> tuple[str, int, int] | None:
+        """None before the first word."""
+        return self._told
+
 
 def prepare_remotely(
-    spec: StudySpec, backbone: Backbone, pictures: TrialPictures, resources: Resources, num_studies: int = 1
-) -> tuple[SharedStudy, str]:
+    spec: StudySpec,
+    backbone: Backbone,
+    pictures: TrialPictures,
+    resources: Resources,
+    progress: Progress,
+    num_studies: int = 1,
+) -> Prepared:
     """Compute the shared data where trials run. The sealed test is not among the pictures that trials may see.
 
     num_studies: studies that share the object store.
-    Returns: what workers need of the study, and a sentence on the stored features.
     """
+    progress(f"computing frozen features of {spec.category}", 0, 1)
     memory = min(node["Resources"].get("object_store_memory", 0.0) for node in alive_nodes())
     limit = store_limit_bytes(spec.store_limit_gb, memory) / num_studies
     backbone_ref = ray.put(backbone)
+    word = ray.remote(LastWord).options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote()
     task = ray.remote(_share).options(num_cpus=resources.cpus, num_gpus=resources.gpus, num_returns=2)
-    data_ref, stored = task.remote(backbone_ref, pictures, spec.train.store_dtype, limit)
-    sentence: str = ray.get(stored)
+    data_ref, told = task.remote(backbone_ref, pictures, spec.train, limit, word)
+    while not ray.wait([told], timeout=ASKED_EVERY_S)[0]:
+        if (last := ray.get(word.get.remote())) is not None:
+            progress(*last)
+    stored, epoch_s = ray.get(told)
+    progress(stored, 1, 1)
     if len(alive_nodes()) > 1:  # to the driver's machine: the one that computed it may go, and must not be held for it
         data_ref = ray.put(ray.get(data_ref))
     shared = SharedStudy(spec.train, backbone_ref, data_ref, resources.num_threads, pictures.kinds, spec.system_metrics)
-    return shared, sentence
+    return Prepared(shared, stored, epoch_s)
 
 
-def _share(backbone: Backbone, pictures: TrialPictures, store_dtype: str, limit: float) -> tuple[SharedData, str]:
+def _share(
+    backbone: Backbone, pictures: TrialPictures, spec: TrainSpec, limit: float, word: Any
+) -> tuple[SharedData, tuple[str, float]]:
     keep_freed_memory()
-    return share(backbone.to(pick_device("auto")), pictures, store_dtype, limit)
+    network = backbone.to(pick_device("auto"))
+    data, stored = share(network, pictures, spec.store_dtype, limit, word.tell.remote)
+    word.tell.remote("measuring an epoch", 0, 1)
+    return data, (stored, measure_epoch_s(spec, network, data.to_device(network)))
 
 
 def evaluate_remotely(

@@ -19,8 +19,8 @@ FORMAT = 1
 """Of the file; what is resumed across a change of it might mix two meanings of a name."""
 MAY_CHANGE = {
     "address", "command", "cpus_per_trial", "data_digest", "data_root", "experiment", "extend", "gpus_per_trial",
-    "max_concurrent", "max_failures", "model_weights", "results", "space", "store_limit_gb", "system_metrics",
-    "textures", "time_budget_s", "tracking_uri",
+    "max_concurrent", "max_failures", "model_weights", "price_per_gpu_hour", "results", "space", "store_limit_gb",
+    "system_metrics", "tensorboard", "textures", "time_budget_s", "tracking_uri",
 }  # fmt: skip
 """Fields of the spec that another driver may be given otherwise: they do not decide what is searched."""
 

@@ -77,12 +77,28 @@ class TimeBudget(Stopper):  # type: ignore[misc]
         return time.monotonic() > self._ends
 
 
+def usual_share(spec: StudySpec) -> float:
+    """Share of its epochs that a trial trains where ASHA lets one in three go on at each rung; 1 without ASHA."""
+    if spec.scheduler != "asha":
+        return 1.0
+    epochs, rung, share, trained = spec.train.epochs, _grace(spec), 1.0, 0.0
+    done = 0
+    while done < epochs:
+        trained += share * (min(rung, epochs) - done)
+        done, rung, share = rung, rung * REDUCTION_FACTOR, share / REDUCTION_FACTOR
+    return trained / epochs
+
+
+def _grace(spec: StudySpec) -> int:
+    """Epochs before the first rung."""
+    return max(1, spec.train.epochs // REDUCTION_FACTOR**2)
+
+
 def make_scheduler(spec: StudySpec, search: StudySearch) -> TrialScheduler:
     """The scheduler that --scheduler names."""
     if spec.scheduler == "none":
         return FIFOScheduler()
-    epochs = spec.train.epochs
-    grace = max(1, epochs // REDUCTION_FACTOR**2)
+    epochs, grace = spec.train.epochs, _grace(spec)
     if spec.scheduler == "median":
         # Without a least slice, Ray would pause trials while there are too few to compare with.
         scheduler: Any = BaselineKeptMedian(

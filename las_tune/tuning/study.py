@@ -6,55 +6,42 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from las_tune.data.digest import check_digest
 from las_tune.las.backbone import Backbone, load_backbone
 from las_tune.study_spec import StudySpec, model_name
-from las_tune.tracking.connect import default_tracking_uri
 from las_tune.tracking.journal import STUDY_RUN
 from las_tune.tracking.ledger import Ledger
 from las_tune.tracking.provenance import provenance_tags
 from las_tune.tracking.record import Listener
 from las_tune.tracking.summary import write_json
 from las_tune.tracking.training_log import TrainingLog
+from las_tune.tuning.checked import check_studies
 from las_tune.tuning.cluster import Resources, check_storage, ray_cluster, resources_of
 from las_tune.tuning.conclude import Searched, conclude
 from las_tune.tuning.finalists import BASELINE, BEST_OF, CURRENT, make_jobs, pick_finalists, require_any
 from las_tune.tuning.history import History
 from las_tune.tuning.observer import Ran, TunedStudy
 from las_tune.tuning.outputs import make_folder
-from las_tune.tuning.pictures import Progress, StudyPictures, load_pictures, resolve_objective
+from las_tune.tuning.pictures import Progress, StudyPictures
+from las_tune.tuning.plan import Plan
 from las_tune.tuning.publish import publish, publish_start, study_parameters
 from las_tune.tuning.remote import prepare_remotely
-from las_tune.tuning.resume import SUMMARY_NAME, begin, reopen, require_new_or_same, what_is_asked
+from las_tune.tuning.resume import SUMMARY_NAME, begin, reopen
 from las_tune.tuning.shared_configuration import best_shared_configuration
-from las_tune.tuning.space import Space, load_space, space_for
+from las_tune.tuning.space import Space
 from las_tune.tuning.storage import Storage
 from las_tune.tuning.tuner import run_finalists, run_trials
-from las_tune.tuning.warm_start import require_known, warm_points
+from las_tune.tuning.warm_start import warm_points
 
 WAIT_S = 300.0
 """How long the end of a study waits for an MLflow that takes nothing."""
 GOES_ON = "going on with study {}, where its last driver stopped"
 LAST_WAIT_S = 10.0
 """How long a run that was stopped waits for MLflow; the journal keeps what it did not take."""
-
-
-@dataclass(frozen=True)
-class CheckedStudy:
-    """A study that can run: nothing that a user can get wrong is wrong."""
-
-    spec: StudySpec
-    space: Space
-    pictures: StudyPictures
-    asked: dict[str, Any]
-    """See resume.what_is_asked."""
-    before: dict[str, Any] | None
-    """The file of a study that goes on."""
 
 
 @dataclass(frozen=True)
@@ -79,10 +66,7 @@ def run_studies(
     summary holds `failed`, the reason.
     """
     started = time.monotonic()
-    if specs[0].data_digest:
-        progress("checking the pictures' digest", 0, 1)
-        check_digest(specs[0].data_digest, specs[0].data_root, [s.category for s in specs], specs[0].textures)
-    checked = [_check(spec, progress) for spec in specs]
+    checked = check_studies(specs, progress)
     specs = [study.spec for study in checked]
     backbone = load_backbone(specs[0].train.backbone, specs[0].train.backbone_weights)
     make_folder(specs[0].results)
@@ -132,20 +116,18 @@ def run_studies(
             raise
 
 
-def _check(spec: StudySpec, progress: Progress) -> CheckedStudy:
-    space = load_space(spec.space) if spec.space else space_for(spec.category)
-    pictures = load_pictures(spec, progress)
-    spec = replace(
-        spec,
-        train=resolve_objective(spec.train, pictures),
-        tracking_uri=spec.tracking_uri or default_tracking_uri(spec.results),
-    )
-    digest = pictures.split.as_dict()["digest"]
-    Storage.of(spec)  # that it can be one
-    asked = what_is_asked(spec, space, digest)
-    before = require_new_or_same(spec, asked)
-    require_known(spec, space, digest)
-    return CheckedStudy(spec, space, pictures, asked, before)
+def plan_studies(specs: Sequence[StudySpec], progress: Progress) -> Plan:
+    """What run_studies would take: pictures are checked, features computed, steps measured, and nothing is written."""
+    checked = check_studies(specs, progress)
+    backbone = load_backbone(specs[0].train.backbone, specs[0].train.backbone_weights)
+    progress("starting Ray", 0, 1)
+    with ray_cluster(specs[0].address):
+        resources = resources_of(specs[0])
+        prepared = [
+            prepare_remotely(one.spec, backbone, one.pictures.trials, resources, progress, len(checked))
+            for one in checked
+        ]
+    return Plan.of([one.spec for one in checked], [ready.epoch_s for ready in prepared], resources)
 
 
 def _open_ledger(spec: StudySpec) -> Ledger:
@@ -173,13 +155,14 @@ def _search_and_conclude(
     studies: Sequence[OpenStudy], backbone: Backbone, resources: Resources, progress: Progress, started: float
 ) -> dict[str, Any]:
     """Features, trials, finalists for all together; then each study by itself to its summary."""
+    prepared = [
+        prepare_remotely(s.spec, backbone, s.pictures.trials, resources, progress, len(studies)) for s in studies
+    ]
     tuned = []
-    for study in studies:
-        progress(f"computing frozen features of {study.spec.category}", 0, 1)
-        shared, stored = prepare_remotely(study.spec, backbone, study.pictures.trials, resources, len(studies))
-        progress(stored, 1, 1)
-        study.ledger.tag(STUDY_RUN, {"features": stored})
-        tuned.append(TunedStudy(study.spec, study.space, shared, study.listeners, study.points))
+    for study, ready in zip(studies, prepared, strict=True):
+        study.ledger.tag(STUDY_RUN, {"features": ready.stored})
+        tuned.append(TunedStudy(study.spec, study.space, ready.shared, study.listeners, study.points))
+    progress(Plan.of([s.spec for s in studies], [ready.epoch_s for ready in prepared], resources).sentence(), 1, 1)
     progress("trials", 0, 1)
     trials = run_trials(tuned, resources)
     progress("training the finalists again", 0, 1)

@@ -27,6 +27,7 @@ from las_tune.tuning.remote import prepare_remotely
 from las_tune.tuning.space import load_space
 from las_tune.tuning.trainable import SharedStudy, run_trial
 from las_tune.tuning.tuner import run_trials
+from tests.parts import untold
 
 FILE = Path(__file__).with_name("recorded_trials.json")
 
@@ -87,7 +88,7 @@ def main(
         with ray_cluster(None):
             resources = resources_of(spec)
             backbone = load_backbone(train.backbone, train.backbone_weights)
-            shared, _ = prepare_remotely(spec, backbone, pictures.trials, resources)
+            shared = prepare_remotely(spec, backbone, pictures.trials, resources, untold).shared
             recorder = Recorder(file, about)
             run_trials([TunedStudy(spec, load_space(space), shared, [recorder])], resources, seeded_trial)
 

@@ -30,6 +30,7 @@ from las_tune.study_spec import StudySpec
 from las_tune.tracking.record import TrialRecord
 from las_tune.tuning import study, tuner
 from las_tune.tuning.trainable import SharedStudy, run_trial
+from tests.parts import untold
 
 
 def timed_trial(config: dict[str, Any], shared: SharedStudy, start: Any, stamps: Path) -> None:
@@ -96,7 +97,7 @@ def main(
         timed = functools.partial(timed_trial, stamps=stamps)
         study.run_trials = functools.partial(tuner.run_trials, trial_function=timed)
         started = time.perf_counter()
-        study.run_studies([spec], lambda _: [listener], lambda what, done, total: None)
+        study.run_studies([spec], lambda _: [listener], untold)
         wall_s = time.perf_counter() - started
         workers, second_s = first_steps(stamps)
     training_s = sum(trial.seconds for trial in listener.trials.values())

@@ -28,7 +28,7 @@ from las_tune.tuning.remote import prepare_remotely
 from las_tune.tuning.space import load_space
 from las_tune.tuning.tuner import run_trials
 from tests.benchmarks.scale import sleeping_trial
-from tests.parts import make_part, make_textures, part_spec
+from tests.parts import make_part, make_textures, part_spec, untold
 from tests.servers import free_port
 
 pytestmark = pytest.mark.timeout(400)
@@ -116,7 +116,8 @@ def test_pending_trials_bring_workers_and_none_is_held_idle(address: str, tmp_pa
         assert len(alive_nodes()) == 1, "no worker before there is work"
         resources = resources_of(spec)
         assert (resources.cpus, resources.max_concurrent) == (1, WORKERS), "what the cluster can become"
-        shared, _ = prepare_remotely(spec, load_backbone("resnet18", "random"), load_pictures(spec).trials, resources)
+        backbone, pictures = load_backbone("resnet18", "random"), load_pictures(spec).trials
+        shared = prepare_remotely(spec, backbone, pictures, resources, untold).shared
         study = TunedStudy(spec, load_space("default"), shared, [watch])
         (ran,) = run_trials([study], resources, partial(sleeping_trial, trial_s=4.0, num_epochs=3))
         assert WORKERS in watch.workers, "trials that waited brought the second"

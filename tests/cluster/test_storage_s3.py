@@ -28,7 +28,7 @@ from las_tune.tuning.space import load_space
 from las_tune.tuning.storage import ROWS_NAME
 from las_tune.tuning.trainable import Reports, SharedStudy
 from las_tune.tuning.tuner import load_trained, run_trials
-from tests.parts import TRAIN, make_part, make_textures
+from tests.parts import TRAIN, make_part, make_textures, untold
 from tests.tuning.fake_trial import fake_study
 
 BUCKET = "las"
@@ -144,7 +144,7 @@ def test_a_checkpoint_holds_no_frozen_network(bucket: Bucket, tmp_path: Path) ->
     spec = make_spec(tmp_path, f"s3://{BUCKET}/real", train=TRAIN, trials=2, textures=textures)
     backbone = load_backbone(TRAIN.backbone, "random")
     resources = resources_of(spec)
-    shared, _ = prepare_remotely(spec, backbone, load_pictures(spec).trials, resources)
+    shared = prepare_remotely(spec, backbone, load_pictures(spec).trials, resources, untold).shared
     (ran,) = run_trials([TunedStudy(spec, load_space("default"), shared, [])], resources)
     assert [record.status for record in ran.records] == ["completed"] * 2
 

@@ -23,7 +23,7 @@ from las_tune.tuning.doctor import diagnose, mend, studies_in
 from las_tune.tuning.history import History
 from las_tune.tuning.search import METRIC, StudySearch, make_search
 from las_tune.tuning.space import load_space
-from tests.parts import empty_store, make_trial, run_command
+from tests.parts import empty_store, make_trial, run_command, untold
 from tests.tuning.fake_trial import make_spec
 
 EPOCHS = 3
@@ -193,7 +193,7 @@ def test_what_is_wrong_is_named_and_mended(study: Study, spoil: Callable[[Study]
     ((found_kind, found_text),) = problems(study)
     assert found_kind == kind and found_text.startswith(text)
     assert problems(study) == [(found_kind, found_text)], "looking changes nothing"
-    assert mend(study.folder, "", lambda *_: None).problems == []
+    assert mend(study.folder, "", untold).problems == []
     assert {trial: run_of(study, trial).data.metrics for trial in (0, 1, 3)} == before
 
 
@@ -201,7 +201,7 @@ def test_all_at_once(study: Study) -> None:
     for spoil in (run_again, unknown, lost, lost_finalist):
         spoil(study)
     assert sorted(kind for kind, _ in problems(study)) == ["missing", "missing", "orphan", "zombie"]
-    assert mend(study.folder, "", lambda *_: None).problems == []
+    assert mend(study.folder, "", untold).problems == []
 
 
 # --- what cannot ---
@@ -211,7 +211,7 @@ def test_a_number_that_is_there_twice_stays_named(study: Study) -> None:
     client = MlflowClient(study.uri)
     client.log_metric(run_of(study, 0).info.run_id, "loss", 7.0, timestamp=1, step=2)
     assert problems(study) == [("duplicate", "trial 0 has 3 epochs, in MLflow 4 numbers")]
-    assert len(mend(study.folder, "", lambda *_: None).problems) == 1
+    assert len(mend(study.folder, "", untold).problems) == 1
 
 
 def test_optuna_and_the_history_differ(study: Study) -> None:
@@ -234,7 +234,7 @@ def test_a_killed_study_has_zombies_in_mlflow_alone_and_goes_on_after_they_are_m
         ("zombie", "MLflow has the study as running, and nobody runs it"),
         ("zombie", "MLflow has trial 3 as running, and nobody runs it"),
     ]
-    assert mend(study.folder, "", lambda *_: None).problems == []
+    assert mend(study.folder, "", untold).problems == []
     assert run_of(study, 3).info.status == "KILLED"
     again = make_search(make_spec(study.folder.parent, train=TrainSpec(epochs=EPOCHS), trials=4), load_space("default"))
     history = History(study.folder)

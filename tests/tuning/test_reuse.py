@@ -20,7 +20,7 @@ from las_tune.tuning.remote import prepare_remotely
 from las_tune.tuning.space import load_space
 from las_tune.tuning.trainable import SharedStudy, run_trial
 from las_tune.tuning.tuner import run_trials
-from tests.parts import TRAIN, make_part, make_textures
+from tests.parts import TRAIN, make_part, make_textures, untold
 
 SAME = """
 [alpha]
@@ -53,7 +53,7 @@ def test_a_reused_worker_gives_the_numbers_of_a_fresh_process(tmp_path: Path) ->
 
     with ray_cluster(None):
         resources = resources_of(spec)
-        shared, _ = prepare_remotely(spec, backbone, pictures.trials, resources)
+        shared = prepare_remotely(spec, backbone, pictures.trials, resources, untold).shared
         study = TunedStudy(spec, load_space(str(tmp_path / "same.toml")), shared, [])
         (ran,) = run_trials([study], resources, with_pid)
 

@@ -21,7 +21,7 @@ from las_tune.tuning.finalists import Finalist
 from las_tune.tuning.openings import count_opening
 from las_tune.tuning.pictures import StudyPictures, load_pictures
 from las_tune.tuning.sealed import SealedReport
-from tests.parts import make_part, make_textures, make_trial, part_spec
+from tests.parts import make_part, make_textures, make_trial, part_spec, untold
 
 SPEC = TrainSpec(image_size=32, backbone="resnet18", backbone_weights="random", objective="combined")
 
@@ -74,7 +74,7 @@ def left_the_driver(place: Path, monkeypatch: pytest.MonkeyPatch, **fields: Any)
     monkeypatch.setattr(remote, "ray", store)
     monkeypatch.setattr(remote, "alive_nodes", store.nodes)
     network = load_backbone("resnet18", "random")
-    shared, _ = remote.prepare_remotely(spec, network, pictures.trials, Resources(1, 0, 1))
+    shared = remote.prepare_remotely(spec, network, pictures.trials, Resources(1, 0, 1), untold).shared
     return pictures, [*store.held, cloudpickle.dumps(shared)]
 
 
