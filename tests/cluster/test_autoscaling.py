@@ -31,7 +31,7 @@ from tests.benchmarks.scale import sleeping_trial
 from tests.parts import make_part, make_textures, part_spec, untold
 from tests.servers import free_port
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 WORKERS = 2
 IDLE_S = 6
 

@@ -18,7 +18,7 @@ import pytest
 from tests.parts import SMALL, make_part, make_textures
 from tests.servers import free_port
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @dataclass(frozen=True)

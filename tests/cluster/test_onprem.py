@@ -23,7 +23,7 @@ from las_tune.study_spec import MOST_TRIALS
 from tests.cluster.hosts import SHARED, USER, Host, Hosts
 from tests.parts import make_part, make_textures
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(600)]
 ROOT = Path(__file__).parents[2]
 FILE = "cluster/onprem.yaml"
 NAMES = ("las-head", "las-one", "las-two")

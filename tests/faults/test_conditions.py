@@ -18,7 +18,7 @@ from las_tune.tracking.journal import Journal
 from tests.faults.kills import EPOCHS, Place, Study, doctor, doctor_command
 from tests.parts import empty_store
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def study_in(folder: Path, epochs: int = EPOCHS) -> tuple[Study, str]:
@@ -108,7 +108,7 @@ def fill(folder: Path, leave_kb: int) -> None:
             ballast.write(b"\0" * min(free, 2**16))
 
 
-@pytest.mark.parametrize("leave_kb", [pytest.param(64, marks=pytest.mark.slow), 512])
+@pytest.mark.parametrize("leave_kb", [64, 512])
 def test_a_disk_that_is_full_of_results(tmp_path: Path, leave_kb: int) -> None:
     """At the start, and among the first checkpoints."""
     (tmp_path / "one").mkdir()

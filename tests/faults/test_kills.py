@@ -11,7 +11,7 @@ import pytest
 
 from tests.faults.kills import VICTIMS, Place, Study, Victim, differences, doctor, hit, make_server, untouched
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 SEED = int(os.environ.get("LAS_TUNE_KILL_SEED", "0"))
 
 

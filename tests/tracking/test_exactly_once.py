@@ -25,6 +25,8 @@ from tests.parts import empty_store, make_trial
 from tests.servers import mlflow_server, postgresql
 from tests.tracking.told_ledger import check, start, tell
 
+pytestmark = pytest.mark.slow
+
 TRIALS, EPOCHS = 6, 5
 
 

@@ -16,6 +16,8 @@ from tests.parts import empty_store, make_trial
 from tests.servers import mlflow_server
 from tests.tracking.told_ledger import start
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def same_store_afterwards() -> Iterator[None]:

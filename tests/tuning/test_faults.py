@@ -26,6 +26,8 @@ from las_tune.tuning.trainable import SharedStudy
 from las_tune.tuning.tuner import TrialFunction, run_finalists, run_trials
 from tests.tuning.fake_trial import EPOCHS, Recorder, fake_trial, make_spec, tuned
 
+pytestmark = pytest.mark.slow
+
 SPACE = Space("good", {"alpha": Range(0.1, 0.4)}, sources=())
 """Every trial of it trains."""
 

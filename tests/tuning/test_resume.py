@@ -53,6 +53,7 @@ def numbers(records: list[dict[str, Any]]) -> list[Any]:
     return [[record[name] for name in SAME] for record in records] + rows
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_killed_drivers_and_one_that_lives_give_the_same_numbers(tmp_path: Path) -> None:
     seed = int(os.environ.get("LAS_TUNE_KILL_SEED", "0"))

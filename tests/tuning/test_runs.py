@@ -13,6 +13,8 @@ from las_tune.study_spec import MOST_TRIALS
 from tests.parts import SMALL, make_part, make_textures
 from tests.tuning.test_study import Finished, run_in
 
+pytestmark = pytest.mark.slow
+
 CATEGORIES = ("bolt", "nut")
 TRIALS = {"both": 2, "paper": 2, "painted": 4}
 

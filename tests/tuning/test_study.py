@@ -224,6 +224,7 @@ def test_the_end_names_the_command_that_opens_mlflow(finished: Finished) -> None
     assert finished.summary["parent_run_id"] in finished.printed
 
 
+@pytest.mark.slow
 def test_a_second_study_has_a_rival_and_a_demo_leaves_a_real_champion(
     finished: Finished, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

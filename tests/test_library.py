@@ -1,0 +1,158 @@
+"""The library in a process of its own, beside MLflow work of the user's own that it must leave alone."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from las_tune import train, tune
+from las_tune.api import load_champion
+from las_tune.errors import UserError
+from tests.parts import make_part, make_textures
+from tests.servers import free_port
+
+USER = """
+import json, mlflow
+mlflow.set_tracking_uri("sqlite:///mine.db")
+mlflow.set_experiment("mine")
+mlflow.autolog(silent=True)
+import os, logging
+before = dict(os.environ)
+
+from las_tune import load_champion, train, tune
+small = dict(data_root="d", textures="t", backbone="resnet18", backbone_weights="random", image_size=32)
+
+with mlflow.start_run() as run:
+    study = tune("part", study="s", trials=3, epochs=2, finalists=1, seeds=2, tensorboard=True, **small)
+    trained = train("part", study="one", epochs=2, alpha=0.2, **small)
+    champion = load_champion("part")
+    said = list(champion.predict(["d/part/test/rust/000.png"]))
+    mlflow.log_metric("mine", 1.0)
+
+runs = mlflow.search_runs(search_all_experiments=True)
+report = {
+    "uri": mlflow.get_tracking_uri(), "runs": len(runs),
+    "metrics": [c for c in runs.columns if c.startswith("metrics.")],
+    "environment": before == {k: v for k, v in os.environ.items() if k in before or k.startswith("MLFLOW")},
+    "level": logging.getLogger("mlflow").level, "active": mlflow.active_run() is None,
+    "reason": study.reason, "promoted": study.is_promoted, "champion": study.champion, "model": study.model_uri,
+    "scores": study.scores.to_dict("index"), "trials": json.loads(study.trials.to_json(orient="index")),
+    "figures": [file.name for file in study.figures], "html": study._repr_html_(), "repr": repr(study),
+    "trained": trained.scores.to_dict("index"), "epochs": list(trained.epochs.index),
+    "trained_html": trained._repr_html_(),
+    "trained_score": next(trained.predictor().predict(["d/part/test/rust/000.png"])).score,
+    "score": said[0].score, "png": said[0]._repr_png_()[:4].hex(),
+}
+json.dump(report, open("report.json", "w"))
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("user")
+    make_part(folder / "d", train=8)
+    make_textures(folder / "t")
+    (folder / "work.py").write_text(USER)
+    done = subprocess.run([sys.executable, "work.py"], cwd=folder, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def report(place: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads((place / "report.json").read_text())
+    return loaded
+
+
+def test_the_users_own_mlflow_work_is_left_alone(report: dict[str, Any]) -> None:
+    assert report["uri"] == "sqlite:///mine.db" and report["environment"] and report["active"]
+    assert report["runs"] == 1 and report["metrics"] == ["metrics.mine"]
+    assert report["level"] != 30  # WARNING, which we work under
+
+
+def test_a_study_is_told_as_tables(report: dict[str, Any], place: Path) -> None:
+    summary = json.loads((place / "results/las/s/summary.json").read_text())
+    assert report["reason"] == summary["promotion"]["reason"] and report["model"] == "models:/las-part@champion"
+    assert report["champion"] == summary["champion"]["params"]
+    assert report["scores"]["sealed test image_auroc"]["baseline"] == summary["test_mean"]["baseline"]["image_auroc"]
+    assert report["trials"]["0"]["status"] == "completed" and len(report["trials"]) == 3 + 4
+    assert {"roc_curve_part.png", "training_curves_part.png", "optimisation_history.png"} <= {*report["figures"]}
+    assert "<table" in report["html"] and report["html"].count("data:image/png") == 4
+    assert len(report["repr"]) < 200
+
+
+def test_a_training_is_told_as_tables(report: dict[str, Any]) -> None:
+    assert report["epochs"] == [1, 2] and "sealed test image_auroc" in report["trained"]
+    assert "data:image/png" in report["trained_html"] and 0 <= report["trained_score"] <= 1
+
+
+def test_a_champion_tells_pictures(report: dict[str, Any]) -> None:
+    assert 0 <= report["score"] <= 1 and report["png"] == b"\x89PNG".hex()
+
+
+def test_tensorboard_has_a_folder_a_training(place: Path) -> None:
+    from tensorboardX.proto.event_pb2 import Event
+
+    folders = sorted(path.name for path in (place / "results/las/s/tensorboard").iterdir())
+    assert folders[0].startswith("baseline") and "trial_0_(baseline)" in folders and len(folders) == 3 + 4
+    steps = []
+    for file in (place / "results/las/s/tensorboard/trial_0_(baseline)").glob("events.out.tfevents.*"):
+        content = file.read_bytes()
+        while content:  # length (8 bytes), its checksum (4), the event, its checksum (4)
+            length = int.from_bytes(content[:8], "little")
+            event = Event.FromString(content[12 : 12 + length])
+            steps += [event.step for value in event.summary.value if value.tag == "objective"]
+            content = content[16 + length :]
+    assert steps == [1, 2]
+
+
+def test_optuna_dashboard_opens_the_journal(place: Path) -> None:
+    port = free_port()
+    journal = str(place / "results/las/s/optuna.journal")
+    command = [str(Path(sys.executable).with_name("optuna-dashboard")), journal, "--port", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            study = ask(f"http://127.0.0.1:{port}/api/studies/0")
+        finally:
+            server.terminate()
+    assert study["name"] == "s" and len(study["trials"]) == 3
+
+
+def ask(address: str, patience_s: float = 60) -> Any:
+    """What a server that is about to start answers."""
+    ends = time.monotonic() + patience_s
+    while True:
+        try:
+            with urllib.request.urlopen(address, timeout=30) as answer:
+                return json.load(answer)
+        except OSError:
+            if time.monotonic() > ends:
+                raise
+            time.sleep(0.5)
+
+
+@pytest.mark.parametrize(
+    ("call", "line"),
+    [
+        (lambda: tune("part", trails=3), "settings must be fields of TrainSpec or StudySpec, got trails. Known: "),
+        (lambda: tune("all"), "a call is about one category, got all."),
+        (lambda: tune("nothing", data_root="."), "--data-root must hold at least one category"),
+        (lambda: train("part", demo=True), "--demo renders bracket_black only"),
+        (lambda: tune("bracket_black", demo=True, trials=0), "--trials must be 1 to"),
+        (lambda: load_champion("bolt", results="nowhere"), "--tracking-uri must be the MLflow store of the model"),
+    ],
+)
+def test_what_a_caller_gets_wrong_is_one_line(
+    call: Any, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError) as caught:
+        call()
+    assert line in str(caught.value) and "\n" not in str(caught.value) and not list(tmp_path.iterdir())

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from las_tune.library_log import LOG_NAME, LibraryLog
+
+
+def test_what_is_said_before_and_after_there_is_a_folder(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with LibraryLog() as log:
+        os.write(2, b"early, from C\n")
+        log.keep_in(tmp_path / "study")
+        subprocess.run([sys.executable, "-c", "import sys; print('a child', file=sys.stderr)"], check=True)
+        log.keep_in(tmp_path / "other")  # a run of several studies keeps one
+    os.write(2, b"the terminal again\n")
+    assert (tmp_path / "study" / LOG_NAME).read_text() == "early, from C\na child\n"
+    assert capfd.readouterr().err == "the terminal again\n" and not (tmp_path / "other").exists()
+
+
+def test_an_error_has_the_whole_of_it_there_and_says_so(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError) as caught, LibraryLog() as log:
+        log.keep_in(tmp_path)
+        raise RuntimeError("a worker is gone")
+    assert caught.value.__notes__ == [f"log: {tmp_path / LOG_NAME}"]
+    assert "Traceback" in (text := (tmp_path / LOG_NAME).read_text()) and "a worker is gone" in text
+
+
+def test_nothing_is_made_where_nothing_was_begun(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError) as caught, LibraryLog():
+        logging.getLogger("x").error("said")
+        raise RuntimeError("a flag was wrong")
+    assert not hasattr(caught.value, "__notes__") and not list(tmp_path.iterdir())
