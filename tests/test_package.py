@@ -41,7 +41,8 @@ def run(command: list[str], place: Path, **environment: str) -> str:
 
 def test_the_wheel_has_all_that_a_user_needs(built: Path) -> None:
     (wheel,) = built.glob("*.whl")
-    names = set(zipfile.ZipFile(wheel).namelist())
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
     spaces = {f"las_tune/search_spaces/{path.name}" for path in (ROOT / "search_spaces").glob("*.toml")}
     cluster = {f"las_tune/cluster_files/{path.name}" for path in (ROOT / "cluster").iterdir() if path.is_file()}
     others = {"las_tune/py.typed", "las_tune/CHANGELOG.md", "las_tune/tracking/report.html"}
@@ -52,16 +53,10 @@ def test_the_wheel_has_all_that_a_user_needs(built: Path) -> None:
 
 def test_the_sdist_is_a_checkout_that_a_cluster_can_be_started_from(built: Path) -> None:
     (sdist,) = built.glob("*.tar.gz")
-    names = {name.partition("/")[2] for name in tarfile.open(sdist).getnames()}
-    assert {
-        "pyproject.toml",
-        "README.md",
-        "LICENSE",
-        "constraints.txt",
-        "cluster/aws.yaml",
-        "cluster/mlflow.sh",
-    } <= names
-    assert {"search_spaces/core.toml", "las_tune/cli.py"} <= names
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"pyproject.toml", "README.md", "LICENSE", "constraints.txt"} <= names
+    assert {"cluster/aws.yaml", "cluster/mlflow.sh", "search_spaces/core.toml", "las_tune/cli.py"} <= names
 
 
 def test_it_runs_where_there_is_no_checkout(built: Path, tmp_path: Path) -> None:
