@@ -7,7 +7,7 @@ import signal
 import sys
 from typing import Any, NoReturn
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Group
 
 from las_tune import __version__
 from las_tune.arguments import as_submitted, complete
@@ -19,20 +19,40 @@ from las_tune.model_commands import export, predict
 from las_tune.search_commands import INTERRUPTED, train, tune
 from las_tune.study_commands import compare, doctor, report, sync, ui
 
+EXAMPLES = """Examples:
+  python -m las_tune --category bracket_black --demo    no data needed
+  python -m las_tune data init parts/bolt --good 'camera/*.png'
+  python -m las_tune --category bolt --data-root parts --dry-run
+  python -m las_tune --category bolt --data-root parts --trials 16 --epochs 20
+  python -m las_tune --resume --study STUDY    whatever stopped it
+  python -m las_tune ui --study STUDY          trials side by side"""
+SEARCHING, STUDIES, USING, CLUSTER = (
+    Group(name, sort_key=key)
+    for key, name in enumerate(("Search and train", "Look at studies", "Use a champion", "On a cluster"), start=-4)
+)
 app = App(
     name="las_tune",
+    usage="Usage: python -m las_tune [COMMAND] --category NAME... [FLAGS]",
     version=__version__,
     help="Search the hyperparameters of LAS anomaly detectors for metal parts, category by category.",
     help_format="plaintext",
     suppress_keyboard_interrupt=False,
-    help_epilogue="Example: python -m las_tune --category bracket_black --demo",
+    help_epilogue=EXAMPLES,
 )
-COMMANDS: tuple[Any, ...] = (
-    tune, train, data, space, ui, compare, report, sync, doctor, predict, export, submit, status, logs, stop, node,
-)  # fmt: skip
-for command in COMMANDS:
-    app.command(command)
-app.command(list_studies, name="list")
+COMMANDS: dict[Group, tuple[Any, ...]] = {
+    SEARCHING: (tune, train, data, space),
+    STUDIES: (ui, compare, report, sync, doctor),
+    USING: (predict, export),
+    CLUSTER: (submit, status, logs, stop, node),
+}
+for group, commands in COMMANDS.items():
+    for command in commands:
+        if isinstance(command, App):
+            command.group = (group,)
+            app.command(command)
+        else:
+            app.command(command, group=group)
+app.command(list_studies, name="list", group=CLUSTER)
 app.default(tune)
 
 

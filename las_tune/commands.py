@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -25,13 +26,18 @@ def fetch(what: Literal["dtd", "mpdd"], *, folder: Path | None = None) -> None:
     folder
         Where to put it, if not in data/dtd or data/anomaly_dataset.
     """
+    from las_tune.console import progress_bar
     from las_tune.data.download import fetch_dtd, fetch_mpdd
     from las_tune.printing import print_lines
 
     if what == "dtd":
         fetched = fetch_dtd((folder or Path("data/dtd")).absolute())
     else:
-        fetched = fetch_mpdd((folder or Path("data/anomaly_dataset")).absolute())
+        with progress_bar() as progress:
+            fetched = fetch_mpdd(
+                (folder or Path("data/anomaly_dataset")).absolute(),
+                progress=lambda done, total: progress("downloading MPDD (MB)", done // 10**6, total // 10**6),
+            )
     if not fetched.names:
         print_lines([f"{what} is in {fetched.folder} already"])
     else:
@@ -43,13 +49,16 @@ def fetch(what: Literal["dtd", "mpdd"], *, folder: Path | None = None) -> None:
 @data.command
 def check(*, category: Category, data_root: DataRoot = Path("data/anomaly_dataset")) -> None:
     """Show what a category holds, and what is wrong with it; exit code 2 if anything is."""
+    from las_tune.console import progress_bar
     from las_tune.data.category import index_category
     from las_tune.data.check import check_category
     from las_tune.printed_checks import print_check
 
     problems = 0
     for name in find_categories(category, data_root.absolute()):
-        checked = check_category(index_category(data_root.absolute(), name))
+        with progress_bar() as progress:
+            category_ = index_category(data_root.absolute(), name)
+            checked = check_category(category_, partial(progress, f"reading {name}"))
         print_check(name, checked)
         problems += len(checked.problems)
     if problems:
@@ -90,11 +99,13 @@ def check_space(file: str) -> None:
     file
         A TOML file, or the name of a shipped space.
     """
+    from las_tune.console import progress_bar
     from las_tune.printed_checks import print_effects
     from las_tune.tuning.alive import knob_effects, require_effects
     from las_tune.tuning.space import load_space
 
     loaded = load_space(file)
-    effects = knob_effects(loaded)
+    with progress_bar() as progress:
+        effects = knob_effects(loaded, partial(progress, "moving knobs"))
     print_effects(loaded.name, effects)
     require_effects(loaded, effects)

@@ -41,9 +41,10 @@ def make_console(**settings: Any) -> Console:
 def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
     """A bar on a terminal's stderr, told of (what, done, total), so that stdout is the result alone."""
     console = Console(stderr=True)
-    with Progress(
-        *_columns(), console=console, transient=True, redirect_stdout=False, disable=not console.is_terminal
-    ) as bar:
+    if not console.is_terminal:
+        yield lambda what, done, total: None
+        return
+    with Progress(*_columns(), console=console, transient=True, redirect_stdout=False) as bar:
         task = bar.add_task("", total=1)
         yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
 

@@ -350,7 +350,7 @@ def test_fetch(
 ) -> None:
     asked: list[Path] = []
 
-    def fetch(to: Path) -> Fetched:
+    def fetch(to: Path, **_: Any) -> Fetched:
         asked.append(to)
         return Fetched(to, ("connector", "tubes"), "12ab") if len(asked) == 1 else Fetched(to, ())
 

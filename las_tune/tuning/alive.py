@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,7 +69,7 @@ class Effect:
         return any((self.masks, self.pictures, self.labels, self.loss))
 
 
-def knob_effects(space: Space) -> list[Effect]:
+def knob_effects(space: Space, progress: Callable[[int, int], None] | None = None) -> list[Effect]:
     """One effect a knob, from one end of its range to the other; for choices the weakest step from value to value.
 
     The other knobs are at the baseline; a knob that moves nothing there is tried at other places of the space. All
@@ -80,12 +80,12 @@ def knob_effects(space: Space) -> list[Effect]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return _knob_effects(space)
+        return _knob_effects(space, progress or (lambda done, total: None))
     finally:
         torch.set_num_threads(threads)
 
 
-def _knob_effects(space: Space) -> list[Effect]:
+def _knob_effects(space: Space, progress: Callable[[int, int], None]) -> list[Effect]:
     backbone = load_backbone("resnet18", "random")
     num_pictures = _num_pictures(space)
     data = _rendered(backbone, num_pictures)
@@ -110,10 +110,11 @@ def _knob_effects(space: Space) -> list[Effect]:
                 break
         return found
 
-    return [
-        min((effect(name, *step) for step in _steps(knob)), key=lambda e: (e.is_any, e.loss))
-        for name, knob in space.knobs.items()
-    ]
+    effects: list[Effect] = []
+    for name, knob in space.knobs.items():
+        progress(len(effects), len(space.knobs))
+        effects.append(min((effect(name, *step) for step in _steps(knob)), key=lambda e: (e.is_any, e.loss)))
+    return effects
 
 
 def require_effects(space: Space, effects: list[Effect]) -> None:
