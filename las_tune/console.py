@@ -174,5 +174,9 @@ class StudyView:
 
 
 def format_params(params: dict[str, Any]) -> str:
-    """adaptor_lr 0.0001, alpha 0.333, ..."""
+    """For a table.
+
+    >>> format_params({"adaptor_lr": 1e-4, "alpha": 1 / 3, "foreground": "otsu"})
+    'adaptor_lr 0.0001, alpha 0.333, foreground otsu'
+    """
     return ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in params.items())

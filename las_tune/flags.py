@@ -168,7 +168,11 @@ def _absolute(name: str, value: Any) -> Any:
 
 
 def plain_name(category: str) -> str:
-    """A category's name in the letters that a study's name may have."""
+    """A category's name in the letters that a study's name may have.
+
+    >>> plain_name("bolt M6/8")
+    'bolt-M6-8'
+    """
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", category).strip("_.-")[:60] or "category"
 
 

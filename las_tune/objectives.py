@@ -17,14 +17,22 @@ TIE_BREAKS = ("image_auroc", "pixel_aupro", "recall", "worst_defect")
 
 
 def objective_value(objective: Objective, metrics: Mapping[str, float]) -> float:
-    """The number that is maximised, from the metrics of scored pictures."""
+    """The number that is maximised, from the metrics of scored pictures.
+
+    >>> objective_value("combined", {"image_auroc": 1.0, "pixel_aupro": 0.5})
+    0.75
+    """
     if objective == "combined":
         return (metrics["image_auroc"] + metrics["pixel_aupro"]) / 2
     return metrics[METRIC_OF.get(objective, objective)]
 
 
 def ranking(row: Mapping[str, float]) -> tuple[float, ...]:
-    """What epochs, trials and finalists are ordered by: the objective, then the tie breaks that are there."""
+    """What epochs, trials and finalists are ordered by: the objective, then the tie breaks that are there.
+
+    >>> ranking({"objective": 0.9, "recall": 0.8}) > ranking({"objective": 0.9, "recall": 0.7})
+    True
+    """
     return (row["objective"], *(row[name] for name in TIE_BREAKS if name in row))
 
 

@@ -199,7 +199,11 @@ def _gains(summary: dict[str, Any]) -> Table:
 
 
 def format_interval(interval: dict[str, float]) -> str:
-    """+0.0310 (+0.0120 to +0.0550)."""
+    """A gain as tables show it.
+
+    >>> format_interval({"mean": 0.031, "low": 0.012, "high": 0.055})
+    '+0.0310 (+0.0120 to +0.0550)'
+    """
     if not math.isfinite(interval["high"]):
         return f"{interval['mean']:+.4f} (noise unknown: too few pictures or seeds)"
     return f"{interval['mean']:+.4f} ({interval['low']:+.4f} to {interval['high']:+.4f})"

@@ -30,7 +30,11 @@ def require_study_name(name: str) -> None:
 
 
 def model_name(category: str) -> str:
-    """The category's model in MLflow's registry; what names of models cannot hold becomes a hyphen."""
+    """The category's model in MLflow's registry; what names of models cannot hold becomes a hyphen.
+
+    >>> model_name("bolt M6/8")
+    'las-bolt M6-8'
+    """
     return "las-" + re.sub(r"[:/?#%]", "-", category)
 
 

@@ -57,12 +57,20 @@ def metrics_of(heat: Tensor, scored: Scored, threshold: float) -> dict[str, floa
 
 
 def threshold_of(normal_scores: Array, fpr: float) -> float:
-    """The score that a share fpr of good pictures exceeds; of few pictures the greatest."""
+    """The score that a share fpr of good pictures exceeds; of few pictures the greatest.
+
+    >>> threshold_of(np.array([0.1, 0.2, 0.3, 0.4, 0.5]), 0.2)
+    0.5
+    """
     return float(np.quantile(normal_scores, 1 - fpr, method="higher"))
 
 
 def at_threshold(scores: Array, labels: Array, threshold: float) -> dict[str, float]:
-    """Recall, F1 and false-reject rate where pictures that score above the threshold are rejected."""
+    """Recall, F1 and false-reject rate where pictures that score above the threshold are rejected.
+
+    >>> at_threshold(np.array([0.2, 0.7, 0.9]), np.array([False, False, True]), 0.5)
+    {'recall': 1.0, 'f1': 0.6666666666666666, 'false_reject_rate': 0.5}
+    """
     rejected = scores > threshold
     hits, missed, false = (rejected & labels).sum(), (~rejected & labels).sum(), (rejected & ~labels).sum()
     return {

@@ -57,7 +57,11 @@ def git_commit() -> str:
 
 
 def without_password(text: str) -> str:
-    """Hide what stands between :// and @ in addresses, and the values of their query that are secret."""
+    """Hide what stands between :// and @ in addresses, and the values of their query that are secret.
+
+    >>> without_password("postgresql://me:secret@host/las?sslmode=require&password=again")
+    'postgresql://***@host/las?sslmode=require&password=***'
+    """
     hidden = re.sub(r"://[^/\s]+@", "://***@", text)
     return re.sub(r"(?i)([?&](?:password|passwd|token|secret)=)[^&\s'\"]+", r"\1***", hidden)
 
