@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from las_tune.arguments import ELSEWHERE
 from las_tune.errors import UserError
 from las_tune.flags import absolute_uri, make_specs
 from las_tune.results import StudyResult, TrainingResult
 from las_tune.running import search, train_once
 from las_tune.spec import TrainSpec
-from las_tune.study_spec import StudySpec, model_name
+from las_tune.study_spec import BY_LIBRARY, StudySpec, model_name
 from las_tune.tracking.connect import default_tracking_uri, undisturbed
 from las_tune.tracking.package import fetch_detector
 from las_tune.tracking.predict import Predictor
@@ -71,7 +73,7 @@ def train(
 
 
 def load_champion(
-    category: str, *, results: str | Path = RESULTS, tracking_uri: str = "", device: str = "cpu"
+    category: str, *, results: str | Path = RESULTS, tracking_uri: str | Path = "", device: str = "cpu"
 ) -> Predictor:
     """The champion of a category, from MLflow's model registry.
 
@@ -83,7 +85,7 @@ def load_champion(
 
     Raises: UserError where there is none.
     """
-    uri = absolute_uri(tracking_uri) or default_tracking_uri(Path(results).absolute())
+    uri = absolute_uri(os.fspath(tracking_uri)) or default_tracking_uri(Path(results).absolute())
     with undisturbed():
         return Predictor(fetch_detector(f"models:/{model_name(category)}@champion", uri), device)
 
@@ -99,7 +101,13 @@ def _spec(
         raise UserError(
             "a call is about one category", "all", "python -m las_tune --category all searches them together"
         )
+    if str(settings.get("address", "")).startswith(ELSEWHERE):
+        raise UserError("address must be auto or HOST:6379", settings["address"], "use python -m las_tune submit")
+    for name in settings.keys() & {"space", "storage", "tracking_uri"}:
+        settings = settings | {name: os.fspath(settings[name])}
+    if isinstance(settings.get("warm_start"), str):
+        settings = settings | {"warm_start": (settings["warm_start"],)}
     (spec,) = make_specs(
-        [category], Path(data_root), Path(textures), Path(results), study, demo, command="las_tune.tune()", **settings
+        [category], Path(data_root), Path(textures), Path(results), study, demo, command=BY_LIBRARY, **settings
     )
     return spec

@@ -30,10 +30,11 @@ def complete(arguments: Sequence[str]) -> list[str]:
     try:
         command = shlex.split((folder / "command.txt").read_text(encoding="utf-8"))
         asked: dict[str, Any] = json.loads((folder / "study.json").read_text(encoding="utf-8"))["asked"]
+        typed = command[command.index("las_tune") + 1 :]
     except (OSError, ValueError, KeyError) as error:
-        do = "give all its flags without --resume"
+        do = "give all its flags without --resume; what the library began, goes on by the same call"
         raise UserError("A study that goes on must have its files whole", f"{folder} ({error})", do) from error
-    recorded = _by_flag(command[command.index("las_tune") + 1 :])
+    recorded = _by_flag(typed)
     merged = {flag: words for flag, words in recorded.items() if flag not in (RESUME, EXTEND)} | given
     if EXTEND in given:
         if not (folder / "summary.json").is_file():

@@ -12,8 +12,8 @@ from cyclopts import App, CycloptsError, Group
 from las_tune import __version__
 from las_tune.arguments import as_submitted, complete
 from las_tune.cluster_commands import list_studies, logs, node, status, stop, submit
-from las_tune.commands import data, space
-from las_tune.errors import UserError, disk_error
+from las_tune.data_commands import data, space
+from las_tune.errors import UserError, disk_error, one_line
 from las_tune.library_log import LOG
 from las_tune.model_commands import export, predict
 from las_tune.search_commands import INTERRUPTED, train, tune
@@ -89,7 +89,6 @@ def main() -> NoReturn:
             sys.exit(2)
         if not _logs(error):
             raise
-        from las_tune.tracking.provenance import one_line
 
         _print_error(one_line(error), error)
         sys.exit(1)
@@ -101,6 +100,6 @@ def _print_error(text: str, error: Exception) -> None:
     print(f"error: {text}", *_logs(error), sep="\n", file=sys.stderr)
 
 
-def _logs(error: Exception) -> list[str]:
+def _logs(error: BaseException) -> list[str]:
     """What LibraryLog noted on an error that happened in a study."""
     return [note for note in getattr(error, "__notes__", ()) if note.startswith(LOG)]

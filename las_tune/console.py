@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -13,6 +14,7 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -76,7 +78,10 @@ class StudyConsole:
         total = trainings * self._epochs_per_trial
         self._steps = self._bar.add_task("", total=1)
         self._epochs = self._bar.add_task("epochs", total=total, visible=False)
-        self._live = Live(self._bar, console=self.console, refresh_per_second=4, transient=True)
+        self._live = Live(
+            self._bar, console=self.console, refresh_per_second=4, transient=True, redirect_stderr=False
+        )  # stderr goes where it went: into the log
+        self._began = time.time()
 
     def __enter__(self) -> StudyConsole:
         self.console.print(f"[bold]{self._title}[/bold]")
@@ -108,17 +113,22 @@ class StudyConsole:
         """A new row."""
         self._rows.append((category, trial))
         self._bar.update(self._epochs, visible=True)
-        self.advance(0)
+        self.advance(trial, 0)
 
-    def advance(self, num_epochs: int) -> None:
-        """Some epochs are done, or are not needed any more."""
-        self._bar.advance(self._epochs, num_epochs)
+    def advance(self, trial: TrialRecord, num_epochs: int) -> None:
+        """Some epochs are done, or not needed any more. Those of trials that an earlier driver began say nothing of
+        how fast it goes: there is just less to do.
+        """
+        if trial.started < self._began:
+            self._bar.update(self._epochs, total=max(0, (self._task.total or 0) - num_epochs))
+        else:
+            self._bar.advance(self._epochs, num_epochs)
         if self.console.is_terminal:
             self._live.update(Group(self._table(SHOWN_TRIALS), self._bar))
 
     def end(self, category: str, trial: TrialRecord) -> None:
         """The epochs that a stopped trial did not need are done, too."""
-        self.advance(self._epochs_per_trial - len(trial.epochs))
+        self.advance(trial, self._epochs_per_trial - len(trial.epochs))
         if not self.console.is_terminal:
             best = f"{trial.best['objective']:.4f} in epoch {int(trial.best['epoch'])}" if trial.best else trial.reason
             name = trial.title if trial.finalist else f"trial {trial.number:3d}"
@@ -128,8 +138,12 @@ class StudyConsole:
 
     def _left(self) -> str:
         """Time until all epochs are done, where a terminal's bar does not say it."""
-        task = next(task for task in self._bar.tasks if task.id == self._epochs)
-        return f"  (about {format_seconds(task.time_remaining)} left)" if task.time_remaining else ""
+        left = self._task.time_remaining
+        return f"  (about {format_seconds(left)} left)" if left else ""
+
+    @property
+    def _task(self) -> Task:
+        return next(task for task in self._bar.tasks if task.id == self._epochs)
 
     def _table(self, most: int) -> Table:
         columns = ["trial", "status", "epoch", "objective", "best", "seconds", "hyperparameters"]
@@ -166,7 +180,7 @@ class StudyView:
 
     def epoch_ended(self, trial: TrialRecord) -> None:
         """The row moves on."""
-        self._console.advance(1)
+        self._console.advance(trial, 1)
 
     def trial_ended(self, trial: TrialRecord) -> None:
         """The row is final."""

@@ -1,6 +1,7 @@
 """Errors that a user can cause: one clear line each (the rule, the value received, what to do), exit code 2."""
 
 import errno
+import re
 
 
 class UserError(ValueError):
@@ -31,3 +32,23 @@ class DataError(UserError):
 
 class SpaceError(UserError):
     """A search space that cannot be searched."""
+
+
+def without_password(text: str) -> str:
+    """Hide what stands between :// and @ in addresses, and the values of their query that are secret.
+
+    >>> without_password("postgresql://me:secret@host/las?sslmode=require&password=again")
+    'postgresql://***@host/las?sslmode=require&password=***'
+    """
+    hidden = re.sub(r"://[^/\s]+@", "://***@", text)
+    return re.sub(r"(?i)([?&](?:password|passwd|token|secret)=)[^&\s'\"]+", r"\1***", hidden)
+
+
+def said(error: BaseException, most: int = 160) -> str:
+    """What an error says, in a line without passwords, at most so many letters."""
+    return without_password(" ".join(str(error).split()))[:most]
+
+
+def one_line(error: BaseException) -> str:
+    """Its type, and what it says."""
+    return f"{type(error).__name__}: {said(error, 300)}"

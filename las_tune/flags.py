@@ -132,6 +132,9 @@ def make_specs(
     if demo:
         data_root, textures = demo_folders(list(category))
     given = (DEMO if demo else {}) | {name: value for name, value in settings.items() if value is not None}
+    given.setdefault(
+        "scheduler", "none" if given.get("sampler") == "gp" else "asha"
+    )  # gp learns from whole trials only
     names = list(category) if demo else find_categories(list(category), data_root.absolute())
     now = f"{datetime.now():%Y%m%d-%H%M%S}"
     run = study or f"run-{now}"

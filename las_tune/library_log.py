@@ -7,8 +7,11 @@ import shutil
 import sys
 import tempfile
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
+
+from las_tune.errors import UserError
 
 LOG_NAME = "las_tune.log"
 LOG = "log: "
@@ -45,11 +48,15 @@ class LibraryLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.path is not None and isinstance(error, Exception):
-            with self.path.open("a", encoding="utf-8") as file:
-                traceback.print_exception(error, file=file)
-            error.add_note(f"{LOG}{self.path}")
-        sys.stderr.flush()
+        with suppress(OSError):  # the disk may be full, which may be what ended the study
+            sys.stderr.flush()
+            if self.path is not None and error is not None:
+                error.add_note(f"{LOG}{self.path}")
+                with self.path.open("a", encoding="utf-8") as file:
+                    traceback.print_exception(error, file=file)
         os.dup2(self._terminal, 2)
         os.close(self._terminal)
+        if self.path is None and error is not None and not isinstance(error, UserError | KeyboardInterrupt):
+            self._early.seek(0)
+            os.write(2, self._early.read())  # there is no other place where it could be read
         self._early.close()

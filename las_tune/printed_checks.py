@@ -51,7 +51,7 @@ def print_effects(name: str, effects: Sequence[Any]) -> None:
 def print_diagnosis(found: Any, is_mended: bool) -> None:
     """What became of a study, and on what its accounts differ."""
     state = "finished" if found.is_finished else "unfinished, the same command goes on with it"
-    counts = f"{found.num_trials} trials, {found.num_finalists} finalists"
+    counts = f"{found.num_trials} trials, {found.num_again} trainings over new seeds"
     verdict = "clean" if not found.problems else f"{len(found.problems)} problems"
     lines = [f"  {problem.kind}: {problem.text}" for problem in found.problems]
     if found.problems:

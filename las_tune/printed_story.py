@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from las_tune.printing import print_lines
+from las_tune.units import format_interval
+
+TESTED = "data/demo/anomaly_dataset/bracket_black/test"
 
 
 def print_story(summary: dict[str, Any], folder: Path) -> None:
@@ -22,12 +25,12 @@ def print_story(summary: dict[str, Any], folder: Path) -> None:
             "Where to look",
             f"  {folder / 'figures' / 'study.html'}: every trial, to hover over",
             f"  python -m las_tune ui {where}: trials side by side, painted defects, heat maps",
-            f"  python -m las_tune predict --model {model} --out marked data/demo: the detector at work",
+            f"  python -m las_tune predict --model {model} --out marked {TESTED}: the detector at work",
             "",
             "What to do next",
             "  python -m las_tune data init parts/bolt --good 'PICTURES/*.png': your own parts, from loose pictures",
             "  python -m las_tune data fetch dtd: textures to paint defects with",
-            "  python -m las_tune --category bolt --data-root parts --dry-run: what a real search of them will take",
+            "  python -m las_tune --category bolt --data-root parts --dry-run: what a study of them will take",
         ]
     )
 
@@ -38,29 +41,28 @@ def _search(summary: dict[str, Any]) -> list[str]:
         f"{trials['total']} sets of hyperparameters were tried on {splits['fit']} good brackets with painted defects; "
         f"trial 0, the baseline, was the usual set. {trials['pruned']} were stopped early, being behind.",
         f"The best was trial {best['trial']}: {summary['objective']} {best['validation']['objective']:.3f} on "
-        f"{splits['validation']} labelled pictures. One training proves little: another seed gives another number.",
+        f"{splits['validation']} validation pictures. One training proves little: another seed gives another number.",
     ]
 
 
 def _again(summary: dict[str, Any]) -> list[str]:
     promotion, baseline = summary["promotion"], summary["validation_mean"]["baseline"]
-    gain = promotion["gain"]
-    if not gain:
-        return ["The baseline itself was the best; it stays."]
-    between = f"{gain['low']:+.3f} to {gain['high']:+.3f}" if gain["low"] is not None else "of unknown width"
-    told = (
-        f"So {promotion['best']} and the baseline were trained again with new seeds: {baseline + gain['mean']:.3f} and "
-        f"{baseline:.3f} on average, a gain of {gain['mean']:+.3f}, 95% interval {between}."
-    )
-    if promotion["promoted"]:
-        return [told, "All of the interval lies above zero: it is the champion, in MLflow's model registry."]
+    if promotion["best"] == "baseline":
+        return ["No other was better than the baseline when both were trained again with new seeds: it stays."]
+    mean = baseline + promotion["gain"]["mean"]
     return [
-        told,
-        "The interval holds zero: so few epochs, seeds and pictures prove no gain, and the baseline stays.",
+        f"So {promotion['best']} and the baseline were trained again with new seeds: {mean:.3f} and {baseline:.3f} on "
+        f"average, a gain of {format_interval(promotion['gain'])}.",
+        "All of the interval lies above zero: the gain is more than noise."
+        if promotion["promoted"]
+        else "That is not enough to be sure: so few epochs, seeds and pictures prove small gains seldom.",
+        f"In short: {promotion['reason']}.",
     ]
 
 
 def _sealed(summary: dict[str, Any]) -> list[str]:
+    if summary["test_selected"]:
+        return []
     means = {role: numbers["image_auroc"] for role, numbers in summary["test_mean"].items()}
     return [
         f"Only then the {summary['splits']['sealed_test']} pictures of the {summary['test_name']} were looked at: "

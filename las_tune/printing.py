@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from las_tune.console import format_params, make_console
 from las_tune.objectives import objective_value
 from las_tune.study_spec import StudySpec
 from las_tune.tracking.summary import WARNINGS
+from las_tune.units import format_interval
 
 
 def print_run(run: dict[str, Any], specs: Sequence[StudySpec]) -> None:
@@ -179,7 +179,6 @@ def _gains(summary: dict[str, Any]) -> Table:
     names = [summary[role]["finalist"] for role in ("baseline", "champion")]
     table.add_row("trained again", *names, "", "")
     validation, gain = summary["validation_mean"], summary["validation_gain"]
-    is_one = gain is None
     table.add_row(
         f"validation {summary['objective']} (selected on)",
         f"{validation['baseline']:.4f}",
@@ -193,20 +192,13 @@ def _gains(summary: dict[str, Any]) -> Table:
         shown = format_interval(interval) if interval else f"{ours - theirs:+.4f}"
         bank = means["memory_bank"][name]
         table.add_row(
-            f"{summary['test_name']} {name}", f"{theirs:.4f}", f"{ours:.4f}", "" if is_one else shown, f"{bank:.4f}"
+            f"{summary['test_name']} {name}",
+            f"{theirs:.4f}",
+            f"{ours:.4f}",
+            "" if gain is None else shown,
+            f"{bank:.4f}",
         )
     return table
-
-
-def format_interval(interval: dict[str, float]) -> str:
-    """A gain as tables show it.
-
-    >>> format_interval({"mean": 0.031, "low": 0.012, "high": 0.055})
-    '+0.0310 (+0.0120 to +0.0550)'
-    """
-    if not math.isfinite(interval["high"]):
-        return f"{interval['mean']:+.4f} (noise unknown: too few pictures or seeds)"
-    return f"{interval['mean']:+.4f} ({interval['low']:+.4f} to {interval['high']:+.4f})"
 
 
 def print_training(result: Any) -> None:

@@ -10,10 +10,10 @@ from typing import Any
 
 import pandas as pd
 
-from las_tune.printing import format_interval
 from las_tune.tracking.predict import Predictor
 from las_tune.tuning.history import History
 from las_tune.tuning.single import SingleResult
+from las_tune.units import format_interval
 
 SHOWN = ("optimisation_history.png", "importance.png")
 """Figures of a study that a notebook shows, beside curves and ROC."""
@@ -57,7 +57,10 @@ class StudyResult:
             means = {role: tested[role][name] for role in tested}
             rows[f"{self.summary['test_name']} {name}"] = (means, self.summary["test_gain"].get(name))
         columns = ("baseline", "champion", "memory_bank")
-        table = {name: [*map(means.get, columns), _interval(gain)] for name, (means, gain) in rows.items()}
+        table = {
+            name: [*map(means.get, columns), format_interval(gain) if gain else ""]
+            for name, (means, gain) in rows.items()
+        }
         return pd.DataFrame.from_dict(table, "index", columns=[*columns, "gain (95% interval)"])
 
     @property
@@ -128,10 +131,6 @@ class TrainingResult:
         best = self.single.trial.best
         told = f"best epoch {int(best['epoch'])}: objective {best['objective']:.4f} on validation pictures"
         return _page(self.folder.name, told, self.scores, self.figures)
-
-
-def _interval(gain: dict[str, float] | None) -> str:
-    return format_interval(gain) if gain else ""
 
 
 def _page(title: str, told: str, table: pd.DataFrame, figures: list[Path]) -> str:

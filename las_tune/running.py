@@ -24,7 +24,7 @@ def search(specs: Sequence[StudySpec]) -> dict[str, Any]:
         from las_tune.tuning.study import run_studies
 
         def listeners(spec: StudySpec) -> list[Listener]:
-            log.keep_in(spec.run_folder)
+            log.keep_in(spec.folder)  # of the first study: that of a run is not there yet
             return [console.study(spec.category), *_tensorboard(spec)]
 
         return run_studies(specs, listeners, console.progress)

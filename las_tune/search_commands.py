@@ -60,7 +60,8 @@ def tune(
         float | None, flag(SEARCH, "Tells in the plan what the GPUs will cost.", "none")
     ] = None,
     dry_run: Annotated[
-        bool, flag(SEARCH, "Check everything, measure a few steps, print the plan, and stop there.", negative="")
+        bool,
+        flag(SEARCH, "Check flags and pictures, measure a few steps, print the plan, and stop there.", negative=""),
     ] = False,
     gpus_per_trial: Annotated[float | None, flag(RESOURCES, "May be a fraction.", "1 where there is any")] = None,
     cpus_per_trial: Annotated[float | None, flag(RESOURCES, "Also torch's threads.", "a quarter of the cores")] = None,
@@ -101,7 +102,7 @@ def tune(
         backbone_weights=backbone_weights, objective=objective, fpr=fpr, store_dtype=store_dtype,
         head_precision=head_precision, protocol=protocol, leakage_gap=leakage_gap, warm_start=warm_start, space=space,
         trials=trials, finalists=finalists, seeds=seeds, sampler=sampler,
-        scheduler=scheduler or ("none" if sampler == "gp" else "asha"), patience=patience,
+        scheduler=scheduler, patience=patience,
         time_budget_s=time_budget.total_seconds() if time_budget is not None else None,
         gpus_per_trial=gpus_per_trial, cpus_per_trial=cpus_per_trial, max_concurrent=max_concurrent,
         max_failures=max_failures, price_per_gpu_hour=price_per_gpu_hour, extend=extend,
@@ -114,7 +115,7 @@ def tune(
     from las_tune.running import plan, search
 
     if dry_run:
-        print_lines([plan(specs).sentence(), "nothing was written; without --dry-run it runs"])
+        print_lines([plan(specs).sentence(), "no study was begun; without --dry-run it runs"])
         return
     try:
         run = search(specs)

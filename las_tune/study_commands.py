@@ -1,4 +1,4 @@
-"""Commands that read what studies left in MLflow: its UI, a comparison, a report."""
+"""Commands about studies: MLflow's UI, a comparison, a report; what MLflow lacks, and what does not agree."""
 
 from __future__ import annotations
 

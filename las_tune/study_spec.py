@@ -17,6 +17,8 @@ ModelWeights = Literal["inside", "reference"]
 
 MOST_TRIALS = 100_000
 """Of a study; its finalists have the numbers above, so that trials can be added."""
+BY_LIBRARY = "las_tune.tune()"
+"""The command of a study that no command line began."""
 MPDD_CATEGORIES = ("bracket_black", "bracket_brown", "bracket_white", "connector", "metal_plate", "tubes")
 
 
@@ -74,7 +76,7 @@ class StudySpec:
     price_per_gpu_hour: float | None = None
     """For the plan; in whatever money the user thinks."""
     store_limit_gb: float | None = None
-    """Most that stored features may take; above it trials compute them again. None: half of Ray's object store."""
+    """Most that stored features may take; above it trials compute them again. None: half of the memory."""
     address: str | None = None
     """Ray cluster; None: this machine."""
     extend: int = 0
@@ -191,7 +193,8 @@ class StudySpec:
 
     def num_again(self, num_studies: int) -> int:
         """Trainings over new seeds in a run of so many studies: the baseline, finalists, the best of the others."""
-        return (1 + self.finalists + num_studies - 1) * self.seeds
+        finalists = min(self.finalists, self.trials - 1)
+        return (1 + finalists + num_studies - 1) * self.seeds
 
     @property
     def folder(self) -> Path:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+
 
 def format_seconds(seconds: float) -> str:
     """A duration in the unit that fits it.
@@ -12,3 +15,17 @@ def format_seconds(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def format_interval(gain: Mapping[str, float | None]) -> str:
+    """A gain, and the 95% interval that it lies in; JSON holds null where an end is infinite.
+
+    >>> format_interval({"mean": 0.031, "low": 0.012, "high": 0.055})
+    '+0.0310 (+0.0120 to +0.0550)'
+    >>> format_interval({"mean": 0.031, "low": None, "high": None})
+    '+0.0310 (noise unknown: too few pictures or seeds)'
+    """
+    mean, low, high = (gain[name] for name in ("mean", "low", "high"))
+    if low is None or high is None or not math.isfinite(high - low):
+        return f"{mean:+.4f} (noise unknown: too few pictures or seeds)"
+    return f"{mean:+.4f} ({low:+.4f} to {high:+.4f})"

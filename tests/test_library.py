@@ -22,6 +22,7 @@ USER = """
 import json, mlflow
 mlflow.set_tracking_uri("sqlite:///mine.db")
 mlflow.set_experiment("mine")
+mlflow.set_registry_uri("sqlite:///registry.db")
 mlflow.autolog(silent=True)
 import os, logging
 before = dict(os.environ)
@@ -38,7 +39,7 @@ with mlflow.start_run() as run:
 
 runs = mlflow.search_runs(search_all_experiments=True)
 report = {
-    "uri": mlflow.get_tracking_uri(), "runs": len(runs),
+    "uri": mlflow.get_tracking_uri(), "registry": mlflow.get_registry_uri(), "runs": len(runs),
     "metrics": [c for c in runs.columns if c.startswith("metrics.")],
     "environment": before == {k: v for k, v in os.environ.items() if k in before or k.startswith("MLFLOW")},
     "level": logging.getLogger("mlflow").level, "active": mlflow.active_run() is None,
@@ -72,6 +73,7 @@ def report(place: Path) -> dict[str, Any]:
 
 
 def test_the_users_own_mlflow_work_is_left_alone(report: dict[str, Any]) -> None:
+    assert report["registry"] == "sqlite:///registry.db"
     assert report["uri"] == "sqlite:///mine.db" and report["environment"] and report["active"]
     assert report["runs"] == 1 and report["metrics"] == ["metrics.mine"]
     assert report["level"] != 30  # WARNING, which we work under
@@ -98,19 +100,9 @@ def test_a_champion_tells_pictures(report: dict[str, Any]) -> None:
 
 
 def test_tensorboard_has_a_folder_a_training(place: Path) -> None:
-    from tensorboardX.proto.event_pb2 import Event
-
-    folders = sorted(path.name for path in (place / "results/las/s/tensorboard").iterdir())
-    assert folders[0].startswith("baseline") and "trial_0_(baseline)" in folders and len(folders) == 3 + 4
-    steps = []
-    for file in (place / "results/las/s/tensorboard/trial_0_(baseline)").glob("events.out.tfevents.*"):
-        content = file.read_bytes()
-        while content:  # length (8 bytes), its checksum (4), the event, its checksum (4)
-            length = int.from_bytes(content[:8], "little")
-            event = Event.FromString(content[12 : 12 + length])
-            steps += [event.step for value in event.summary.value if value.tag == "objective"]
-            content = content[16 + length :]
-    assert steps == [1, 2]
+    folders = {path.name for path in (place / "results/las/s/tensorboard").iterdir()}
+    assert "trial_0_(baseline)" in folders and len(folders) == 3 + 4
+    assert sum("baseline_seed" in name for name in folders) == 2
 
 
 def test_optuna_dashboard_opens_the_journal(place: Path) -> None:
@@ -142,6 +134,7 @@ def ask(address: str, patience_s: float = 60) -> Any:
     ("call", "line"),
     [
         (lambda: tune("part", trails=3), "settings must be fields of TrainSpec or StudySpec, got trails. Known: "),
+        (lambda: tune("part", address="ray://h:10001"), "address must be auto or HOST:6379, got ray://h:10001."),
         (lambda: tune("all"), "a call is about one category, got all."),
         (lambda: tune("nothing", data_root="."), "--data-root must hold at least one category"),
         (lambda: train("part", demo=True), "--demo renders bracket_black only"),
@@ -156,3 +149,20 @@ def test_what_a_caller_gets_wrong_is_one_line(
     with pytest.raises(UserError) as caught:
         call()
     assert line in str(caught.value) and "\n" not in str(caught.value) and not list(tmp_path.iterdir())
+
+
+def test_what_the_command_line_decides_is_decided_here_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_part(tmp_path)
+    specs = []
+    monkeypatch.setattr("las_tune.api.search", lambda given: specs.extend(given) or {"studies": [{}]})
+    tune("part", data_root=tmp_path, sampler="gp", warm_start="other", storage=tmp_path / "s", space=Path("x.toml"))
+    (spec,) = specs
+    assert (spec.scheduler, spec.warm_start, spec.storage) == ("none", ("other",), str(tmp_path / "s"))
+    assert spec.space == str(Path("x.toml").absolute()) and (spec.trials, spec.finalists, spec.seeds) == (32, 3, 3)
+
+
+def test_what_the_library_began_is_not_resumed_by_its_command(place: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "las_tune", "--resume", "--study", "s"], cwd=place, capture_output=True, text=True
+    )
+    assert done.returncode == 2 and "what the library began, goes on by the same call" in done.stderr

@@ -35,3 +35,20 @@ def test_nothing_is_made_where_nothing_was_begun(tmp_path: Path) -> None:
         logging.getLogger("x").error("said")
         raise RuntimeError("a flag was wrong")
     assert not hasattr(caught.value, "__notes__") and not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_keeps_no_one_from_the_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(OSError, match="No space") as caught, LibraryLog() as log:
+        log.keep_in(tmp_path)
+        (tmp_path / LOG_NAME).unlink()
+        (tmp_path / LOG_NAME).symlink_to("/dev/full")
+        raise OSError(28, "No space left on device")
+    os.write(2, b"the terminal again\n")
+    assert capfd.readouterr().err == "the terminal again\n" and caught.value.__notes__
+
+
+def test_what_was_said_is_not_lost_where_there_is_no_folder(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit), LibraryLog():
+        os.write(2, b"Ray says why\n")
+        raise SystemExit(1)
+    assert capfd.readouterr().err == "Ray says why\n"

@@ -80,6 +80,10 @@ def test_every_command_is_run_somewhere() -> None:
     assert set(commands()) == known
 
 
+def test_nothing_is_left_to_be_filled_in() -> None:
+    assert "@@" not in README
+
+
 @pytest.mark.parametrize("command", [c for c in commands() if c.startswith("python -m las_tune") and "..." not in c])
 def test_every_flag_is_known(command: str) -> None:
     words = shlex.split(command)[3:]

@@ -135,6 +135,15 @@ def is_picture(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
+def pictures_below(folder: Path) -> list[Path]:
+    """Pictures in a folder and the visible folders below it, sorted."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if is_picture(path) and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+
+
 def subfolders(folder: Path) -> list[Path]:
     """Visible folders inside a folder, sorted by name; none where the folder is absent."""
     return sorted(path for path in _entries(folder) if path.is_dir() and not path.name.startswith("."))

@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from las_tune.data.category import is_picture, sha256_of
+from las_tune.data.category import pictures_below, sha256_of
 from las_tune.data.textures import list_textures, texture_base
 from las_tune.errors import UserError
 
@@ -21,8 +21,7 @@ def pictures_of(data_root: Path, categories: Sequence[str], textures: Path) -> d
     found = {
         f"{PARTS}/{path.relative_to(data_root).as_posix()}": path
         for category in categories
-        for path in (data_root / category).rglob("*")
-        if is_picture(path)
+        for path in pictures_below(data_root / category)
     }
     base = texture_base(textures)
     found |= {f"{TEXTURES}/{path.relative_to(base).as_posix()}": path for path in list_textures(textures)}

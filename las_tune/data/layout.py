@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from las_tune.data.category import GOOD, SUFFIXES, index_category, is_picture, sha256_of
+from las_tune.data.category import GOOD, SUFFIXES, index_category, is_picture, pictures_below, sha256_of
 from las_tune.data.split import Split, seeded_rank, split_category
 from las_tune.errors import DataError, UserError
 
@@ -76,7 +76,7 @@ def _find(flag: str, patterns: Sequence[str]) -> dict[str, list[Path]]:
     for pattern in patterns:
         names = glob.glob(str(Path(pattern).expanduser()), recursive=True)  # noqa: PTH207  # patterns may be absolute
         paths = [Path(name) for name in names]
-        inside = [path for folder in paths if folder.is_dir() for path in folder.rglob("*")]
+        inside = [path for folder in paths if folder.is_dir() for path in pictures_below(folder)]
         pictures = sorted({path.absolute() for path in (*paths, *inside) if is_picture(path)})
         if not pictures:
             endings = " ".join(sorted(SUFFIXES))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from las_tune.data.category import is_picture
+from las_tune.data.category import pictures_below
 from las_tune.data.pictures import Progress, decode_paths
 from las_tune.data.split import seeded_rank
 from las_tune.errors import DataError
@@ -29,8 +29,7 @@ class Textures:
 def list_textures(folder: Path) -> list[Path]:
     """All pictures below a folder, sorted; of DTD only its `images`. DataError where there are none."""
     base = texture_base(folder)
-    inside = (path for path in base.rglob("*") if is_picture(path))
-    found = sorted(path for path in inside if not _is_hidden(path.relative_to(base)))
+    found = pictures_below(base)
     if not found:
         raise DataError(
             "--textures must be a folder with pictures in it",
@@ -66,7 +65,3 @@ def texture_base(folder: Path) -> Path:
     """DTD's `images` where they lie in this folder (torchvision: dtd/dtd/images), else the folder itself."""
     candidates = (folder / inside / "images" for inside in ("", "dtd", "dtd/dtd"))
     return next((path for path in candidates if path.is_dir()), folder)
-
-
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)

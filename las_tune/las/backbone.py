@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
-from las_tune.errors import UserError
+from las_tune.errors import UserError, said
 
 EFFICIENTNET_LITE0 = "efficientnet_lite0"
 FEATURE_STRIDES = (8, 16)
@@ -142,10 +142,9 @@ def _load_file(network: nn.Module, path: Path) -> None:
             state = torch.load(path, map_location="cpu", weights_only=True)
         network.load_state_dict(state)
     except Exception as error:
-        reason = " ".join(str(error).split())[:160]
         raise UserError(
             f"The file of --backbone-weights must be a state dict that fits {type(network).__name__}",
-            f"{path} ({reason})",
+            f"{path} ({said(error)})",
             "use the weights of the network that --backbone names",
         ) from error
 

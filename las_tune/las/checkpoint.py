@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from las_tune.errors import UserError
+from las_tune.errors import UserError, said
 from las_tune.las.backbone import Backbone, load_backbone
 from las_tune.las.head import Head
 from las_tune.las.scoring import Detector
@@ -125,9 +125,8 @@ def _read(path: Path, kind: str) -> dict[str, Any]:
         with warnings.catch_warnings(action="ignore"):  # of the file's format: what matters is raised
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        reason = " ".join(str(error).split())[:120]
         raise UserError(
-            f"A {kind} must be a file that las_tune wrote", f"{path} ({reason})", "check the path"
+            f"A {kind} must be a file that las_tune wrote", f"{path} ({said(error, 120)})", "check the path"
         ) from error
     if not isinstance(content, dict) or content.get("kind") != kind or content.get("format") != FORMAT:
         raise UserError(f"A {kind} must be a file of format {FORMAT} that las_tune wrote", path, "check the path")

@@ -13,8 +13,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
-from las_tune.errors import UserError
-from las_tune.tracking.provenance import without_password
+from las_tune.errors import UserError, without_password
 
 QUIETED = {
     "mlflow": logging.WARNING,
@@ -37,19 +36,22 @@ def use_store(tracking_uri: str) -> MlflowClient:
     for name, level in QUIETED.items():
         logging.getLogger(name).setLevel(level)
     mlflow.set_tracking_uri(tracking_uri)
-    return MlflowClient(tracking_uri)
+    mlflow.set_registry_uri(tracking_uri)
+    return MlflowClient(tracking_uri, tracking_uri)
 
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
     """Whatever else this process does with MLflow finds it afterwards as it was: store, environment, levels of logs."""
-    uri = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
     environment = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")}
+    uri, registry = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
+    is_set = mlflow.is_tracking_uri_set() and uri != environment.get("MLFLOW_TRACKING_URI")
     levels = {name: logging.getLogger(name).level for name in QUIETED}
     try:
         yield
     finally:
-        mlflow.set_tracking_uri(uri)
+        mlflow.set_tracking_uri(uri if is_set else None)  # None: as the environment says
+        mlflow.set_registry_uri("" if registry == uri else registry)  # "": as the tracking URI
         for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
             del os.environ[name]
         os.environ.update(environment)

@@ -38,7 +38,7 @@ class Write:
     metrics  [name, value, step, milliseconds since 1970] each
     files    [file, folder among the artifacts] each
     panel    [file of a trial's Panel, title], to be drawn; one that is gone when its turn comes was sent before
-    model    what Registry.register takes, in the write that hands a champion over
+    model    what registry.register takes, in the write that hands a champion over
     end      FINISHED, FAILED or KILLED, in the write that ends the run, with end_ms; RUNNING where it goes on
     """
 

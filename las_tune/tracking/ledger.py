@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from las_tune.errors import without_password
 from las_tune.study_spec import model_name
 from las_tune.tracking.connect import bad_store, open_store
 from las_tune.tracking.journal import EXAMPLE_NAME, STUDY_RUN, Journal, Write
 from las_tune.tracking.panel import Array
-from las_tune.tracking.provenance import without_password
 from las_tune.tracking.record import METRICS, TrialRecord
 from las_tune.tracking.registry import Holder, champion_of
 from las_tune.tracking.sender import AWAY, Sender

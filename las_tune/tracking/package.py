@@ -25,11 +25,10 @@ from mlflow.types.schema import Array
 from PIL import Image
 from sqlalchemy.exc import SQLAlchemyError
 
-from las_tune.errors import UserError
+from las_tune.errors import UserError, without_password
 from las_tune.las.backbone import EFFICIENTNET_LITE0
 from las_tune.tracking.connect import use_store
 from las_tune.tracking.predict import Predictor
-from las_tune.tracking.provenance import without_password
 
 NAME = "detector"
 _PACKAGES = ("mlflow", "numpy", "pandas", "pillow", "torch", "torchvision")

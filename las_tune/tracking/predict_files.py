@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from las_tune.data.category import is_picture
+from las_tune.data.category import pictures_below
 from las_tune.errors import DataError, UserError
 from las_tune.tracking.overlay import save_overlay
 from las_tune.tracking.predict import Prediction, Predictor
@@ -66,9 +66,7 @@ def find_pictures(given: Sequence[Path], out: Path | None = None) -> list[Found]
 
 def _pictures_below(folder: Path, out: Path | None) -> list[Path]:
     """Overlays of an earlier run, in out, are no pictures of parts."""
-    paths = sorted(path for path in folder.rglob("*") if is_picture(path))
-    visible = [path for path in paths if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
-    return [path for path in visible if not (out and path.resolve().is_relative_to(out.resolve()))]
+    return [path for path in pictures_below(folder) if not (out and path.resolve().is_relative_to(out.resolve()))]
 
 
 def predict_files(

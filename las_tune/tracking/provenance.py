@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import re
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -54,18 +53,3 @@ def git_commit() -> str:
     except (OSError, subprocess.SubprocessError):
         return "unknown"
     return commit.stdout.strip()
-
-
-def without_password(text: str) -> str:
-    """Hide what stands between :// and @ in addresses, and the values of their query that are secret.
-
-    >>> without_password("postgresql://me:secret@host/las?sslmode=require&password=again")
-    'postgresql://***@host/las?sslmode=require&password=***'
-    """
-    hidden = re.sub(r"://[^/\s]+@", "://***@", text)
-    return re.sub(r"(?i)([?&](?:password|passwd|token|secret)=)[^&\s'\"]+", r"\1***", hidden)
-
-
-def one_line(error: BaseException) -> str:
-    """What an error says, in a line, without passwords."""
-    return without_password(" ".join(f"{type(error).__name__}: {error}".split()))[:300]

@@ -18,9 +18,9 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
+from las_tune.errors import one_line, without_password
 from las_tune.tracking.journal import JOURNAL_NAME, Journal, Write, merge
 from las_tune.tracking.painter import Painter, PaintingError
-from las_tune.tracking.provenance import one_line, without_password
 from las_tune.tracking.registry import register
 from las_tune.tracking.runs import RefusedError, Runs
 

@@ -14,10 +14,9 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
-from las_tune.errors import UserError
+from las_tune.errors import UserError, without_password
 from las_tune.objectives import TIE_BREAKS, ranking
 from las_tune.tracking.connect import use_store
-from las_tune.tracking.provenance import without_password
 
 Kind = Literal["tags", "metrics", "params"]
 RESULTS: tuple[tuple[Kind, str], ...] = (
@@ -42,11 +41,6 @@ class StudyRuns:
     def name(self) -> str:
         """The study's name."""
         return str(self.parent.data.tags["study"])
-
-    @property
-    def is_running(self) -> bool:
-        """Whether it goes on, or was cut off too hard to say that it ended."""
-        return bool(self.parent.info.status == "RUNNING")
 
     @property
     def trials(self) -> list[Run]:

@@ -7,10 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from las_tune.errors import UserError
+from las_tune.errors import UserError, without_password
 from las_tune.tracking.connect import open_store
 from las_tune.tracking.journal import JOURNAL_NAME, STUDY_RUN, Journal, Write
-from las_tune.tracking.provenance import without_password
 from las_tune.tracking.sender import Sender
 
 TIMEOUT_S = 600.0

@@ -13,6 +13,7 @@ from mlflow.entities import Run
 from las_tune.objectives import Objective, objective_value
 from las_tune.tracking.artifacts import Artifacts
 from las_tune.tracking.store import Kind, StudyRuns, cell, mark
+from las_tune.units import format_interval
 
 ROLES = ("baseline", "champion", "memory_bank")
 NOTHING = "–"
@@ -106,9 +107,7 @@ def _gain(summary: Mapping[str, Any], name: str, baseline: float | None, champio
     interval = summary.get("test_gain", {}).get(name)
     if not interval:
         return "baseline kept" if baseline == champion else f"{champion - baseline:+.4f}"
-    low, high = interval["low"], interval["high"]  # null where the noise is unknown: too few pictures or seeds
-    known = low is not None and high is not None
-    return f"{interval['mean']:+.4f} " + (f"({low:+.4f} to {high:+.4f})" if known else "(noise unknown)")
+    return format_interval(interval)
 
 
 def read_summary(client: MlflowClient, study: StudyRuns) -> dict[str, Any]:

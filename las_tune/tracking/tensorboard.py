@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from tensorboardX import SummaryWriter
@@ -9,6 +10,7 @@ from tensorboardX import SummaryWriter
 from las_tune.tracking.record import TrialRecord
 
 FOLDER = "tensorboard"
+FLUSHED_EVERY_S = 5
 
 
 class TensorBoard:
@@ -20,28 +22,23 @@ class TensorBoard:
         self._writers: dict[int, SummaryWriter] = {}
 
     def trial_started(self, trial: TrialRecord) -> None:
-        """A folder for it; a trial that goes on after a fault writes on into its own."""
-        self._writer(trial)
+        """A fresh folder: a study that goes on tells all of its trials again."""
+        name = trial.title.replace(", ", "_").replace(" ", "_")
+        folder = self._folder / (f"{trial.number}_{name}" if trial.finalist else name)
+        shutil.rmtree(folder, ignore_errors=True)
+        self._writers[trial.number] = SummaryWriter(str(folder), flush_secs=FLUSHED_EVERY_S)
 
     def epoch_ended(self, trial: TrialRecord) -> None:
         """A point on each curve."""
         row = trial.epochs[-1]
         for name, value in row.items():
             if name != "epoch":
-                self._writer(trial).add_scalar(name, value, int(row["epoch"]))
+                self._writers[trial.number].add_scalar(name, value, int(row["epoch"]))
 
     def trial_ended(self, trial: TrialRecord) -> None:
         """Its hyperparameters beside the best objective, for TensorBoard's table."""
-        writer = self._writers.pop(trial.number, None) or self._writer(trial)
+        writer = self._writers.pop(trial.number)
         if trial.best_objective is not None:
             params = {n: v if isinstance(v, bool | int | float | str) else str(v) for n, v in trial.params.items()}
-            writer.add_hparams(params, {"best/objective": trial.best_objective}, name=".")
+            writer.add_hparams(params, {"best/objective": trial.best_objective}, name="hparams")
         writer.close()
-        self._writers.pop(trial.number, None)
-
-    def _writer(self, trial: TrialRecord) -> SummaryWriter:
-        if trial.number not in self._writers:
-            self._writers[trial.number] = SummaryWriter(
-                str(self._folder / trial.title.replace(", ", "_").replace(" ", "_"))
-            )
-        return self._writers[trial.number]

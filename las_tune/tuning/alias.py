@@ -35,7 +35,7 @@ def why_alias_stays(spec: StudySpec, decision: Decision, holder: Mapping[str, st
     if not holder or (holder.get("demo") == "true" and not spec.demo):
         return ""
     if not decision.promoted:
-        return "the old champion stays"
+        return "the earlier champion stays"
     settings = json.loads(holder.get("settings", "{}"))
     ours = json.loads(settings_tag(spec))
     same = all(settings.get(name, ours[name]) == ours[name] for name in ("backbone", "backbone_weights", "image_size"))

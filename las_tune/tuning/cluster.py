@@ -14,7 +14,7 @@ from pathlib import Path
 import ray
 import yaml
 
-from las_tune.errors import UserError
+from las_tune.errors import UserError, one_line, said
 from las_tune.study_spec import StudySpec
 from las_tune.tuning.nodes import alive_nodes, ask_node, check_nodes
 from las_tune.tuning.outputs import make_folder
@@ -50,6 +50,8 @@ class Resources:
 @contextmanager
 def ray_cluster(address: str | None) -> Iterator[None]:
     """Start Ray on this machine, or join the cluster at address; leave it at the end."""
+    if ray.is_initialized():
+        raise UserError("Ray must not run in this process: a study starts its own", "ray.init()", "call ray.shutdown()")
     if address is None and os.environ.get("RAY_AUTH_MODE", "token") != "token":
         raise UserError(
             "RAY_AUTH_MODE must be token: Ray listens for the whole network, and runs what it is told",
@@ -69,9 +71,8 @@ def ray_cluster(address: str | None) -> Iterator[None]:
     except (OSError, RuntimeError, ValueError, SystemExit) as error:  # Ray itself exits where nobody answers
         if address is None:
             raise
-        reason = " ".join(str(error).split())[:160]
         raise UserError(
-            "--address must be that of a running Ray cluster", f"{address} ({reason})", "start it"
+            "--address must be that of a running Ray cluster", f"{address} ({said(error)})", "start it"
         ) from error
     try:
         if address is not None:
@@ -119,9 +120,10 @@ def machines_of_cluster(address: str | None, bootstrap: Path = BOOTSTRAP) -> lis
         left = config["max_workers"]
         kinds = [kind for name, kind in config["available_node_types"].items() if name != config["head_node_type"]]
     except (yaml.YAMLError, KeyError, TypeError, AttributeError, OSError) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:160]
         raise UserError(
-            "The cluster file on the head must be as `ray up` left it", f"{bootstrap} ({reason})", "run `ray up` again"
+            "The cluster file on the head must be as `ray up` left it",
+            f"{bootstrap} ({one_line(error)})",
+            "run `ray up` again",
         ) from error
     workers = []
     for kind in sorted(kinds, key=lambda kind: -kind.get("resources", {}).get("GPU", 0)):

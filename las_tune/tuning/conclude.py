@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from las_tune.errors import without_password
 from las_tune.las.backbone import Backbone
 from las_tune.objectives import Objective, broken_by, objective_value
 from las_tune.study_spec import StudySpec, model_name
 from las_tune.tracking.journal import STUDY_RUN
 from las_tune.tracking.ledger import Ledger
-from las_tune.tracking.provenance import without_password
 from las_tune.tracking.record import TrialRecord
 from las_tune.tracking.summary import count_trials, describe_cost, describe_trial
 from las_tune.tuning.agreement import leakage_gap, rank_correlation
@@ -52,7 +52,7 @@ class Searched:
     again: list[TrialRecord]
     """With new seeds."""
     finalists: dict[str, Finalist]
-    """Baseline, current champion and finalists, by name."""
+    """Baseline, earlier champion and finalists, by name."""
     borrowed: dict[str, Finalist]
     """The best trials of other categories, by their names."""
 
@@ -118,7 +118,7 @@ def conclude(
     )  # fmt: skip
     ledger.log_artifacts(STUDY_RUN, files)
     _log_finalists(ledger, finalists, roles, evaluations, decision)
-    # A current champion was trained again to compare: the version that is there stays.
+    # A earlier champion was trained again to compare: the version that is there stays.
     how = {"version": champion != CURRENT, "promote": not why_not}
     _hand_over(spec, pictures, shipped["champion"], ledger, files[-1], decision, how)
     validation = {role: one.mean_objective for role, one in roles.items()}

@@ -9,16 +9,15 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from las_tune.errors import UserError
+from las_tune.errors import UserError, without_password
 from las_tune.tracking.audit import Audit, end_again, write_again
 from las_tune.tracking.journal import JOURNAL_NAME, STUDY_RUN, Journal
-from las_tune.tracking.provenance import without_password
 from las_tune.tracking.record import TrialRecord
 from las_tune.tracking.sync import sync_study
 from las_tune.tuning.history import History
+from las_tune.tuning.optuna_journal import end_in_optuna, optuna_account
 from las_tune.tuning.pictures import Progress
 from las_tune.tuning.resume import SUMMARY_NAME
-from las_tune.tuning.search import end_in_optuna, optuna_account
 
 Kind = Literal["zombie", "orphan", "duplicate", "missing", "different", "waiting"]
 
@@ -48,7 +47,7 @@ class Diagnosis:
     study: str
     is_finished: bool
     num_trials: int
-    num_finalists: int
+    num_again: int
     problems: list[Problem]
 
 
@@ -106,8 +105,8 @@ class _Doctor:
         """All that is wrong."""
         records = self._history.records.values()
         problems = [*self._waiting(), *self._of_optuna(), *self._of_mlflow()]
-        num_finalists = sum(bool(record.finalist) for record in records)
-        return Diagnosis(self._folder.name, self._is_finished, len(records) - num_finalists, num_finalists, problems)
+        num_again = sum(bool(record.finalist) for record in records)
+        return Diagnosis(self._folder.name, self._is_finished, len(records) - num_again, num_again, problems)
 
     def _waiting(self) -> Iterator[Problem]:
         if self._journal.num_waiting:

@@ -45,7 +45,7 @@ class Evaluation:
     metrics     see metrics_of
     scores      (N,) float, in the order of the pictures
     per_picture (N,) float, what each picture adds to AUPRO (see aupro_by_picture); None without masks
-    threshold   score from which a picture is called defective, from good calibration pictures alone
+    threshold   score above which a picture is called defective, from good calibration pictures alone
     validation  metrics on the validation pictures; of the memory bank only, a head has them from its training
     """
 
@@ -89,13 +89,9 @@ def evaluate(
 
     evaluations = {}
     for name, part in trained.items():
-        evaluations[name] = judge(partial(_heat_of_head, part.load(backbone, device), size))
+        evaluations[name] = judge(partial(score_features, part.load(backbone, device), size=size))
     bank = build_bank(data.features)
     of_bank = judge(lambda features: score_bank(bank, features, size))
     on_validation = score_bank(bank, data.validation.features, size)
     validation = metrics_of(on_validation, data.validation, of_bank.threshold)
     return evaluations | {MEMORY_BANK: replace(of_bank, validation=validation)}
-
-
-def _heat_of_head(head: Head, size: int, features: FeatureStore) -> Tensor:
-    return score_features(head, features, size)

@@ -12,7 +12,7 @@ import torch
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from las_tune.tracking.provenance import one_line
+from las_tune.errors import one_line
 
 FAILED, TRACEBACK = "failed", "traceback"
 """Of a trial's last report: why it failed, in a line, and where."""

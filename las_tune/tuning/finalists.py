@@ -134,7 +134,7 @@ def decide_champion(
     """Who becomes the champion. An earlier champion stays where nobody, or not itself, could be trained to compare.
 
     Args:
-        scores: of the baseline, the finalists, and the current champion where it trained.
+        scores: of the baseline, the finalists, and the earlier champion where it trained.
         objective: what is compared.
         has_current: whether there is a champion of an earlier study.
         candidates: trials that the finalists were picked from.
@@ -146,7 +146,7 @@ def decide_champion(
     current = scores.get(CURRENT)
     if challengers and (current is not None) == has_current:
         return decide(challengers, scores[BASELINE], current, objective, candidates)
-    kept = "old champion" if has_current else "baseline"
+    kept = "earlier champion" if has_current else "baseline"
     why = "it failed to train again" if challengers else "no other trial was trained"
     nothing = Interval(0.0, -math.inf, math.inf)
     best = next(iter(challengers), BASELINE)

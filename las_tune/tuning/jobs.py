@@ -15,7 +15,7 @@ from typing import Any
 import ray
 from ray.job_submission import JobSubmissionClient
 
-from las_tune.errors import UserError
+from las_tune.errors import UserError, said
 from las_tune.tuning.cluster import HEAD
 
 DASHBOARD = os.environ.get("RAY_API_SERVER_ADDRESS", "http://127.0.0.1:8265")
@@ -138,9 +138,10 @@ def jobs_at(address: str) -> Iterator[Jobs]:
             client = JobSubmissionClient(DASHBOARD if address == "auto" else address)
             yield Jobs(lambda name, *given, **named: getattr(client, name)(*given, **named))
     except (OSError, RuntimeError, ConnectionError, ray.exceptions.RayError) as error:
-        reason = " ".join(str(error).split())[:200]
         do = "start the cluster, open the tunnel, and set RAY_AUTH_MODE=token with its token in ~/.ray/auth_token"
-        raise UserError("--address must be that of a running Ray cluster", f"{address} ({reason})", do) from error
+        raise UserError(
+            "--address must be that of a running Ray cluster", f"{address} ({said(error, 200)})", do
+        ) from error
 
 
 @contextmanager

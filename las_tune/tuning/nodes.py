@@ -10,7 +10,7 @@ import ray
 # Ray has no public way to ask a cluster that this machine is not part of.
 from ray._raylet import GcsClient  # type: ignore[attr-defined]
 
-from las_tune.errors import UserError
+from las_tune.errors import UserError, said
 from las_tune.versions import as_labels, from_labels, installed_versions, require_same
 
 ASK_HEAD_S = 30.0
@@ -23,20 +23,19 @@ def check_against_head(address: str) -> None:
     try:
         nodes = GcsClient(address=address).get_all_node_info(timeout=ASK_HEAD_S).values()
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        reason = " ".join(str(error).split())[:160]
         do = "start the head first; the token in ~/.ray/auth_token must be the head's, and RAY_AUTH_MODE must be token"
-        raise UserError("--head must be that of a running cluster", f"{address} ({reason})", do) from error
+        raise UserError("--head must be that of a running cluster", f"{address} ({said(error)})", do) from error
     heads = [dict(node.labels) for node in nodes if node.is_head_node]
     versions = from_labels(heads[-1]) if heads else {}
     if not versions:
         do = 'start it with --labels "$(python -m las_tune node labels)"'
         raise UserError("The head must say which versions it has", f"none from {address}", do)
-    require_same(versions, from_labels(as_labels(installed_versions())), f"This machine and the head {address}", DO)
+    require_same(versions, _versions_here(), f"This machine and the head {address}", DO)
 
 
 def check_nodes() -> None:
     """Raise UserError where a machine of the cluster that this process has joined differs from this one."""
-    here = from_labels(as_labels(installed_versions()))
+    here = _versions_here()
     for node in alive_nodes():
         there = from_labels(node["Labels"]) or ask_node(node["NodeID"], _versions_here)
         require_same(here, there, f"Node {node['NodeManagerHostname']} and the driver", DO)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from las_tune.las.backbone import Backbone
 from las_tune.las.features import FeatureStore
-from las_tune.las.train import TrainData, TrainingDivergedError, train
+from las_tune.las.train import TrainData, train
 from las_tune.spec import TrainSpec
 from las_tune.study_spec import StudySpec
 from las_tune.tuning.cluster import Resources
@@ -20,7 +21,7 @@ TIMED_STEPS = 3
 
 
 def measure_epoch_s(spec: TrainSpec, backbone: Backbone, data: TrainData) -> float:
-    """Seconds of an epoch of the baseline, validation included, reckoned from a few steps; NaN where it diverges.
+    """Seconds of an epoch of the baseline, validation included, reckoned from a few steps; NaN where it fails.
 
     Args: as train() takes them. An epoch of one step and one of three tell what a step takes and what the rest does.
     """
@@ -41,7 +42,7 @@ def measure_epoch_s(spec: TrainSpec, backbone: Backbone, data: TrainData) -> flo
     try:
         timed(min(spec.batch_size, few))  # the first is slower: kernels are chosen, memory is asked for
         one, all_of_them = timed(min(spec.batch_size, few)), timed(few)
-    except TrainingDivergedError:
+    except RuntimeError:  # a trial that diverges or is out of memory is told, or tried again, in its own time
         return math.nan
     if few <= spec.batch_size:
         return all_of_them
@@ -56,20 +57,19 @@ class Plan:
     trials: int
     """Those that are yet to be run."""
     again: int
-    """Trainings over new seeds, at least: a champion of earlier studies is trained, too."""
+    """Trainings over new seeds that are yet to be run; a champion of an earlier study adds its own."""
     epochs: int
     """Of each training, at most."""
     epoch_s: float
-    """Of one epoch, as measured; the mean of the studies."""
+    """Of one epoch, as measured with no other training beside it; the mean of the studies."""
     at_once: int
-    most_hours: float
+    most: Spent
     """Where no trial is stopped early."""
-    usual_hours: float
-    """Where the scheduler stops as many as it is made to; as most_hours where that cannot be told."""
+    usual: Spent
+    """Where the scheduler stops as many as it is made to; as most where that cannot be told."""
     device: str
     """What a trial runs on, as people say it."""
-    gpus: float
-    """What a trial holds."""
+    has_gpus: bool
     price_per_gpu_hour: float | None
 
     @classmethod
@@ -79,23 +79,24 @@ class Plan:
         epochs_s: what an epoch of each takes.
         resources: what a trial gets.
         """
-        first = specs[0]
-        most = usual = 0.0
-        num_trials = num_again = 0
-        for spec, epoch_s in zip(specs, epochs_s, strict=True):
-            trials, again = _left(spec), spec.num_again(len(specs))
-            seconds = spec.train.epochs * epoch_s / resources.max_concurrent
-            limit = first.time_budget_s if first.time_budget_s is not None else math.inf
-            most += min(trials * seconds, limit) + again * seconds
-            whole = min(trials, 1 + (trials - 1) * usual_share(spec)) if trials else 0  # the baseline is never stopped
-            usual += min(whole * seconds, limit) + again * seconds
-            num_trials, num_again = num_trials + trials, num_again + again
+        left = [_left(spec, len(specs)) for spec in specs]
+        whole = [spec.train.epochs * epoch_s for spec, epoch_s in zip(specs, epochs_s, strict=True)]
+        shares = [usual_share(spec) for spec in specs]
+        trials = [seconds for seconds, (number, _) in zip(whole, left, strict=True) for _ in range(number)]
+        usual = [  # the baseline is never stopped
+            seconds * (share if index else 1)
+            for seconds, share, (number, _) in zip(whole, shares, left, strict=True)
+            for index in range(number)
+        ]
+        again = [seconds for seconds, (_, number) in zip(whole, left, strict=True) for _ in range(number)]
         gpus = f"{resources.gpus:g} GPU{'s' if resources.gpus > 1 else ''}"
         cpus = f"{resources.cpus:g} CPU{'s' if resources.cpus > 1 else ''}"
         return cls(
-            trials=num_trials, again=num_again, epochs=first.train.epochs, epoch_s=sum(epochs_s) / len(epochs_s),
-            at_once=resources.max_concurrent, most_hours=most / 3600, usual_hours=usual / 3600,
-            device=gpus if resources.gpus else cpus, gpus=resources.gpus, price_per_gpu_hour=first.price_per_gpu_hour,
+            trials=len(trials), again=len(again), epochs=specs[0].train.epochs, epoch_s=sum(epochs_s) / len(epochs_s),
+            at_once=resources.max_concurrent, most=Spent.of(trials, again, resources, specs[0].time_budget_s),
+            usual=Spent.of(usual, again, resources, specs[0].time_budget_s),
+            device=gpus if resources.gpus else cpus, has_gpus=resources.gpus > 0,
+            price_per_gpu_hour=specs[0].price_per_gpu_hour,
         )  # fmt: skip
 
     def sentence(self) -> str:
@@ -105,25 +106,61 @@ class Plan:
             f"{self.at_once} at a time on {self.device} each"
         )
         if math.isnan(self.epoch_s):
-            return f"{what}; how long they take could not be measured: the baseline's loss is not finite"
-        return (
-            f"{what}; an epoch takes {format_seconds(self.epoch_s)}: {self._range(3600, format_seconds)}{self._price()}"
-        )
+            return (
+                f"{what}; how long they take could not be measured: the baseline could not be trained for a few steps"
+            )
+        took = self._range(self.usual.seconds, self.most.seconds, format_seconds)
+        return f"{what}; an epoch takes {format_seconds(self.epoch_s)} on its own: {took}{self._price()}"
 
     def _price(self) -> str:
-        if not self.gpus:
+        if not self.has_gpus:
             return ""
-        gpus, price = self.gpus * self.at_once, self.price_per_gpu_hour
-        told = f"; GPU hours: {self._range(gpus, '{:.2g}'.format)}"
-        return told if price is None else f"{told}; price: {self._range(gpus * price, '{:.2f}'.format)}"
+        told = f"; GPU hours: {self._range(self.usual.gpu_hours, self.most.gpu_hours, '{:.1f}'.format)}"
+        price = self.price_per_gpu_hour
+        if price is None:
+            return told
+        return (
+            f"{told}; price: {self._range(self.usual.gpu_hours * price, self.most.gpu_hours * price, '{:.2f}'.format)}"
+        )
 
-    def _range(self, unit: float, shown: Callable[[float], str]) -> str:
-        usual, most = shown(self.usual_hours * unit), shown(self.most_hours * unit)
-        return f"at most {most}" if usual == most else f"about {usual}, at most {most}"
+    @staticmethod
+    def _range(usual: float, most: float, shown: Callable[[float], str]) -> str:
+        low, high = shown(usual), shown(most)
+        return high if low == high else f"about {low}, at most {high}"
 
 
-def _left(spec: StudySpec) -> int:
-    """Trials that are yet to end."""
+@dataclass(frozen=True)
+class Spent:
+    """Time on the clock, and of GPUs."""
+
+    seconds: float
+    gpu_hours: float
+
+    @classmethod
+    def of(
+        cls, trials: Sequence[float], again: Sequence[float], resources: Resources, time_budget_s: float | None
+    ) -> Spent:
+        """Of trainings of so many seconds each; a time budget ends the trials of all studies."""
+        places = resources.max_concurrent
+        clock, held = _clock(trials, places), sum(trials)
+        if time_budget_s is not None and clock > time_budget_s:
+            clock, held = time_budget_s, min(held, time_budget_s * places)
+        return cls(clock + _clock(again, places), (held + sum(again)) * resources.gpus / 3600)
+
+
+def _clock(seconds: Sequence[float], places: int) -> float:
+    """When the last of some trainings ends, each started as soon as there is a place."""
+    ends = [0.0] * min(places, max(1, len(seconds)))
+    for one in seconds:
+        heapq.heapreplace(ends, ends[0] + one)
+    return max(ends)
+
+
+def _left(spec: StudySpec, num_studies: int) -> tuple[int, int]:
+    """Trials, and trainings over new seeds, that are yet to end."""
     history = History(spec.folder)
-    ended = [record for record in history.ended if not record.finalist and record.number not in history.given_up]
-    return max(0, spec.trials - len(ended))
+    counted = [record for record in history.ended if record.number not in history.given_up]
+    num_trials = sum(not record.finalist for record in counted)
+    trials = 0 if history.is_searched and not spec.extend else max(0, spec.trials - num_trials)
+    done = 0 if trials else len(counted) - num_trials
+    return trials, max(0, spec.num_again(num_studies) - done)

@@ -244,7 +244,7 @@ def _reason(best: str, gain: Interval, over_current: Interval | None) -> str:
             else f"kept the baseline: no finalist beats it, {best}'s gain, {gain}, does not exceed the noise"
         )
     if over_current.low <= 0:
-        return f"kept the old champion: {best}'s gain over it, {over_current}, does not exceed the noise"
+        return f"kept the earlier champion: {best}'s gain over it, {over_current}, does not exceed the noise"
     if gain.low <= 0:
-        return f"kept the old champion: {best}'s gain over the baseline, {gain}, does not exceed the noise"
-    return f"{beaten} and the old champion by {over_current}"
+        return f"kept the earlier champion: {best}'s gain over the baseline, {gain}, does not exceed the noise"
+    return f"{beaten} and the earlier champion by {over_current}"

@@ -8,11 +8,11 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
-from las_tune.study_spec import StudySpec
+from las_tune.errors import without_password
+from las_tune.study_spec import BY_LIBRARY, StudySpec
 from las_tune.tracking.description import describe_start, describe_study
 from las_tune.tracking.journal import STUDY_RUN
 from las_tune.tracking.ledger import Ledger
-from las_tune.tracking.provenance import without_password
 from las_tune.tracking.study_figures import write_study_figures
 from las_tune.tracking.summary import write_json
 from las_tune.tuning.conclude import Searched
@@ -29,7 +29,8 @@ def publish_start(spec: StudySpec, space: Space, split: Mapping[str, Any], ledge
     versions = sorted({f"{one.metadata['Name']}=={one.version}" for one in distributions()}, key=str.lower)
     (spec.folder / "constraints.txt").write_text("\n".join(versions) + "\n", encoding="utf-8")
     command = without_password(spec.command)
-    (spec.folder / "command.txt").write_text(command + "\n", encoding="utf-8")
+    if spec.command != BY_LIBRARY or not (spec.folder / "command.txt").exists():  # --resume takes flags from it
+        (spec.folder / "command.txt").write_text(command + "\n", encoding="utf-8")
     files = [spec.folder / name for name in ("splits.json", "constraints.txt", "command.txt")]
     ledger.log_artifacts(STUDY_RUN, [*files, *_copy_space(space, spec.folder)])
     ledger.tag(STUDY_RUN, {NOTE_TAG: describe_start(_plan(spec), _ranges(space), command)})

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+import torch
 
 from las_tune.las.backbone import Backbone
 from las_tune.las.memory import keep_freed_memory
@@ -69,8 +70,9 @@ def prepare_remotely(
     limit = store_limit_bytes(spec.store_limit_gb, memory) / num_studies
     backbone_ref = ray.put(backbone)
     word = ray.remote(LastWord).options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote()
-    task = ray.remote(_share).options(num_cpus=resources.cpus, num_gpus=resources.gpus, num_returns=2)
-    data_ref, told = task.remote(backbone_ref, pictures, spec.train, limit, word)
+    once = ray.remote(max_calls=1)(_share)  # its process ends, and gives its memory to the trials
+    task = once.options(num_cpus=resources.cpus, num_gpus=resources.gpus, num_returns=2)
+    data_ref, told = task.remote(backbone_ref, pictures, spec.train, limit, resources.num_threads, word)
     while not ray.wait([told], timeout=ASKED_EVERY_S)[0]:
         if (last := ray.get(word.get.remote())) is not None:
             progress(*last)
@@ -83,10 +85,10 @@ def prepare_remotely(
 
 
 def _share(
-    backbone: Backbone, pictures: TrialPictures, spec: TrainSpec, limit: float, word: Any
+    backbone: Backbone, pictures: TrialPictures, spec: TrainSpec, limit: float, num_threads: int, word: Any
 ) -> tuple[SharedData, tuple[str, float]]:
-    keep_freed_memory()
-    network = backbone.to(pick_device("auto"))
+    torch.set_num_threads(num_threads)
+    network = _ready(backbone, spec)
     data, stored = share(network, pictures, spec.store_dtype, limit, word.tell.remote)
     word.tell.remote("measuring an epoch", 0, 1)
     return data, (stored, measure_epoch_s(spec, network, data.to_device(network)))
@@ -97,29 +99,33 @@ def evaluate_remotely(
 ) -> dict[str, Evaluation]:
     """Open the sealed test where trials ran."""
     task = ray.remote(_evaluate).options(num_cpus=resources.cpus, num_gpus=resources.gpus)
-    evaluations: dict[str, Evaluation] = ray.get(
-        task.remote(shared.backbone, shared.data, trained, test, shared.train.fpr)
-    )
+    evaluations: dict[str, Evaluation] = ray.get(task.remote(shared.backbone, shared.data, trained, test, shared.train))
     return evaluations
 
 
 def _evaluate(
-    backbone: Backbone, data: SharedData, trained: dict[str, Trained], test: Labelled, fpr: float
+    backbone: Backbone, data: SharedData, trained: dict[str, Trained], test: Labelled, spec: TrainSpec
 ) -> dict[str, Evaluation]:
-    keep_freed_memory()
-    network = backbone.to(pick_device("auto"))
-    return evaluate(network, data.to_device(network), trained, test, fpr)
+    network = _ready(backbone, spec)
+    return evaluate(network, data.to_device(network), trained, test, spec.fpr)
 
 
 def score_remotely(shared: SharedStudy, finalists: dict[str, list[Trained]], resources: Resources) -> dict[str, Scores]:
     """Score the heads of every finalist on the validation pictures, where trials ran."""
     task = ray.remote(_score).options(num_cpus=resources.cpus, num_gpus=resources.gpus)
-    scores: dict[str, Scores] = ray.get(task.remote(shared.backbone, shared.data, finalists, shared.train.fpr))
+    scores: dict[str, Scores] = ray.get(task.remote(shared.backbone, shared.data, finalists, shared.train))
     return scores
 
 
-def _score(backbone: Backbone, data: SharedData, finalists: dict[str, list[Trained]], fpr: float) -> dict[str, Scores]:
-    keep_freed_memory()
-    network = backbone.to(pick_device("auto"))
+def _score(
+    backbone: Backbone, data: SharedData, finalists: dict[str, list[Trained]], spec: TrainSpec
+) -> dict[str, Scores]:
+    network = _ready(backbone, spec)
     on_device = data.to_device(network)
-    return {name: score_heads(network, on_device, heads, fpr) for name, heads in finalists.items()}
+    return {name: score_heads(network, on_device, heads, spec.fpr) for name, heads in finalists.items()}
+
+
+def _ready(backbone: Backbone, spec: TrainSpec) -> Backbone:
+    """The network on the device of trials, in a worker that gives memory back."""
+    keep_freed_memory()
+    return backbone.to(pick_device(spec.device))

@@ -11,14 +11,13 @@ from typing import Any
 
 import optuna
 from optuna.samplers import BaseSampler
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
 from las_tune.study_spec import StudySpec
 from las_tune.tracking.record import Status, TrialRecord
+from las_tune.tuning.optuna_journal import STATUS, open_storage
 from las_tune.tuning.samplers import GridSampler, draw, make_sampler
 from las_tune.tuning.space import Space
 
@@ -28,17 +27,8 @@ SEED_NOISE = 0.005
 """A smaller gain of the objective is no gain for --patience. While trials run, each has one seed, so the noise cannot
 be measured; this is a floor under it: two seeds of one set of hyperparameters differed by 0.02 on metal_plate."""
 
-
-JOURNAL_NAME = "optuna.journal"
 FIRST = 10
 """Of the first trials that a driver sees end, half may fail: with more, something is wrong with all of them."""
-STATUS: dict[TrialState, Status] = {
-    TrialState.COMPLETE: "completed",
-    TrialState.PRUNED: "pruned",
-    TrialState.FAIL: "failed",
-}
-
-
 NAME = "trial "
 
 
@@ -104,7 +94,7 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # ray ships no types for
             mode="max",
             sampler=sampler(0),
             study_name=study,
-            storage=_storage(folder),
+            storage=open_storage(folder),
         )
         if not self._ot_study.get_trials(deepcopy=False):
             for point in (space.baseline, *points):
@@ -206,28 +196,6 @@ class StudySearch(OptunaSearch):  # type: ignore[misc]  # ray ships no types for
             self._last_gain, self._trials_since_gain = value, 0
         else:
             self._trials_since_gain += 1
-
-
-def _storage(folder: Path) -> JournalStorage:
-    return JournalStorage(JournalFileBackend(str(folder / JOURNAL_NAME)))
-
-
-def optuna_account(folder: Path, study: str) -> dict[int, Status]:
-    """What Optuna knows of the trials of a study that were begun, by number; nothing where it has no journal."""
-    if not (folder / JOURNAL_NAME).is_file():
-        return {}
-    try:
-        known = optuna.load_study(study_name=study, storage=_storage(folder)).get_trials(deepcopy=False)
-    except KeyError:  # it was killed before its first line
-        return {}
-    return {trial.number: STATUS.get(trial.state, "running") for trial in known if trial.state != TrialState.WAITING}
-
-
-def end_in_optuna(folder: Path, study: str, numbers: Sequence[int]) -> None:
-    """Tell Optuna that trials which it takes for running have failed."""
-    known = optuna.load_study(study_name=study, storage=_storage(folder))
-    for number in numbers:
-        known.tell(number, state=TrialState.FAIL)
 
 
 def make_search(

@@ -11,7 +11,7 @@ from typing import Any
 from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem
 from ray import tune
 
-from las_tune.errors import UserError
+from las_tune.errors import UserError, said
 from las_tune.las.checkpoint import CHECKPOINT_NAME, load_checkpoint
 from las_tune.study_spec import StudySpec
 
@@ -44,8 +44,9 @@ class Storage:
         try:
             filesystem, path = FileSystem.from_uri(spec.storage)
         except (ValueError, OSError) as error:  # pyarrow's own errors are of these kinds
-            reason = " ".join(str(error).split())[:160]
-            raise UserError("--storage must be a folder, s3://... or gs://...", f"{spec.storage} ({reason})") from error
+            raise UserError(
+                "--storage must be a folder, s3://... or gs://...", f"{spec.storage} ({said(error)})"
+            ) from error
         return cls(filesystem, f"{path.rstrip('/')}/{spec.run_folder.name}")
 
     @property

@@ -208,7 +208,7 @@ def _end(study: OpenStudy, summary: dict[str, Any], started: float, progress: Pr
 def _run_finalists(
     studies: Sequence[OpenStudy], tuned: Sequence[TunedStudy], trials: Sequence[Ran], resources: Resources
 ) -> list[Ran]:
-    """Train baseline, current champion, finalists, and the best trials of the other categories over new seeds."""
+    """Train baseline, earlier champion, finalists, and the best trials of the other categories over new seeds."""
     best = {s.spec.category: pick_finalists(ran.records, 1) for s, ran in zip(studies, trials, strict=True)}
     jobs = []
     for study, ran in zip(studies, trials, strict=True):

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 import las_tune
+from las_tune.errors import without_password
 from las_tune.spec import TrainSpec
 from las_tune.study_spec import StudySpec
 from las_tune.tracking import provenance
-from las_tune.tracking.provenance import git_commit, provenance_tags, without_password
+from las_tune.tracking.provenance import git_commit, provenance_tags
 from tests.parts import part_spec
 
 

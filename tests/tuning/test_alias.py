@@ -37,7 +37,7 @@ def test_somebody_must_be_the_first_champion(promoted: bool) -> None:
 
 def test_only_who_was_promoted_displaces_a_champion() -> None:
     assert why_alias_stays(spec(), decision(True), holder()) == ""
-    assert why_alias_stays(spec(), decision(False), holder()) == "the old champion stays"
+    assert why_alias_stays(spec(), decision(False), holder()) == "the earlier champion stays"
 
 
 def test_a_demo_gives_way_and_displaces_nobody() -> None:

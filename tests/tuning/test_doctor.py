@@ -125,7 +125,7 @@ def problems(study: Study) -> list[tuple[str, str]]:
 
 def test_a_study_that_nothing_happened_to_is_clean(study: Study) -> None:
     found = diagnose(study.folder, "")
-    assert (found.problems, found.is_finished, found.num_trials, found.num_finalists) == ([], True, 4, 2)
+    assert (found.problems, found.is_finished, found.num_trials, found.num_again) == ([], True, 4, 2)
     assert studies_in(study.folder.parent) == ["fake"]
 
 

@@ -124,8 +124,8 @@ def test_only_a_gain_beyond_the_noise_makes_a_champion() -> None:
     ("names", "has_current", "champion", "reason"),
     [
         ([BASELINE], False, BASELINE, "kept the baseline: no other trial was trained"),
-        ([BASELINE, CURRENT], True, CURRENT, "kept the old champion: no other trial was trained"),
-        ([BASELINE, "trial 3"], True, CURRENT, "kept the old champion: it failed to train again"),
+        ([BASELINE, CURRENT], True, CURRENT, "kept the earlier champion: no other trial was trained"),
+        ([BASELINE, "trial 3"], True, CURRENT, "kept the earlier champion: it failed to train again"),
     ],
 )
 def test_without_a_comparison_nobody_is_displaced(

@@ -236,11 +236,11 @@ def test_the_old_champion_stays_unless_it_is_beaten() -> None:
     kept = decide({"trial 7": good}, baseline, alike, "image_auroc")
     assert (kept.champion, kept.promoted) == ("current", False)
     assert kept.gain.low > 0
-    assert kept.reason.startswith("kept the old champion: trial 7's gain over it, ")
+    assert kept.reason.startswith("kept the earlier champion: trial 7's gain over it, ")
     beaten = decide({"trial 9": great}, baseline, alike, "image_auroc")
     assert (beaten.champion, beaten.promoted) == ("trial 9", True)
     assert beaten.gain_over_current is not None
-    assert beaten.reason == f"trial 9 beats the baseline by {beaten.gain} and the old champion by " + str(
+    assert beaten.reason == f"trial 9 beats the baseline by {beaten.gain} and the earlier champion by " + str(
         beaten.gain_over_current
     )
     worse_than_baseline = decide({"trial 7": good}, great, baseline, "image_auroc")

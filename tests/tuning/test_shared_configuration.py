@@ -94,7 +94,7 @@ def test_a_category_with_no_trial_but_the_baseline_has_no_candidate_of_its_own()
 
 
 def test_other_finalists_are_no_candidates_but_set_what_can_be_lost() -> None:
-    """Trial 4 of one category and trial 4 of another are two sets of hyperparameters, and so are two old champions."""
+    """Trial 4 of one category and trial 4 of another are two sets of hyperparameters, as are two earlier champions."""
     shared = best_shared_configuration(
         {
             "bolt": searched(3, {BASELINE: 0.80, "current": 0.9, "trial 3": 0.90, "trial 4": 0.96}, {"nut": 0.91}),

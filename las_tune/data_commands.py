@@ -1,4 +1,4 @@
-"""Commands beside the search: fetch and check data, check a search space."""
+"""Commands about data and search spaces: fetch, lay out, check."""
 
 from __future__ import annotations
 
