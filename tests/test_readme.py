@@ -39,7 +39,7 @@ IN_ORDER = (
     "python -m las_tune predict --model models:/las-metal_plate@champion PICTURES --out DIR",
     "python -m las_tune export --model models:/las-metal_plate@champion --format onnx",
     "python -m las_tune data init parts/bolt --good 'camera/*.png' --defective 'returned/*.jpg'",
-    "python -m las_tune --extend 16 --study STUDY",
+    "python -m las_tune --extend 4 --study STUDY",
 )
 """Run as they stand, after TUNE was cut off by Ctrl-C."""
 ELSEWHERE = {
@@ -87,7 +87,7 @@ def test_nothing_is_left_to_be_filled_in() -> None:
 @pytest.mark.parametrize("command", [c for c in commands() if c.startswith("python -m las_tune") and "..." not in c])
 def test_every_flag_is_known(command: str) -> None:
     words = shlex.split(command)[3:]
-    for left_out in (["--resume"], ["--extend", "16"]):  # these take the category from the study
+    for left_out in (["--resume"], ["--extend", "4"]):  # these take the category from the study
         if words[: len(left_out)] == left_out:
             words = ["--category", "metal_plate", *words]
     app.parse_args(words, exit_on_error=False, print_error=False)
@@ -157,7 +157,7 @@ def test_commands_in_the_order_of_a_users_day(place: Path) -> None:
         done = run(place, command)
         assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
     summary = json.loads((place / "results/las/STUDY/summary.json").read_text())
-    assert summary["trials"]["total"] == 6 + 16
+    assert summary["trials"]["total"] == 6 + 4
     assert (place / "las-metal_plate.onnx").is_file() and (place / "DIR/predictions.csv").is_file()
     assert (place / "parts/bolt/train/good").is_dir() and list(place.glob("*.html"))
 

@@ -24,6 +24,9 @@ STUDY = "las_tune.study"
 """Of a job's metadata: the study that it runs."""
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 POLL_S = 2.0
+NOT_YET = "No available agent"
+"""What a head says that has just been started."""
+HEAD_IS_READY_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -62,17 +65,21 @@ class Jobs:
         if running:
             raise UserError("A study must not be running", f"{study}, in job {running[0]}", "wait, or stop it")
         job_id = f"{study}-{datetime.now():%Y%m%d-%H%M%S}"
-        environment = {"working_dir": str(package)} if package else {}
-        return str(
-            self._call(
-                "submit_job",
-                entrypoint=command,
-                submission_id=job_id,
-                metadata={STUDY: study},
-                runtime_env=environment,
-                entrypoint_num_cpus=0,
-            )
-        )
+        settings = {
+            "entrypoint": command,
+            "submission_id": job_id,
+            "metadata": {STUDY: study},
+            "runtime_env": {"working_dir": str(package)} if package else {},
+            "entrypoint_num_cpus": 0,
+        }
+        ends = time.monotonic() + HEAD_IS_READY_S
+        while True:
+            try:
+                return str(self._call("submit_job", **settings))
+            except RuntimeError as error:
+                if NOT_YET not in str(error) or time.monotonic() > ends:
+                    raise
+                time.sleep(1.0)
 
     def all(self) -> list[Job]:
         """Jobs that are studies, the oldest first."""
