@@ -23,14 +23,17 @@ def print_story(summary: dict[str, Any], folder: Path) -> None:
             *(f"  {line}" for line in (*_search(summary), *_again(summary), *_sealed(summary))),
             "",
             "Where to look",
-            f"  {folder / 'figures' / 'study.html'}: every trial, to hover over",
-            f"  python -m las_tune ui {where}: trials side by side, painted defects, heat maps",
-            f"  python -m las_tune predict --model {model} --out marked {TESTED}: the detector at work",
+            f"  every trial, to hover over: {folder / 'figures' / 'study.html'}",
+            "  trials side by side, painted defects, heat maps:",
+            f"    python -m las_tune ui {where}",
+            "  the detector at work:",
+            f"    python -m las_tune predict --model {model} --out marked {TESTED}",
             "",
             "What to do next",
-            "  python -m las_tune data init parts/bolt --good 'PICTURES/*.png': your own parts, from loose pictures",
-            "  python -m las_tune data fetch dtd: textures to paint defects with",
-            "  python -m las_tune --category bolt --data-root parts --dry-run: what a study of them will take",
+            "  your own parts, from loose pictures; textures to paint defects with; what a study of them will take:",
+            "    python -m las_tune data init parts/bolt --good 'PICTURES/*.png'",
+            "    python -m las_tune data fetch dtd",
+            "    python -m las_tune --category bolt --data-root parts --dry-run",
         ]
     )
 
