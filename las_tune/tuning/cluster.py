@@ -6,9 +6,9 @@ import logging
 import os
 import secrets
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import ray
@@ -45,6 +45,16 @@ class Resources:
     def num_threads(self) -> int:
         """Threads of torch in a trial, so that parallel trials do not fight for cores."""
         return max(1, int(self.cpus))
+
+    def fitting(self, machine: Mapping[str, float]) -> int:
+        """How many trials a machine of these resources holds."""
+        by_cpus = int(machine.get("CPU", 0.0) / self.cpus + 1e-9)
+        return min(by_cpus, int(machine.get("GPU", 0.0) / self.gpus + 1e-9)) if self.gpus else by_cpus
+
+    def places_now(self) -> int:
+        """Of trials, on the machines that are there; where none is there yet, the first that comes."""
+        there = sum(self.fitting(node["Resources"]) for node in alive_nodes())
+        return max(1, min(self.max_concurrent, there))
 
 
 @contextmanager
@@ -146,11 +156,8 @@ def resources_of(spec: StudySpec) -> Resources:
     cores = max((one.resources.get("CPU", 0.0) for one in useful), default=most_cpus)
     cpus = spec.cpus_per_trial or max(1, int(cores) // 4)
 
-    def fitting(machine: Machines) -> int:
-        by_cpus = int(machine.resources.get("CPU", 0.0) / cpus + 1e-9)
-        return min(by_cpus, int(machine.resources.get("GPU", 0.0) / gpus + 1e-9)) if gpus else by_cpus
-
-    fit = sum(fitting(machine) * machine.number for machine in machines)
+    one = Resources(cpus, gpus, 1)
+    fit = sum(one.fitting(machine.resources) * machine.number for machine in machines)
     on_kubernetes = spec.address is not None and KUBERAY in os.environ
     if not fit and not (on_kubernetes and spec.max_concurrent):
         do = f"the largest has {most_cpus:g} CPUs and {most_gpus:g} GPUs"
@@ -159,7 +166,7 @@ def resources_of(spec: StudySpec) -> Resources:
             f"{cpus:g} CPUs and {gpus:g} GPUs",
             f"{do}; for workers that are yet to come, give --max-concurrent" if on_kubernetes else do,
         )
-    return Resources(cpus, gpus, spec.max_concurrent or fit)
+    return replace(one, max_concurrent=spec.max_concurrent or fit)
 
 
 def check_storage(spec: StudySpec) -> None:

@@ -21,7 +21,7 @@ TIMED_STEPS = 3
 
 
 def measure_epoch_s(spec: TrainSpec, backbone: Backbone, data: TrainData) -> float:
-    """Seconds of an epoch of the baseline, validation included, reckoned from a few steps; NaN where it fails.
+    """Seconds of an epoch of the baseline, validation included, reckoned from a few steps.
 
     Args: as train() takes them. An epoch of one step and one of three tell what a step takes and what the rest does.
     """
@@ -39,11 +39,8 @@ def measure_epoch_s(spec: TrainSpec, backbone: Backbone, data: TrainData) -> flo
         )
         return next(train(spec.replace(epochs=1), backbone, some)).seconds
 
-    try:
-        timed(min(spec.batch_size, few))  # the first is slower: kernels are chosen, memory is asked for
-        one, all_of_them = timed(min(spec.batch_size, few)), timed(few)
-    except RuntimeError:  # a trial that diverges or is out of memory is told, or tried again, in its own time
-        return math.nan
+    timed(min(spec.batch_size, few))  # the first is slower: kernels are chosen, memory is asked for
+    one, all_of_them = timed(min(spec.batch_size, few)), timed(few)
     if few <= spec.batch_size:
         return all_of_them
     picture_s = max(0.0, all_of_them - one) / (few - spec.batch_size)
@@ -61,7 +58,7 @@ class Plan:
     epochs: int
     """Of each training, at most."""
     epoch_s: float
-    """Of one epoch, as measured with no other training beside it; the mean of the studies."""
+    """Of one epoch, as measured; the mean of the studies."""
     at_once: int
     most: Spent
     """Where no trial is stopped early."""
@@ -110,7 +107,7 @@ class Plan:
                 f"{what}; how long they take could not be measured: the baseline could not be trained for a few steps"
             )
         took = self._range(self.usual.seconds, self.most.seconds, format_seconds)
-        return f"{what}; an epoch takes {format_seconds(self.epoch_s)} on its own: {took}{self._price()}"
+        return f"{what}; an epoch takes {format_seconds(self.epoch_s)}: {took}{self._price()}"
 
     def _price(self) -> str:
         if not self.has_gpus:

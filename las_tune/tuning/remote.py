@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,8 @@ from las_tune.tuning.promote import Scores
 from las_tune.tuning.trainable import SharedStudy
 
 ASKED_EVERY_S = 0.5
+MOST_MEASURED = 8
+"""At once: trials share caches and memory, so an epoch takes longer beside others."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Prepared:
     stored: str
     """A sentence on the stored features."""
     epoch_s: float
-    """Seconds of an epoch of the baseline, see measure_epoch_s."""
+    """Seconds of an epoch of the baseline beside others, see measure_epoch_s; NaN where it could not be trained."""
 
 
 class LastWord:
@@ -70,14 +73,26 @@ def prepare_remotely(
     limit = store_limit_bytes(spec.store_limit_gb, memory) / num_studies
     backbone_ref = ray.put(backbone)
     word = ray.remote(LastWord).options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote()
+    held = {"num_cpus": resources.cpus, "num_gpus": resources.gpus}
     once = ray.remote(max_calls=1)(_share)  # its process ends, and gives its memory to the trials
-    task = once.options(num_cpus=resources.cpus, num_gpus=resources.gpus, num_returns=2)
-    data_ref, told = task.remote(backbone_ref, pictures, spec.train, limit, resources.num_threads, word)
+    data_ref, told = once.options(**held, num_returns=2).remote(backbone_ref, pictures, spec.train, limit, word)
     while not ray.wait([told], timeout=ASKED_EVERY_S)[0]:
         if (last := ray.get(word.get.remote())) is not None:
             progress(*last)
-    stored, epoch_s = ray.get(told)
+    stored: str = ray.get(told)
     progress(stored, 1, 1)
+    progress("measuring an epoch", 0, 1)
+    measure = ray.remote(max_calls=1)(_measure).options(**held)
+    beside = [
+        measure.remote(backbone_ref, data_ref, spec.train, resources.num_threads)
+        for _ in range(min(resources.places_now(), MOST_MEASURED))
+    ]
+    try:
+        epoch_s = max(ray.get(beside))
+    except (
+        ray.exceptions.RayError
+    ):  # a trial that diverges or is out of memory is told, or tried again, in its own time
+        epoch_s = math.nan
     if len(alive_nodes()) > 1:  # to the driver's machine: the one that computed it may go, and must not be held for it
         data_ref = ray.put(ray.get(data_ref))
     shared = SharedStudy(spec.train, backbone_ref, data_ref, resources.num_threads, pictures.kinds, spec.system_metrics)
@@ -85,13 +100,15 @@ def prepare_remotely(
 
 
 def _share(
-    backbone: Backbone, pictures: TrialPictures, spec: TrainSpec, limit: float, num_threads: int, word: Any
-) -> tuple[SharedData, tuple[str, float]]:
+    backbone: Backbone, pictures: TrialPictures, spec: TrainSpec, limit: float, word: Any
+) -> tuple[SharedData, str]:
+    return share(_ready(backbone, spec), pictures, spec.store_dtype, limit, word.tell.remote)
+
+
+def _measure(backbone: Backbone, data: SharedData, spec: TrainSpec, num_threads: int) -> float:
     torch.set_num_threads(num_threads)
     network = _ready(backbone, spec)
-    data, stored = share(network, pictures, spec.store_dtype, limit, word.tell.remote)
-    word.tell.remote("measuring an epoch", 0, 1)
-    return data, (stored, measure_epoch_s(spec, network, data.to_device(network)))
+    return measure_epoch_s(spec, network, data.to_device(network))
 
 
 def evaluate_remotely(

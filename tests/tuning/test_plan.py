@@ -43,7 +43,7 @@ def test_a_plan_by_hand(tmp_path: Path) -> None:
     assert plan.most == plan.usual == Spent(1800.0, 0.475)
     assert plan.sentence() == (
         "plan: 10 trials and 9 trainings over new seeds of 9 epochs, 2 at a time on 0.5 GPU each; "
-        "an epoch takes 20 s on its own: 30 min; GPU hours: 0.5; price: 0.95"
+        "an epoch takes 20 s: 30 min; GPU hours: 0.5; price: 0.95"
     )
 
 
@@ -57,7 +57,7 @@ def test_a_scheduler_and_a_budget_make_it_shorter(tmp_path: Path) -> None:
     asha = Plan.of([a_spec(tmp_path, scheduler="asha")], [10.0], places)
     trained = 9 + 9 * (1 + 2 / 3 + 6 / 9) + 9 * 9  # the baseline, nine others, and those over new seeds
     assert asha.usual.seconds == pytest.approx(trained * 10) and asha.most.seconds == pytest.approx(1710)
-    assert "2 CPUs each; an epoch takes 10 s on its own: about 18 min, at most 28 min" in asha.sentence()
+    assert "2 CPUs each; an epoch takes 10 s: about 18 min, at most 28 min" in asha.sentence()
     short = Plan.of([a_spec(tmp_path, time_budget_s=60.0)] * 2, [10.0] * 2, places)
     assert short.most.seconds == pytest.approx(60 + 2 * 12 * 9 * 10)
 
