@@ -22,7 +22,6 @@ from PIL import Image
 from las_tune.data.pictures import BROKEN, square_picture
 from las_tune.errors import DataError, UserError
 from las_tune.las.checkpoint import load_detector
-from las_tune.las.train import pick_device
 
 BATCH_SIZE = 16
 
@@ -52,7 +51,8 @@ class Predictor:
         detector_file: what save_detector wrote.
         device: cpu, cuda, or auto; GPUs work in bfloat16, so that their numbers differ a little.
         """
-        device = pick_device(device).type if device == "auto" else device
+        if device == "auto":  # not by las.train, which a packaged model has no use for
+            device = "cuda" if torch.cuda.is_available() else "cpu"
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise UserError("A model on device cuda needs a GPU", "none that torch can use", "use device cpu")
         self.detector, self.spec, self.about = load_detector(detector_file, device)

@@ -89,9 +89,7 @@ def prepare_remotely(
     ]
     try:
         epoch_s = max(ray.get(beside))
-    except (
-        ray.exceptions.RayError
-    ):  # a trial that fails is told, or tried again, in its own time
+    except ray.exceptions.RayError:  # a trial that fails is told, or tried again, in its own time
         epoch_s = math.nan
     if len(alive_nodes()) > 1:  # to the driver's machine: the one that computed it may go, and must not be held for it
         data_ref = ray.put(ray.get(data_ref))

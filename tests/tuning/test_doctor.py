@@ -264,7 +264,7 @@ def test_the_command_says_what_is_wrong_mends_it_and_is_content(
 ) -> None:
     clean = doctor(monkeypatch, capsys, study)
     assert (clean.code, clean.err) == (0, "")
-    assert "study fake (finished): 4 trials, 2 finalists: clean" in clean.out
+    assert "study fake (finished): 4 trials, 2 trainings over new seeds: clean" in clean.out
     lost(study)
     found = doctor(monkeypatch, capsys, study, "--study", "fake")
     assert found.code == 2
