@@ -118,8 +118,8 @@ def test_a_disk_that_is_full_of_results(tmp_path: Path, leave_kb: int) -> None:
         driver = study.start(uri)
         printed, _ = driver.communicate(timeout=200)
         assert driver.returncode == 2, printed
-        last = printed.strip().splitlines()[-1]
-        assert last.startswith("error: ") and "No space left on device" in last, printed
+        *_, error, log = printed.strip().splitlines()
+        assert error.startswith("error: ") and "No space left on device" in error and log.startswith("log: "), printed
         assert "Traceback" not in printed
         (study.results / "ballast").unlink()
         study.finish(uri)
