@@ -20,7 +20,7 @@ import ray
 from las_tune.las.backbone import load_backbone
 from las_tune.spec import TrainSpec
 from las_tune.tracking.record import TrialRecord
-from las_tune.tuning.cluster import keep_token, ray_cluster, resources_of
+from las_tune.tuning.cluster import ray_cluster, resources_of
 from las_tune.tuning.nodes import alive_nodes
 from las_tune.tuning.observer import TunedStudy
 from las_tune.tuning.pictures import load_pictures
@@ -66,8 +66,7 @@ def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     address = f"127.0.0.1:{port}"
     file = tmp_path / "ray_bootstrap_config.yaml"
     file.write_text(json.dumps(cluster_file(address)))
-    keep_token()  # this process may have Ray's token from an earlier test: the head must have the same
-    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(Path("~/.ray/auth_token").expanduser()))
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)  # Ray leaves it behind in a process that ran a study
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     environment = os.environ | {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
