@@ -14,8 +14,8 @@ from las_tune.arguments import as_submitted, complete
 from las_tune.cluster_commands import list_studies, logs, node, status, stop, submit
 from las_tune.data_commands import data, space
 from las_tune.errors import UserError, disk_error, one_line
-from las_tune.library_log import LOG
 from las_tune.model_commands import export, predict
+from las_tune.noise_log import LOG
 from las_tune.search_commands import INTERRUPTED, train, tune
 from las_tune.study_commands import compare, doctor, report, sync, ui
 
@@ -101,5 +101,5 @@ def _print_error(text: str, error: Exception) -> None:
 
 
 def _logs(error: BaseException) -> list[str]:
-    """What LibraryLog noted on an error that happened in a study."""
+    """What NoiseLog noted on an error that happened in a study."""
     return [note for note in getattr(error, "__notes__", ()) if note.startswith(LOG)]

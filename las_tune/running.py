@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from las_tune import __version__
 from las_tune.console import StudyConsole
-from las_tune.library_log import LibraryLog
+from las_tune.noise_log import NoiseLog
 from las_tune.study_spec import StudySpec
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def search(specs: Sequence[StudySpec]) -> dict[str, Any]:
     """Search the categories of one run: see run_studies."""
-    with LibraryLog() as log, StudyConsole(f"las_tune {__version__}: {_what(specs)}", specs) as console:
+    with NoiseLog() as log, StudyConsole(f"las_tune {__version__}: {_what(specs)}", specs) as console:
         render_demo(specs[0], console)
         from las_tune.tuning.study import run_studies
 
@@ -32,7 +32,7 @@ def search(specs: Sequence[StudySpec]) -> dict[str, Any]:
 
 def plan(specs: Sequence[StudySpec]) -> Plan:
     """What a search would take, without it."""
-    with LibraryLog(), StudyConsole(f"las_tune {__version__}: plan of {_what(specs)}", specs) as console:
+    with NoiseLog(), StudyConsole(f"las_tune {__version__}: plan of {_what(specs)}", specs) as console:
         render_demo(specs[0], console)
         from las_tune.tuning.study import plan_studies
 

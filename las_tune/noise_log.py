@@ -18,7 +18,7 @@ LOG = "log: "
 """Starts the note on an error that says where the file is."""
 
 
-class LibraryLog:
+class NoiseLog:
     """Takes this process's stderr, C++ included, from `with` to its end; what is raised is in the file, too."""
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class LibraryLog:
         """None until there is a folder to keep it in."""
         self._early = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
 
-    def __enter__(self) -> LibraryLog:
+    def __enter__(self) -> NoiseLog:
         sys.stderr.flush()
         self._terminal = os.dup(2)
         os.dup2(self._early.fileno(), 2)

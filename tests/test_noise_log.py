@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from las_tune.library_log import LOG_NAME, LibraryLog
+from las_tune.noise_log import LOG_NAME, NoiseLog
 
 
 def test_what_is_said_before_and_after_there_is_a_folder(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    with LibraryLog() as log:
+    with NoiseLog() as log:
         os.write(2, b"early, from C\n")
         log.keep_in(tmp_path / "study")
         subprocess.run([sys.executable, "-c", "import sys; print('a child', file=sys.stderr)"], check=True)
@@ -23,7 +23,7 @@ def test_what_is_said_before_and_after_there_is_a_folder(tmp_path: Path, capfd: 
 
 
 def test_an_error_has_the_whole_of_it_there_and_says_so(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError) as caught, LibraryLog() as log:
+    with pytest.raises(RuntimeError) as caught, NoiseLog() as log:
         log.keep_in(tmp_path)
         raise RuntimeError("a worker is gone")
     assert caught.value.__notes__ == [f"log: {tmp_path / LOG_NAME}"]
@@ -31,14 +31,14 @@ def test_an_error_has_the_whole_of_it_there_and_says_so(tmp_path: Path) -> None:
 
 
 def test_nothing_is_made_where_nothing_was_begun(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError) as caught, LibraryLog():
+    with pytest.raises(RuntimeError) as caught, NoiseLog():
         logging.getLogger("x").error("said")
         raise RuntimeError("a flag was wrong")
     assert not hasattr(caught.value, "__notes__") and not list(tmp_path.iterdir())
 
 
 def test_a_full_disk_keeps_no_one_from_the_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(OSError, match="No space") as caught, LibraryLog() as log:
+    with pytest.raises(OSError, match="No space") as caught, NoiseLog() as log:
         log.keep_in(tmp_path)
         (tmp_path / LOG_NAME).unlink()
         (tmp_path / LOG_NAME).symlink_to("/dev/full")
@@ -48,7 +48,7 @@ def test_a_full_disk_keeps_no_one_from_the_terminal(tmp_path: Path, capfd: pytes
 
 
 def test_what_was_said_is_not_lost_where_there_is_no_folder(capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit), LibraryLog():
+    with pytest.raises(SystemExit), NoiseLog():
         os.write(2, b"Ray says why\n")
         raise SystemExit(1)
     assert capfd.readouterr().err == "Ray says why\n"
