@@ -68,8 +68,7 @@ def train(
     Args: as those of tune; settings are also the hyperparameters: adaptor_lr, discriminator_lr, alpha, beta_mean, ...
     """
     spec = _spec(category, data_root, textures, results, study, demo, settings)
-    with undisturbed():
-        return TrainingResult(train_once(spec), spec.folder)
+    return TrainingResult(train_once(spec), spec.folder)
 
 
 def load_champion(

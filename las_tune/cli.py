@@ -89,7 +89,6 @@ def main() -> NoReturn:
             sys.exit(2)
         if not _logs(error):
             raise
-
         _print_error(one_line(error), error)
         sys.exit(1)
     sys.exit(0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -29,18 +28,6 @@ MOST_MEASURED = 8
 """At once: trials share caches and memory, so an epoch takes longer beside others."""
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """A study whose features are computed."""
-
-    shared: SharedStudy
-    """What workers need of it."""
-    stored: str
-    """A sentence on the stored features."""
-    epoch_s: float
-    """Seconds of an epoch of the baseline beside others, see measure_epoch_s; NaN where it could not be trained."""
-
-
 class LastWord:
     """An actor that keeps what a task told last of its progress."""
 
@@ -63,38 +50,29 @@ def prepare_remotely(
     resources: Resources,
     progress: Progress,
     num_studies: int = 1,
-) -> Prepared:
+) -> tuple[SharedStudy, str]:
     """Compute the shared data where trials run. The sealed test is not among the pictures that trials may see.
 
     num_studies: studies that share the object store.
+    Returns: what workers need of the study, and a sentence on the stored features.
     """
     progress(f"computing frozen features of {spec.category}", 0, 1)
     memory = min(node["Resources"].get("object_store_memory", 0.0) for node in alive_nodes())
     limit = store_limit_bytes(spec.store_limit_gb, memory) / num_studies
     backbone_ref = ray.put(backbone)
     word = ray.remote(LastWord).options(num_cpus=0, max_restarts=-1, max_task_retries=-1).remote()
-    held = {"num_cpus": resources.cpus, "num_gpus": resources.gpus}
     once = ray.remote(max_calls=1)(_share)  # its process ends, and gives its memory to the trials
-    data_ref, told = once.options(**held, num_returns=2).remote(backbone_ref, pictures, spec.train, limit, word)
+    task = once.options(num_cpus=resources.cpus, num_gpus=resources.gpus, num_returns=2)
+    data_ref, told = task.remote(backbone_ref, pictures, spec.train, limit, word)
     while not ray.wait([told], timeout=ASKED_EVERY_S)[0]:
         if (last := ray.get(word.get.remote())) is not None:
             progress(*last)
     stored: str = ray.get(told)
     progress(stored, 1, 1)
-    progress("measuring an epoch", 0, 1)
-    measure = ray.remote(max_calls=1)(_measure).options(**held)
-    beside = [
-        measure.remote(backbone_ref, data_ref, spec.train, resources.num_threads)
-        for _ in range(min(resources.places_now(), MOST_MEASURED))
-    ]
-    try:
-        epoch_s = max(ray.get(beside))
-    except ray.exceptions.RayError:  # a trial that fails is told, or tried again, in its own time
-        epoch_s = math.nan
     if len(alive_nodes()) > 1:  # to the driver's machine: the one that computed it may go, and must not be held for it
         data_ref = ray.put(ray.get(data_ref))
     shared = SharedStudy(spec.train, backbone_ref, data_ref, resources.num_threads, pictures.kinds, spec.system_metrics)
-    return Prepared(shared, stored, epoch_s)
+    return shared, stored
 
 
 def _share(
@@ -103,10 +81,21 @@ def _share(
     return share(_ready(backbone, spec), pictures, spec.store_dtype, limit, word.tell.remote)
 
 
-def _measure(backbone: Backbone, data: SharedData, spec: TrainSpec, num_threads: int) -> float:
-    torch.set_num_threads(num_threads)
-    network = _ready(backbone, spec)
-    return measure_epoch_s(spec, network, data.to_device(network))
+def measure_remotely(shared: SharedStudy, resources: Resources) -> float:
+    """Seconds of an epoch of the baseline beside as many others as will run; NaN where it cannot be trained."""
+    once = ray.remote(max_calls=1)(_measure).options(num_cpus=resources.cpus, num_gpus=resources.gpus)
+    beside = min(resources.places_now(), MOST_MEASURED)
+    try:
+        seconds: list[float] = ray.get([once.remote(shared.backbone, shared.data, shared) for _ in range(beside)])
+    except ray.exceptions.RayError:  # a trial that fails is told, or tried again, in its own time
+        return math.nan
+    return max(seconds)
+
+
+def _measure(backbone: Backbone, data: SharedData, shared: SharedStudy) -> float:
+    torch.set_num_threads(shared.num_threads)
+    network = _ready(backbone, shared.train)
+    return measure_epoch_s(shared.train, network, data.to_device(network))
 
 
 def evaluate_remotely(

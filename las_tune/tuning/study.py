@@ -29,11 +29,12 @@ from las_tune.tuning.outputs import make_folder
 from las_tune.tuning.pictures import Progress, StudyPictures
 from las_tune.tuning.plan import Plan
 from las_tune.tuning.publish import publish, publish_start, study_parameters
-from las_tune.tuning.remote import prepare_remotely
+from las_tune.tuning.remote import measure_remotely, prepare_remotely
 from las_tune.tuning.resume import SUMMARY_NAME, begin, reopen
 from las_tune.tuning.shared_configuration import best_shared_configuration
 from las_tune.tuning.space import Space
 from las_tune.tuning.storage import Storage
+from las_tune.tuning.trainable import SharedStudy
 from las_tune.tuning.tuner import run_finalists, run_trials
 from las_tune.tuning.warm_start import warm_points
 
@@ -123,11 +124,16 @@ def plan_studies(specs: Sequence[StudySpec], progress: Progress) -> Plan:
     progress("starting Ray", 0, 1)
     with ray_cluster(specs[0].address):
         resources = resources_of(specs[0])
-        prepared = [
-            prepare_remotely(one.spec, backbone, one.pictures.trials, resources, progress, len(checked))
+        shared = [
+            prepare_remotely(one.spec, backbone, one.pictures.trials, resources, progress, len(checked))[0]
             for one in checked
         ]
-    return Plan.of([one.spec for one in checked], [ready.epoch_s for ready in prepared], resources)
+        return _plan([one.spec for one in checked], shared, resources, progress)
+
+
+def _plan(specs: Sequence[StudySpec], shared: Sequence[SharedStudy], resources: Resources, progress: Progress) -> Plan:
+    progress("measuring an epoch", 0, 1)
+    return Plan.of(specs, [measure_remotely(one, resources) for one in shared], resources)
 
 
 def _open_ledger(spec: StudySpec) -> Ledger:
@@ -155,14 +161,15 @@ def _search_and_conclude(
     studies: Sequence[OpenStudy], backbone: Backbone, resources: Resources, progress: Progress, started: float
 ) -> dict[str, Any]:
     """Features, trials, finalists for all together; then each study by itself to its summary."""
-    prepared = [
-        prepare_remotely(s.spec, backbone, s.pictures.trials, resources, progress, len(studies)) for s in studies
-    ]
     tuned = []
-    for study, ready in zip(studies, prepared, strict=True):
-        study.ledger.tag(STUDY_RUN, {"features": ready.stored})
-        tuned.append(TunedStudy(study.spec, study.space, ready.shared, study.listeners, study.points))
-    progress(Plan.of([s.spec for s in studies], [ready.epoch_s for ready in prepared], resources).sentence(), 1, 1)
+    for study in studies:
+        shared, stored = prepare_remotely(
+            study.spec, backbone, study.pictures.trials, resources, progress, len(studies)
+        )
+        study.ledger.tag(STUDY_RUN, {"features": stored})
+        tuned.append(TunedStudy(study.spec, study.space, shared, study.listeners, study.points))
+    plan = _plan([study.spec for study in studies], [one.shared for one in tuned], resources, progress)
+    progress(plan.sentence(), 1, 1)
     progress("trials", 0, 1)
     trials = run_trials(tuned, resources)
     progress("training the finalists again", 0, 1)

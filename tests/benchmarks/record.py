@@ -88,7 +88,7 @@ def main(
         with ray_cluster(None):
             resources = resources_of(spec)
             backbone = load_backbone(train.backbone, train.backbone_weights)
-            shared = prepare_remotely(spec, backbone, pictures.trials, resources, untold).shared
+            shared, _ = prepare_remotely(spec, backbone, pictures.trials, resources, untold)
             recorder = Recorder(file, about)
             run_trials([TunedStudy(spec, load_space(space), shared, [recorder])], resources, seeded_trial)
 

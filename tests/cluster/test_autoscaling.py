@@ -120,7 +120,7 @@ def test_pending_trials_bring_workers_and_none_is_held_idle(address: str, tmp_pa
         resources = resources_of(spec)
         assert (resources.cpus, resources.max_concurrent) == (1, WORKERS), "what the cluster can become"
         backbone, pictures = load_backbone("resnet18", "random"), load_pictures(spec).trials
-        shared = prepare_remotely(spec, backbone, pictures, resources, untold).shared
+        shared, _ = prepare_remotely(spec, backbone, pictures, resources, untold)
         study = TunedStudy(spec, load_space("default"), shared, [watch])
         (ran,) = run_trials([study], resources, partial(sleeping_trial, trial_s=4.0, num_epochs=3))
         assert WORKERS in watch.workers, "trials that waited brought the second"

@@ -144,7 +144,7 @@ def test_a_checkpoint_holds_no_frozen_network(bucket: Bucket, tmp_path: Path) ->
     spec = make_spec(tmp_path, f"s3://{BUCKET}/real", train=TRAIN, trials=2, textures=textures)
     backbone = load_backbone(TRAIN.backbone, "random")
     resources = resources_of(spec)
-    shared = prepare_remotely(spec, backbone, load_pictures(spec).trials, resources, untold).shared
+    shared, _ = prepare_remotely(spec, backbone, load_pictures(spec).trials, resources, untold)
     (ran,) = run_trials([TunedStudy(spec, load_space("default"), shared, [])], resources)
     assert [record.status for record in ran.records] == ["completed"] * 2
 

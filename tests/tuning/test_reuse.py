@@ -53,7 +53,7 @@ def test_a_reused_worker_gives_the_numbers_of_a_fresh_process(tmp_path: Path) ->
 
     with ray_cluster(None):
         resources = resources_of(spec)
-        shared = prepare_remotely(spec, backbone, pictures.trials, resources, untold).shared
+        shared, _ = prepare_remotely(spec, backbone, pictures.trials, resources, untold)
         study = TunedStudy(spec, load_space(str(tmp_path / "same.toml")), shared, [])
         (ran,) = run_trials([study], resources, with_pid)
 

@@ -94,9 +94,8 @@ def left_the_driver(place: Path, monkeypatch: pytest.MonkeyPatch, **fields: Any)
     store = Store()
     monkeypatch.setattr(remote, "ray", store)
     monkeypatch.setattr(remote, "alive_nodes", store.nodes)
-    monkeypatch.setattr("las_tune.tuning.cluster.alive_nodes", store.nodes)
     network = load_backbone("resnet18", "random")
-    shared = remote.prepare_remotely(spec, network, pictures.trials, Resources(1, 0, 1), untold).shared
+    shared, _ = remote.prepare_remotely(spec, network, pictures.trials, Resources(1, 0, 1), untold)
     return pictures, [*store.held, cloudpickle.dumps(shared)]
 
 
