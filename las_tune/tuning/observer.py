@@ -19,6 +19,7 @@ from las_tune.tuning.history import History
 from las_tune.tuning.space import Space
 from las_tune.tuning.storage import Storage
 from las_tune.tuning.trainable import LEAVES, SharedStudy
+from las_tune.tuning.uninterrupted import uninterrupted
 
 FAILURES_NAME = "failures"
 """Folder in a study's: what trials that failed said, in full."""
@@ -181,8 +182,9 @@ class Observer(tune.Callback):  # type: ignore[misc]  # ray ships no types for i
         return self._trials[trial.trial_id]
 
     def _tell(self, study: int, event: str, record: TrialRecord) -> None:
-        for listener in (self._histories[study], *self._studies[study].listeners):
-            getattr(listener, event)(record)
+        with uninterrupted():  # the history's account and the ledger's stay one
+            for listener in (self._histories[study], *self._studies[study].listeners):
+                getattr(listener, event)(record)
 
     def _keep_best(self, study: int, record: TrialRecord, trial: Any) -> None:
         """Note the checkpoint of the best epoch; an earlier driver may have seen that."""
