@@ -7,6 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from las_tune import places
 from las_tune.arguments import ELSEWHERE
 from las_tune.errors import UserError
 from las_tune.flags import absolute_uri, make_specs
@@ -18,7 +19,6 @@ from las_tune.tracking.connect import default_tracking_uri, undisturbed
 from las_tune.tracking.package import fetch_detector
 from las_tune.tracking.predict import Predictor
 
-DATA, TEXTURES, RESULTS = "data/anomaly_dataset", "data/dtd", "results/las"
 SETTINGS = {field.name for spec in (TrainSpec, StudySpec) for field in fields(spec)} - {
     "category", "train", "data_root", "textures", "results", "study", "run", "demo", "command", "extend",
 }  # fmt: skip
@@ -27,9 +27,9 @@ SETTINGS = {field.name for spec in (TrainSpec, StudySpec) for field in fields(sp
 def tune(
     category: str,
     *,
-    data_root: str | Path = DATA,
-    textures: str | Path = TEXTURES,
-    results: str | Path = RESULTS,
+    data_root: str | Path = places.DATA_ROOT,
+    textures: str | Path = places.TEXTURES,
+    results: str | Path = places.RESULTS,
     study: str | None = None,
     demo: bool = False,
     **settings: Any,
@@ -56,9 +56,9 @@ def tune(
 def train(
     category: str,
     *,
-    data_root: str | Path = DATA,
-    textures: str | Path = TEXTURES,
-    results: str | Path = RESULTS,
+    data_root: str | Path = places.DATA_ROOT,
+    textures: str | Path = places.TEXTURES,
+    results: str | Path = places.RESULTS,
     study: str | None = None,
     demo: bool = False,
     **settings: Any,
@@ -72,7 +72,7 @@ def train(
 
 
 def load_champion(
-    category: str, *, results: str | Path = RESULTS, tracking_uri: str | Path = "", device: str = "cpu"
+    category: str, *, results: str | Path = places.RESULTS, tracking_uri: str | Path = "", device: str = "cpu"
 ) -> Predictor:
     """The champion of a category, from MLflow's model registry.
 

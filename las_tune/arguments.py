@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from las_tune import places
 from las_tune.errors import UserError
 
 RESUME, EXTEND = "--resume", "--extend"
 ELSEWHERE = ("http://", "https://", "ray://")
 """Start the address of a cluster that this machine is not part of."""
-DEFAULT_RESULTS = Path("results/las")
 
 
 def complete(arguments: Sequence[str]) -> list[str]:
@@ -25,11 +25,11 @@ def complete(arguments: Sequence[str]) -> list[str]:
     if not _is_tune(arguments) or (RESUME not in given and EXTEND not in given):
         return list(arguments)
     name = _value(given, "--study", "")
-    results = Path(_value(given, "--results", str(DEFAULT_RESULTS))).absolute()
+    results = Path(_value(given, "--results", str(places.RESULTS))).absolute()
     folder = _folder(results, name)
     try:
-        command = shlex.split((folder / "command.txt").read_text(encoding="utf-8"))
-        asked: dict[str, Any] = json.loads((folder / "study.json").read_text(encoding="utf-8"))["asked"]
+        command = shlex.split((folder / places.COMMAND).read_text(encoding="utf-8"))
+        asked: dict[str, Any] = json.loads((folder / places.STUDY).read_text(encoding="utf-8"))["asked"]
         typed = command[command.index("las_tune") + 1 :]
     except (OSError, ValueError, KeyError) as error:
         do = "give all its flags without --resume; what the library began, goes on by the same call"
@@ -37,7 +37,7 @@ def complete(arguments: Sequence[str]) -> list[str]:
     recorded = _by_flag(typed)
     merged = {flag: words for flag, words in recorded.items() if flag not in (RESUME, EXTEND)} | given
     if EXTEND in given:
-        if not (folder / "summary.json").is_file():
+        if not (folder / places.SUMMARY).is_file():
             raise UserError(f"{EXTEND} adds trials to a finished study", name, f"finish it: {RESUME} --study {name}")
         merged["--trials"] = ["--trials", str(asked["trials"] + _number(_value(given, EXTEND, "")))]
     return [word for words in merged.values() for word in words]
@@ -57,10 +57,10 @@ def _is_tune(arguments: Sequence[str]) -> bool:
 def _folder(results: Path, name: str) -> Path:
     """Of a study, or of the first study of a run."""
     folders = [results / name] if name else []
-    folders += [file.parent for file in sorted(results.glob(f"{name}-*/study.json")) if name and _run(file) == name]
-    found = next((folder for folder in folders if (folder / "study.json").is_file()), None)
+    folders += [file.parent for file in sorted(results.glob(f"{name}-*/{places.STUDY}")) if name and _run(file) == name]
+    found = next((folder for folder in folders if (folder / places.STUDY).is_file()), None)
     if found is None:
-        known = ", ".join(sorted(file.parent.name for file in results.glob("*/study.json"))) or "none"
+        known = ", ".join(sorted(file.parent.name for file in results.glob(f"*/{places.STUDY}"))) or "none"
         rule = f"{RESUME} and {EXTEND} need the --study that they go on with, in --results"
         raise UserError(rule, f"{name or 'no --study'} in {results}", f"Known: {known}")
     return found

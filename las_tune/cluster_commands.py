@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
-from las_tune import flags
+from las_tune import flags, places
 from las_tune.flags import find_categories, plain_name
 from las_tune.search_commands import tune
 from las_tune.spec import require
@@ -79,8 +79,8 @@ def submit(
     category: flags.Category,
     address: JobAddress = "auto",
     study: flags.Study = None,
-    data_root: flags.DataRoot = Path("data/anomaly_dataset"),
-    textures: flags.Textures = Path("data/dtd"),
+    data_root: flags.DataRoot = places.DATA_ROOT,
+    textures: flags.Textures = places.TEXTURES,
     push_data: Annotated[
         bool,
         Parameter(help="Send the pictures from this machine, once; else the folders are the cluster's.", negative=""),

@@ -23,7 +23,7 @@ from rich.table import Table
 
 from las_tune.study_spec import StudySpec
 from las_tune.tracking.record import TrialRecord
-from las_tune.units import format_seconds
+from las_tune.units import format_params, format_seconds
 
 SHOWN_TRIALS = 12
 WIDTH = 140
@@ -185,12 +185,3 @@ class StudyView:
     def trial_ended(self, trial: TrialRecord) -> None:
         """The row is final."""
         self._console.end(self._category, trial)
-
-
-def format_params(params: dict[str, Any]) -> str:
-    """For a table.
-
-    >>> format_params({"adaptor_lr": 1e-4, "alpha": 1 / 3, "foreground": "otsu"})
-    'adaptor_lr 0.0001, alpha 0.333, foreground otsu'
-    """
-    return ", ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in params.items())

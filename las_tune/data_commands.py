@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
+from las_tune import places
 from las_tune.flags import Category, DataRoot, find_categories
 
 data = App(name="data", help="Fetch data sets, look at what a category holds.")
@@ -31,11 +32,11 @@ def fetch(what: Literal["dtd", "mpdd"], *, folder: Path | None = None) -> None:
     from las_tune.printing import print_lines
 
     if what == "dtd":
-        fetched = fetch_dtd((folder or Path("data/dtd")).absolute())
+        fetched = fetch_dtd((folder or places.TEXTURES).absolute())
     else:
         with progress_bar() as progress:
             fetched = fetch_mpdd(
-                (folder or Path("data/anomaly_dataset")).absolute(),
+                (folder or places.DATA_ROOT).absolute(),
                 progress=lambda done, total: progress("downloading MPDD (MB)", done // 10**6, total // 10**6),
             )
     if not fetched.names:
@@ -47,7 +48,7 @@ def fetch(what: Literal["dtd", "mpdd"], *, folder: Path | None = None) -> None:
 
 
 @data.command
-def check(*, category: Category, data_root: DataRoot = Path("data/anomaly_dataset")) -> None:
+def check(*, category: Category, data_root: DataRoot = places.DATA_ROOT) -> None:
     """Show what a category holds, and what is wrong with it; exit code 2 if anything is."""
     from las_tune.console import progress_bar
     from las_tune.data.category import index_category

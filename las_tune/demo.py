@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from las_tune import places
 from las_tune.errors import UserError
 
 CATEGORY = "bracket_black"
@@ -18,4 +19,4 @@ def demo_folders(categories: list[str]) -> tuple[Path, Path]:
     """Folders of the rendered parts and textures, apart from any real data."""
     if categories != [CATEGORY]:
         raise UserError(f"--demo renders {CATEGORY} only", ", ".join(categories), f"use --category {CATEGORY} --demo")
-    return Path("data/demo/anomaly_dataset"), Path("data/demo/textures")
+    return places.DEMO_DATA_ROOT, places.DEMO_TEXTURES

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from las_tune import places
 from las_tune.flags import RECORD, Results, TrackingUri, absolute_uri, flag
 
 MODEL_HELP = "URI of an MLflow model (models:/las-CATEGORY@champion), its folder, or a file best_model_CATEGORY.pth."
@@ -28,7 +29,7 @@ def predict(
     model: Model,
     out: OutFolder = None,
     device: Device = "cpu",
-    results: Results = Path("results/las"),
+    results: Results = places.RESULTS,
     tracking_uri: TrackingUri = "",
 ) -> None:
     """Tell defective pictures: a table with score and verdict, and heat maps over the pictures.
@@ -65,7 +66,7 @@ def export(
     model: Model,
     kind: Kind,
     out: OutFile = None,
-    results: Results = Path("results/las"),
+    results: Results = places.RESULTS,
     tracking_uri: TrackingUri = "",
 ) -> None:
     """Write a champion for another runtime; the file is checked against it before it is kept.

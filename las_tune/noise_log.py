@@ -11,9 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
+from las_tune import places
 from las_tune.errors import UserError
 
-LOG_NAME = "las_tune.log"
 LOG = "log: "
 """Starts the note on an error that says where the file is."""
 
@@ -37,13 +37,13 @@ class NoiseLog:
         if self.path is not None:
             return
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / LOG_NAME).open("ab") as file:
+        with (folder / places.LOG).open("ab") as file:
             sys.stderr.flush()
             self._early.seek(0)
             shutil.copyfileobj(self._early, file)
             file.flush()
             os.dup2(file.fileno(), 2)
-        self.path = folder / LOG_NAME
+        self.path = folder / places.LOG
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -6,16 +6,17 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from las_tune import places
 from las_tune.printing import print_lines
 from las_tune.units import format_interval
 
-TESTED = "data/demo/anomaly_dataset/bracket_black/test"
+TESTED = places.DEMO_DATA_ROOT / "bracket_black/test"
 
 
 def print_story(summary: dict[str, Any], folder: Path) -> None:
     """Three short paragraphs for someone who sees this for the first time."""
     where = shlex.join(["--study", summary["study"], "--results", str(folder.parent)])
-    model = shlex.quote(str(folder / f"best_model_{summary['category']}.pth"))
+    model = shlex.quote(str(folder / places.model_file(summary["category"])))
     print_lines(
         [
             "",

@@ -9,11 +9,12 @@ from typing import Any
 
 from rich.table import Table
 
-from las_tune.console import format_params, make_console
-from las_tune.objectives import objective_value
+from las_tune import places
+from las_tune.console import make_console
 from las_tune.study_spec import StudySpec
-from las_tune.tracking.summary import WARNINGS
-from las_tune.units import format_interval
+from las_tune.tracking.gains import GAIN, gain_rows
+from las_tune.tracking.summary import remarks, warnings
+from las_tune.units import format_params
 
 
 def print_run(run: dict[str, Any], specs: Sequence[StudySpec]) -> None:
@@ -35,20 +36,19 @@ def print_overview(run: dict[str, Any]) -> None:
     shared = run["shared_configuration"]
     title = f"{', '.join(sorted({summary['test_name'] for summary in done}))}, means over seeds"
     seconds = next((_device_seconds(summary)[0] for summary in done), "seconds")
-    table = Table(
-        "category", "objective", "baseline", "champion", "gain (95% interval)", "memory bank", seconds, title=title
-    )
+    table = Table("category", "objective", "baseline", "champion", GAIN, "memory bank", seconds, title=title)
     if shared:
         table.add_column("regret of the shared configuration")
     for summary in done:
-        tested, gain = _on_test(summary), summary["test_gain"].get(summary["objective"])
+        row = gain_rows(summary)[1]
         regret = shared["regret"].get(summary["category"]) if shared else None
         table.add_row(
             summary["category"],
             summary["objective"],
-            *(f"{tested[role]:.4f}" for role in ("baseline", "champion")),
-            format_interval(gain) if gain else "baseline kept",
-            f"{tested['memory_bank']:.4f}",
+            f"{row.baseline:.4f}",
+            f"{row.champion:.4f}",
+            row.gain,
+            f"{row.memory_bank:.4f}",
             f"{_device_seconds(summary)[1]:.0f}",
             *([f"{regret:.4f}"] if regret is not None else []),
         )
@@ -58,11 +58,6 @@ def print_overview(run: dict[str, Any]) -> None:
             f"one configuration for all: {shared['from']}, mean regret {shared['mean_regret']:.4f} on validation "
             f"({format_params(shared['params'])})"
         )
-
-
-def _on_test(summary: dict[str, Any]) -> dict[str, float]:
-    """The objective on the sealed test, by role."""
-    return {role: objective_value(summary["objective"], metrics) for role, metrics in summary["test_mean"].items()}
 
 
 def _device_seconds(summary: dict[str, Any]) -> tuple[str, float, float | None]:
@@ -75,31 +70,17 @@ def _device_seconds(summary: dict[str, Any]) -> tuple[str, float, float | None]:
 def print_summary(summary: dict[str, Any], folder: Path) -> None:
     """Baseline, champion, gain, and where to look."""
     console = make_console()
-    if summary["demo"]:
-        console.print(f"[bold yellow]{WARNINGS['demo']}[/bold yellow]")
-    if summary["test_selected"]:
-        console.print(f"[bold red]{WARNINGS['test_selected']}[/bold red]")
-    if summary["painted"]:
-        parts = " and ".join(part.replace("_", " ") for part in summary["painted"])
-        console.print(f"[bold yellow]synthetic[/bold yellow]: {parts}: good pictures and defects painted on them")
+    for text in warnings(summary):
+        console.print(text, style="bold yellow", markup=False)
     console.print(_gains(summary))
-    promotion, counts = summary["promotion"], summary["trials"]
-    console.print(f"promotion: {promotion['reason']}")
-    if promotion["tied"]:
-        console.print(f"tied with {promotion['best']} within the noise: {', '.join(promotion['tied'])}")
+    print_lines(remarks(summary))
     for where, metric in summary["tie_break"].items():
         if metric:
             console.print(f"equal in {summary['objective']} ({where}): the best is ahead by {metric}")
     _print_watched(summary)
-    reference, where = summary["reference"], summary["test_name"]
-    if reference["memory_bank_wins"]:
-        console.print(
-            f"[bold yellow]the memory bank, which learns nothing, does better on the {where}[/bold yellow]: "
-            f"{summary['objective']} {reference['memory_bank']:.4f} against {reference['champion']:.4f}"
-        )
     print_openings(summary["test_openings"], summary["test_name"])
     print_left_out(summary["skipped"], summary["masks_missing"])
-    cost = summary["cost"]
+    cost, counts = summary["cost"], summary["trials"]
     console.print(
         f"{counts['total']} trials: {counts['completed']} completed, {counts['pruned']} pruned, "
         f"{counts['failed']} failed, in {summary['seconds']:.0f} s ({cost['trial_seconds']:.0f} s of training, "
@@ -130,7 +111,7 @@ def _print_record(summary: dict[str, Any], folder: Path) -> None:
         )
         print_lines([f"  python -m las_tune sync {where}"])
     if ledger["refused"]:
-        print_lines([f"MLflow refused {ledger['refused']} writes: {folder / 'ledger.jsonl.refused'} says why"])
+        print_lines([f"MLflow refused {ledger['refused']} writes: {folder / f'{places.LEDGER}.refused'} says why"])
 
 
 def _store_flags(summary: dict[str, Any], folder: Path) -> str:
@@ -165,7 +146,6 @@ def _print_watched(summary: dict[str, Any]) -> None:
     if gap:
         print_lines(
             [
-                WARNINGS["test_watched"],
                 f"leakage gap in {summary['objective']}: chosen by all test pictures {gap['paper']:.4f}, "
                 f"chosen and told on different halves {gap['honest']:.4f}: {gap['gap']:+.4f} of flattery",
             ]
@@ -175,29 +155,11 @@ def _print_watched(summary: dict[str, Any]) -> None:
 def _gains(summary: dict[str, Any]) -> Table:
     """Means over seeds: baseline, champion, gain with its interval, and the memory bank that learns nothing."""
     title = f"{summary['category']}: study {summary['study']}, means over seeds"
-    table = Table("", "baseline", "champion", "gain (95% interval)", "memory bank", title=title)
-    names = [summary[role]["finalist"] for role in ("baseline", "champion")]
-    table.add_row("trained again", *names, "", "")
-    validation, gain = summary["validation_mean"], summary["validation_gain"]
-    table.add_row(
-        f"validation {summary['objective']} (selected on)",
-        f"{validation['baseline']:.4f}",
-        f"{validation['champion']:.4f}",
-        format_interval(gain) if gain else "",
-        f"{validation['memory_bank']:.4f}",
-    )
-    means = summary["test_mean"]
-    for name, ours in means["champion"].items():
-        theirs, interval = means["baseline"][name], summary["test_gain"].get(name)
-        shown = format_interval(interval) if interval else f"{ours - theirs:+.4f}"
-        bank = means["memory_bank"][name]
-        table.add_row(
-            f"{summary['test_name']} {name}",
-            f"{theirs:.4f}",
-            f"{ours:.4f}",
-            "" if gain is None else shown,
-            f"{bank:.4f}",
-        )
+    table = Table("", "baseline", "champion", GAIN, "memory bank", title=title)
+    table.add_row("trained again", *(summary[role]["finalist"] for role in ("baseline", "champion")))
+    for row in gain_rows(summary):
+        what = f"{row.where} {row.metric}" + (" (selected on)" if row.where == "validation" else "")
+        table.add_row(what, f"{row.baseline:.4f}", f"{row.champion:.4f}", row.gain, f"{row.memory_bank:.4f}")
     return table
 
 

@@ -10,10 +10,11 @@ from typing import Any
 
 import pandas as pd
 
+from las_tune import places
+from las_tune.tracking.gains import GAIN, gain_rows
 from las_tune.tracking.predict import Predictor
 from las_tune.tuning.history import History
 from las_tune.tuning.single import SingleResult
-from las_tune.units import format_interval
 
 SHOWN = ("optimisation_history.png", "importance.png")
 """Figures of a study that a notebook shows, beside curves and ROC."""
@@ -51,17 +52,12 @@ class StudyResult:
     @property
     def scores(self) -> pd.DataFrame:
         """Baseline, champion, gain and memory bank: a row for the validation, and one a metric of the sealed test."""
-        validation, tested = self.summary["validation_mean"], self.summary["test_mean"]
-        rows = {f"validation {self.summary['objective']}": (validation, self.summary["validation_gain"])}
-        for name in tested["champion"]:
-            means = {role: tested[role][name] for role in tested}
-            rows[f"{self.summary['test_name']} {name}"] = (means, self.summary["test_gain"].get(name))
-        columns = ("baseline", "champion", "memory_bank")
-        table = {
-            name: [*map(means.get, columns), format_interval(gain) if gain else ""]
-            for name, (means, gain) in rows.items()
+        columns = ["baseline", "champion", "memory_bank", GAIN]
+        rows = {
+            f"{row.where} {row.metric}": [row.baseline, row.champion, row.memory_bank, row.gain]
+            for row in gain_rows(self.summary)
         }
-        return pd.DataFrame.from_dict(table, "index", columns=[*columns, "gain (95% interval)"])
+        return pd.DataFrame.from_dict(rows, "index", columns=columns)
 
     @property
     def trials(self) -> pd.DataFrame:
@@ -90,7 +86,7 @@ class StudyResult:
 
     def predictor(self, device: str = "cpu") -> Predictor:
         """The champion, from the study's folder."""
-        return Predictor(self.folder / f"best_model_{self.summary['category']}.pth", device)
+        return Predictor(self.folder / places.model_file(self.summary["category"]), device)
 
     def _repr_html_(self) -> str:
         shown = [file for file in self.figures if file.parent == self.folder or file.name in SHOWN]
@@ -125,7 +121,7 @@ class TrainingResult:
 
     def predictor(self, device: str = "cpu") -> Predictor:
         """The detector of the best epoch."""
-        return Predictor(next(self.folder.glob("best_model_*.pth")), device)
+        return Predictor(next(self.folder.glob(places.model_file("*"))), device)
 
     def _repr_html_(self) -> str:
         best = self.single.trial.best

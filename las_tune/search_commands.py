@@ -5,12 +5,11 @@ from __future__ import annotations
 import shlex
 import sys
 from datetime import timedelta
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from las_tune import flags
+from las_tune import flags, places
 from las_tune.flags import RECORD, RESOURCES, SEARCH, flag, make_specs
 from las_tune.study_spec import Sampler, Scheduler
 
@@ -21,8 +20,8 @@ INTERRUPTED = 130
 def tune(
     *,
     category: flags.Category,
-    data_root: flags.DataRoot = Path("data/anomaly_dataset"),
-    textures: flags.Textures = Path("data/dtd"),
+    data_root: flags.DataRoot = places.DATA_ROOT,
+    textures: flags.Textures = places.TEXTURES,
     data_digest: flags.DataDigest = "",
     skip_broken: flags.SkipBroken = False,
     holdout: flags.Holdout = 0.5,
@@ -76,7 +75,7 @@ def tune(
         ),
     ] = None,
     storage: Annotated[str, flag(RESOURCES, "Folder or URI of checkpoints.", "the study's folder")] = "",
-    results: flags.Results = Path("results/las"),
+    results: flags.Results = places.RESULTS,
     study: flags.Study = None,
     resume: Annotated[
         bool, Parameter(group=RECORD, help="Go on with --study; flags that are left out are its own.", negative="")
@@ -133,8 +132,8 @@ def tune(
 def train(
     *,
     category: flags.Category,
-    data_root: flags.DataRoot = Path("data/anomaly_dataset"),
-    textures: flags.Textures = Path("data/dtd"),
+    data_root: flags.DataRoot = places.DATA_ROOT,
+    textures: flags.Textures = places.TEXTURES,
     skip_broken: flags.SkipBroken = False,
     holdout: flags.Holdout = 0.5,
     validation: flags.ValidationKind = "labelled",
@@ -155,7 +154,7 @@ def train(
     alpha: flags.Alpha = flags.DEFAULTS.alpha,
     beta_mean: flags.BetaMean = flags.DEFAULTS.beta_mean,
     beta_std: flags.BetaStd = flags.DEFAULTS.beta_std,
-    results: flags.Results = Path("results/las"),
+    results: flags.Results = places.RESULTS,
     study: flags.Study = None,
 ) -> None:
     """Train one detector without Ray: the seed program's job, by the code that a trial runs."""

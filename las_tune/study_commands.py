@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from las_tune import places
 from las_tune.flags import RECORD, Experiment, Results, TrackingUri, absolute_uri, flag
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def ui(
     *,
     study: StudyName = None,
     port: Port = 5000,
-    results: Results = Path("results/las"),
+    results: Results = places.RESULTS,
     tracking_uri: TrackingUri = "",
     experiment: Experiment = "las_tune",
 ) -> None:
@@ -61,7 +62,7 @@ def _addresses(store: Store, base_url: str, study: str) -> list[str]:
 
 def compare(
     *studies: Annotated[str, Parameter(help="Names of studies.")],
-    results: Results = Path("results/las"),
+    results: Results = places.RESULTS,
     tracking_uri: TrackingUri = "",
     experiment: Experiment = "las_tune",
 ) -> None:
@@ -84,7 +85,7 @@ def report(
     study: Annotated[str, Parameter(help="Name of the study.")],
     *,
     out: Out = None,
-    results: Results = Path("results/las"),
+    results: Results = places.RESULTS,
     tracking_uri: TrackingUri = "",
     experiment: Experiment = "las_tune",
 ) -> None:
@@ -107,7 +108,7 @@ def report(
 
 def sync(
     *studies: Annotated[str, Parameter(help="Names of studies in --results.")],
-    results: Results = Path("results/las"),
+    results: Results = places.RESULTS,
     tracking_uri: StudyStore = "",
 ) -> None:
     """Send to MLflow what studies could not: their writes wait in their folders. Exit code 2 if it takes not all."""
@@ -135,7 +136,7 @@ def doctor(
         str | None, Parameter(help="Name of the study.", show_default=lambda _: "all in --results that do not run")
     ] = None,
     fix: Annotated[bool, Parameter(help="Mend what can be mended.", negative="")] = False,
-    results: Results = Path("results/las"),
+    results: Results = places.RESULTS,
     tracking_uri: StudyStore = "",
 ) -> None:
     """Compare what Ray, Optuna and MLflow say of a study; exit code 2 where they do not agree."""

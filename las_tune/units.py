@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 
 def format_seconds(seconds: float) -> str:
@@ -29,3 +30,17 @@ def format_interval(gain: Mapping[str, float | None]) -> str:
     if low is None or high is None or not math.isfinite(high - low):
         return f"{mean:+.4f} (noise unknown: too few pictures or seeds)"
     return f"{mean:+.4f} ({low:+.4f} to {high:+.4f})"
+
+
+def format_params(params: Mapping[str, Any]) -> str:
+    """Hyperparameters in a line, with three digits.
+
+    >>> format_params({"adaptor_lr": 1e-4, "alpha": 1 / 3, "foreground": "otsu"})
+    'adaptor_lr 0.0001, alpha 0.333, foreground otsu'
+    """
+    return ", ".join(f"{name} {format_value(value)}" for name, value in params.items())
+
+
+def format_value(value: Any) -> str:
+    """Of one hyperparameter."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

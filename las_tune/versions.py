@@ -11,11 +11,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import las_tune
+from las_tune import places
 from las_tune.errors import UserError
 
 PACKAGES = ("torch", "torchvision", "ray", "optuna", "cmaes", "mlflow", "numpy", "scipy", "scikit-learn", "pillow")
 """What decides numbers, or what is pickled from machine to machine."""
-CONSTRAINTS = Path(las_tune.__path__[0]).parent / "constraints.txt"
+CONSTRAINTS = Path(las_tune.__path__[0]).parent / places.CONSTRAINTS
 ABSENT = "absent"
 
 

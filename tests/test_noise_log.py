@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from las_tune.noise_log import LOG_NAME, NoiseLog
+from las_tune import places
+from las_tune.noise_log import NoiseLog
 
 
 def test_what_is_said_before_and_after_there_is_a_folder(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -18,7 +19,7 @@ def test_what_is_said_before_and_after_there_is_a_folder(tmp_path: Path, capfd: 
         subprocess.run([sys.executable, "-c", "import sys; print('a child', file=sys.stderr)"], check=True)
         log.keep_in(tmp_path / "other")  # a run of several studies keeps one
     os.write(2, b"the terminal again\n")
-    assert (tmp_path / "study" / LOG_NAME).read_text() == "early, from C\na child\n"
+    assert (tmp_path / "study" / places.LOG).read_text() == "early, from C\na child\n"
     assert capfd.readouterr().err == "the terminal again\n" and not (tmp_path / "other").exists()
 
 
@@ -26,8 +27,8 @@ def test_an_error_has_the_whole_of_it_there_and_says_so(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError) as caught, NoiseLog() as log:
         log.keep_in(tmp_path)
         raise RuntimeError("a worker is gone")
-    assert caught.value.__notes__ == [f"log: {tmp_path / LOG_NAME}"]
-    assert "Traceback" in (text := (tmp_path / LOG_NAME).read_text()) and "a worker is gone" in text
+    assert caught.value.__notes__ == [f"log: {tmp_path / places.LOG}"]
+    assert "Traceback" in (text := (tmp_path / places.LOG).read_text()) and "a worker is gone" in text
 
 
 def test_nothing_is_made_where_nothing_was_begun(tmp_path: Path) -> None:
@@ -40,8 +41,8 @@ def test_nothing_is_made_where_nothing_was_begun(tmp_path: Path) -> None:
 def test_a_full_disk_keeps_no_one_from_the_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(OSError, match="No space") as caught, NoiseLog() as log:
         log.keep_in(tmp_path)
-        (tmp_path / LOG_NAME).unlink()
-        (tmp_path / LOG_NAME).symlink_to("/dev/full")
+        (tmp_path / places.LOG).unlink()
+        (tmp_path / places.LOG).symlink_to("/dev/full")
         raise OSError(28, "No space left on device")
     os.write(2, b"the terminal again\n")
     assert capfd.readouterr().err == "the terminal again\n" and caught.value.__notes__

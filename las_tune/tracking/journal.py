@@ -20,9 +20,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from las_tune import places
 from las_tune.errors import UserError
 
-JOURNAL_NAME = "ledger.jsonl"
 EXAMPLE_NAME, PANELS_NAME = "input_example.npy", "panels"
 """What waits beside it to be sent: the example of the model, the arrays that pictures are drawn from."""
 STUDY_RUN = "study"
@@ -67,8 +67,8 @@ class Journal:
 
         Raises: UserError where another process has it open.
         """
-        self.path = folder / JOURNAL_NAME
-        self._count_path = folder / f"{JOURNAL_NAME}.sent"
+        self.path = folder / places.LEDGER
+        self._count_path = folder / f"{places.LEDGER}.sent"
         self._lock = threading.Lock()
         self._file = self.path.open("a", encoding="utf-8")
         try:
@@ -136,7 +136,7 @@ class Journal:
 
 def is_running(folder: Path) -> bool:
     """Whether a process has the journal of a study's folder open."""
-    with (folder / JOURNAL_NAME).open("rb") as file:
+    with (folder / places.LEDGER).open("rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError:

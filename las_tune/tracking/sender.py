@@ -18,8 +18,9 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
+from las_tune import places
 from las_tune.errors import one_line, without_password
-from las_tune.tracking.journal import JOURNAL_NAME, Journal, Write, merge
+from las_tune.tracking.journal import Journal, Write, merge
 from las_tune.tracking.painter import Painter, PaintingError
 from las_tune.tracking.registry import register
 from las_tune.tracking.runs import RefusedError, Runs
@@ -58,7 +59,7 @@ class Sender(threading.Thread):
         self._closed = threading.Event()
         self._painter = Painter()
         self._attempts: Counter[str] = Counter()
-        self._refused_path = journal.path.with_name(f"{JOURNAL_NAME}.refused")
+        self._refused_path = journal.path.with_name(f"{places.LEDGER}.refused")
         self.num_refused = 0
         self.away: str = ""
         """Why nothing can be sent now; empty where it can."""

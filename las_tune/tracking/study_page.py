@@ -12,6 +12,7 @@ from plotly.subplots import make_subplots
 
 from las_tune.tracking.record import TrialRecord
 from las_tune.tracking.study_points import BASELINE_COLOR, BEST_COLOR, COLORS, NOT_SET, StudyPoints
+from las_tune.units import format_value
 
 SYMBOLS = {"completed": "circle", "pruned": "triangle-down", "failed": "x", "running": "square"}
 CONFIG = {"displaylogo": False, "responsive": True}
@@ -42,9 +43,7 @@ def _text(trial: TrialRecord) -> str:
     lines = [escape(trial.title), trial.status]
     if trial.best:
         lines.append(f"best {trial.best['objective']:.4f} in epoch {int(trial.best['epoch'])}")
-    lines += [
-        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in trial.params.items()
-    ]
+    lines += [f"{name} {format_value(value)}" for name, value in trial.params.items()]
     return "<br>".join([*lines, escape(trial.reason)])
 
 

@@ -16,6 +16,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from PIL import Image
 
+from las_tune import places
 from las_tune.tracking.artifacts import Artifacts
 from las_tune.tracking.store import StudyRuns
 from las_tune.tracking.summary import WARNINGS
@@ -66,7 +67,7 @@ def make_report(client: MlflowClient, study: StudyRuns) -> tuple[str, list[str]]
     description = tags.get("mlflow.note.content", "")
     sealed = sealed_table(study, read_summary(client, study))
     figures, panels = _pictures(parent, _figure_paths(parent)), _panels(client, study)
-    command = (parent.read_text("command.txt") or study.parent.data.params.get("command", "")).strip()
+    command = (parent.read_text(places.COMMAND) or study.parent.data.params.get("command", "")).strip()
     there = {
         "the description": description,
         "the sealed test, which is opened when a study ends": sealed.rows,
@@ -91,7 +92,7 @@ def make_report(client: MlflowClient, study: StudyRuns) -> tuple[str, list[str]]
         again=trial_table(study, study.again),
         command=command,
         versions={tag.removeprefix("version."): tags[tag] for tag in sorted(tags) if tag.startswith("version.")},
-        constraints=parent.read_text("constraints.txt"),
+        constraints=parent.read_text(places.CONSTRAINTS),
     )
     return text, missing
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,29 @@ WARNINGS = {
     "test_watched": "--leakage-gap: the sealed test was scored in every epoch of every trial, and never chosen by.",
 }
 """What a reader must know first: by key of the summary; the tag of a run has a hyphen where that has a line."""
+
+
+def warnings(summary: Mapping[str, Any]) -> list[str]:
+    """What a reader must know before the numbers."""
+    lines = [text for key, text in WARNINGS.items() if summary[key]]
+    if summary["painted"]:
+        parts = " and ".join(part.replace("_", " ") for part in summary["painted"])
+        lines.append(f"SYNTHETIC: {parts}: good pictures and defects painted on them.")
+    return lines
+
+
+def remarks(summary: Mapping[str, Any]) -> list[str]:
+    """What a reader must know beside them: why this champion, who is tied with it, and whether learning paid."""
+    promotion, reference = summary["promotion"], summary["reference"]
+    lines = [f"promotion: {promotion['reason']}"]
+    if promotion["tied"]:
+        lines.append(f"tied with {promotion['best']} within the noise: {', '.join(promotion['tied'])}")
+    if reference["memory_bank_wins"]:
+        lines.append(
+            f"the memory bank, which learns nothing, does better on the {summary['test_name']}: "
+            f"{summary['objective']} {reference['memory_bank']:.4f} against {reference['champion']:.4f}"
+        )
+    return lines
 
 
 def count_trials(trials: Sequence[TrialRecord]) -> dict[str, int]:

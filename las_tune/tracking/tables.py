@@ -10,14 +10,14 @@ from typing import Any, get_args
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from las_tune import places
 from las_tune.objectives import Objective, objective_value
 from las_tune.tracking.artifacts import Artifacts
+from las_tune.tracking.gains import GAIN, gain_on_test
 from las_tune.tracking.store import Kind, StudyRuns, cell, mark
-from las_tune.units import format_interval
 
 ROLES = ("baseline", "champion", "memory_bank")
 NOTHING = "–"
-GAIN = "gain (95% interval)"
 
 
 @dataclass(frozen=True)
@@ -101,18 +101,14 @@ def objective_of(study: StudyRuns, role: str) -> float | None:
 
 
 def _gain(summary: Mapping[str, Any], name: str, baseline: float | None, champion: float | None) -> str:
-    """Of the champion, with its interval where the summary has one."""
     if baseline is None or champion is None:
         return NOTHING
-    interval = summary.get("test_gain", {}).get(name)
-    if not interval:
-        return "baseline kept" if baseline == champion else f"{champion - baseline:+.4f}"
-    return format_interval(interval)
+    return gain_on_test(summary, name, champion - baseline)
 
 
 def read_summary(client: MlflowClient, study: StudyRuns) -> dict[str, Any]:
     """summary.json of a study; empty where there is none."""
-    text = Artifacts(client, study.parent.info.run_id).read_text("summary.json")
+    text = Artifacts(client, study.parent.info.run_id).read_text(places.SUMMARY)
     return json.loads(text) if text else {}
 
 

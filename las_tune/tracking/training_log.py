@@ -6,6 +6,7 @@ from datetime import datetime
 from pathlib import Path
 
 from las_tune.tracking.record import METRICS, TrialRecord
+from las_tune.units import format_params
 
 
 class TrainingLog:
@@ -21,8 +22,9 @@ class TrainingLog:
 
     def trial_started(self, trial: TrialRecord) -> None:
         """Its hyperparameters."""
-        settings = ", ".join(f"{k}={v:.6g}" if isinstance(v, float) else f"{k}={v}" for k, v in trial.params.items())
-        self.write(f"trial {trial.number} starts{' (baseline)' if trial.is_baseline else ''}: {settings}")
+        self.write(
+            f"trial {trial.number} starts{' (baseline)' if trial.is_baseline else ''}: {format_params(trial.params)}"
+        )
 
     def epoch_ended(self, trial: TrialRecord) -> None:
         """Its numbers and seconds."""

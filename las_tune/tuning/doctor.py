@@ -9,15 +9,15 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from las_tune import places
 from las_tune.errors import UserError, without_password
 from las_tune.tracking.audit import Audit, end_again, write_again
-from las_tune.tracking.journal import JOURNAL_NAME, STUDY_RUN, Journal
+from las_tune.tracking.journal import STUDY_RUN, Journal
 from las_tune.tracking.record import TrialRecord
 from las_tune.tracking.sync import sync_study
 from las_tune.tuning.history import History
 from las_tune.tuning.optuna_journal import end_in_optuna, optuna_account
 from las_tune.tuning.pictures import Progress
-from las_tune.tuning.resume import SUMMARY_NAME
 
 Kind = Literal["zombie", "orphan", "duplicate", "missing", "different", "waiting"]
 
@@ -76,11 +76,11 @@ def mend(folder: Path, tracking_uri: str, progress: Progress) -> Diagnosis:
 
 def studies_in(results: Path) -> list[str]:
     """Names of the studies in a folder."""
-    return sorted(file.parent.name for file in results.glob(f"*/{JOURNAL_NAME}"))
+    return sorted(file.parent.name for file in results.glob(f"*/{places.LEDGER}"))
 
 
 def _open(folder: Path) -> Journal:
-    if not (folder / JOURNAL_NAME).is_file():
+    if not (folder / places.LEDGER).is_file():
         known = ", ".join(studies_in(folder.parent)) or "none"
         raise UserError("--study must be in --results", f"{folder.name} in {folder.parent}", f"Known: {known}")
     return Journal(folder)
@@ -93,7 +93,7 @@ class _Doctor:
         self._folder = folder
         self._journal = journal
         self._history = History(folder)
-        self._is_finished = (folder / SUMMARY_NAME).exists()
+        self._is_finished = (folder / places.SUMMARY).exists()
         self._optuna = optuna_account(folder, folder.name)
         uri = tracking_uri or journal.header["tracking_uri"]
         if without_password(uri) != journal.header["tracking_uri"]:

@@ -13,11 +13,11 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from las_tune import places
 from las_tune.tracking.journal import whole_lines
 from las_tune.tracking.record import TrialRecord
 from las_tune.tuning.finalists import Job
 
-HISTORY_NAME = "trials.jsonl"
 _FIELDS = {field.name for field in fields(TrialRecord)}
 
 
@@ -26,7 +26,7 @@ class History:
 
     def __init__(self, folder: Path) -> None:
         """folder: the study's; the file is read where it is there."""
-        self.path = folder / HISTORY_NAME
+        self.path = folder / places.TRIALS
         self.records: dict[int, TrialRecord] = {}
         """By number, in the order in which they ended, then those that did not."""
         self.folders: dict[int, list[str]] = {}

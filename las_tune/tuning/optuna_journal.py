@@ -10,9 +10,9 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
+from las_tune import places
 from las_tune.tracking.record import Status
 
-FILE_NAME = "optuna.journal"
 STATUS: dict[TrialState, Status] = {
     TrialState.COMPLETE: "completed",
     TrialState.PRUNED: "pruned",
@@ -22,12 +22,12 @@ STATUS: dict[TrialState, Status] = {
 
 def open_storage(folder: Path) -> JournalStorage:
     """Of the study in a folder."""
-    return JournalStorage(JournalFileBackend(str(folder / FILE_NAME)))
+    return JournalStorage(JournalFileBackend(str(folder / places.OPTUNA)))
 
 
 def optuna_account(folder: Path, study: str) -> dict[int, Status]:
     """What Optuna knows of the trials of a study that were begun, by number; nothing where it has no journal."""
-    if not (folder / FILE_NAME).is_file():
+    if not (folder / places.OPTUNA).is_file():
         return {}
     try:
         known = optuna.load_study(study_name=study, storage=open_storage(folder)).get_trials(deepcopy=False)

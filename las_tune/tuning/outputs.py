@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from las_tune import places
 from las_tune.errors import UserError
 from las_tune.las.backbone import Backbone
 from las_tune.las.checkpoint import save_detector
@@ -57,7 +58,7 @@ def write_outputs(
     """
     curves = folder / f"training_curves_{category}.png"
     roc = folder / f"roc_curve_{category}.png"
-    model = folder / f"best_model_{category}.pth"
+    model = folder / places.model_file(category)
     plot_training_curves(curves, category, trials)
     plot_roc_curve(roc, f"{category}: {test_name}", test_labels, {role: e.scores for role, e in evaluations.items()})
     champion = evaluations["champion"]

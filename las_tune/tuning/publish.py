@@ -8,6 +8,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
+from las_tune import places
 from las_tune.errors import without_password
 from las_tune.study_spec import BY_LIBRARY, StudySpec
 from las_tune.tracking.description import describe_start, describe_study
@@ -25,13 +26,13 @@ NOTE_TAG = "mlflow.note.content"
 
 def publish_start(spec: StudySpec, space: Space, split: Mapping[str, Any], ledger: Ledger) -> None:
     """Splits, space files, versions, command line, and a description, before the first trial."""
-    write_json(spec.folder / "splits.json", dict(split))
+    write_json(spec.folder / places.SPLITS, dict(split))
     versions = sorted({f"{one.metadata['Name']}=={one.version}" for one in distributions()}, key=str.lower)
-    (spec.folder / "constraints.txt").write_text("\n".join(versions) + "\n", encoding="utf-8")
+    (spec.folder / places.CONSTRAINTS).write_text("\n".join(versions) + "\n", encoding="utf-8")
     command = without_password(spec.command)
-    if spec.command != BY_LIBRARY or not (spec.folder / "command.txt").exists():  # --resume takes flags from it
-        (spec.folder / "command.txt").write_text(command + "\n", encoding="utf-8")
-    files = [spec.folder / name for name in ("splits.json", "constraints.txt", "command.txt")]
+    if spec.command != BY_LIBRARY or not (spec.folder / places.COMMAND).exists():  # --resume takes flags from it
+        (spec.folder / places.COMMAND).write_text(command + "\n", encoding="utf-8")
+    files = [spec.folder / name for name in (places.SPLITS, places.CONSTRAINTS, places.COMMAND)]
     ledger.log_artifacts(STUDY_RUN, [*files, *_copy_space(space, spec.folder)])
     ledger.tag(STUDY_RUN, {NOTE_TAG: describe_start(_plan(spec), _ranges(space), command)})
 

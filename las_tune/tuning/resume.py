@@ -6,15 +6,15 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from las_tune import places
 from las_tune.errors import UserError
 from las_tune.study_spec import StudySpec
-from las_tune.tracking.journal import JOURNAL_NAME, is_running
+from las_tune.tracking.journal import is_running
 from las_tune.tracking.summary import write_json
 from las_tune.tuning.history import History
 from las_tune.tuning.outputs import require_new
 from las_tune.tuning.space import Space
 
-STUDY_NAME, SUMMARY_NAME = "study.json", "summary.json"
 FORMAT = 1
 """Of the file; what is resumed across a change of it might mix two meanings of a name."""
 MAY_CHANGE = {
@@ -39,10 +39,10 @@ def require_new_or_same(spec: StudySpec, asked: dict[str, Any]) -> dict[str, Any
 
     Raises: UserError for a study that is finished, for one that was asked for otherwise, and for a folder that is none.
     """
-    file = spec.folder / STUDY_NAME
-    if (spec.folder / JOURNAL_NAME).is_file() and is_running(spec.folder):
+    file = spec.folder / places.STUDY
+    if (spec.folder / places.LEDGER).is_file() and is_running(spec.folder):
         raise UserError("A study must not be running", f"{spec.study}, which is", "wait for its end")
-    is_finished = (spec.folder / SUMMARY_NAME).exists()
+    is_finished = (spec.folder / places.SUMMARY).exists()
     if file.is_file() and is_finished and not spec.extend:
         where = f"{spec.study}, which is finished, in {spec.results}"
         raise UserError("--study must be a new name", where, "choose another, or add trials with --extend N")
@@ -74,7 +74,7 @@ def require_new_or_same(spec: StudySpec, asked: dict[str, Any]) -> dict[str, Any
 
 def begin(spec: StudySpec, asked: dict[str, Any], points: tuple[dict[str, Any], ...]) -> None:
     """Write the file of a new study; points are tried right after the baseline."""
-    write_json(spec.folder / STUDY_NAME, {"format": FORMAT, "asked": asked, "points": points})
+    write_json(spec.folder / places.STUDY, {"format": FORMAT, "asked": asked, "points": points})
 
 
 def reopen(spec: StudySpec, asked: dict[str, Any], points: tuple[dict[str, Any], ...]) -> None:
@@ -83,7 +83,7 @@ def reopen(spec: StudySpec, asked: dict[str, Any], points: tuple[dict[str, Any],
     Killed between two steps, it goes on as it was before, or with its new trials.
     """
     History(spec.folder).extend()
-    summary = spec.folder / SUMMARY_NAME
+    summary = spec.folder / places.SUMMARY
     if summary.exists():
         summary.rename(summary.with_name(f"summary_{asked['trials'] - spec.extend}_trials.json"))
     begin(spec, asked, points)

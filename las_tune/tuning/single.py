@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 
+from las_tune import places
 from las_tune.las.backbone import load_backbone
 from las_tune.las.checkpoint import CHECKPOINT_NAME, save_checkpoint
 from las_tune.las.memory import keep_freed_memory
@@ -46,7 +47,7 @@ def run_single(spec: StudySpec, listeners: Sequence[Listener], progress: Progres
     device = pick_device(train_spec.device)
     backbone = load_backbone(train_spec.backbone, train_spec.backbone_weights).to(device)
     make_folder(spec.folder)
-    write_json(spec.folder / "splits.json", pictures.split.as_dict())
+    write_json(spec.folder / places.SPLITS, pictures.split.as_dict())
     log = TrainingLog(spec.folder, spec.category, datetime.now())
     listeners = [*listeners, log]
     keep_freed_memory()

@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from las_tune import places
 from las_tune.las.backbone import Backbone, load_backbone
 from las_tune.study_spec import StudySpec, model_name
 from las_tune.tracking.journal import STUDY_RUN
@@ -30,7 +31,7 @@ from las_tune.tuning.pictures import Progress, StudyPictures
 from las_tune.tuning.plan import Plan
 from las_tune.tuning.publish import publish, publish_start, study_parameters
 from las_tune.tuning.remote import measure_remotely, prepare_remotely
-from las_tune.tuning.resume import SUMMARY_NAME, begin, reopen
+from las_tune.tuning.resume import begin, reopen
 from las_tune.tuning.shared_configuration import best_shared_configuration
 from las_tune.tuning.space import Space
 from las_tune.tuning.storage import Storage
@@ -205,7 +206,7 @@ def _end(study: OpenStudy, summary: dict[str, Any], started: float, progress: Pr
     """Write the summary and end the study's run; what MLflow does not take in time waits in the journal."""
     left = study.ledger.deliver(progress, WAIT_S)
     summary |= {"seconds": round(time.monotonic() - started, 1), "model_uri": study.ledger.model_uri, "ledger": left}
-    file = study.spec.folder / SUMMARY_NAME
+    file = study.spec.folder / places.SUMMARY
     write_json(file, summary)
     study.ledger.log_artifacts(STUDY_RUN, [file])
     study.ledger.end_study("FINISHED")

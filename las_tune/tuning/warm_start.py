@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from las_tune import places
 from las_tune.errors import UserError
 from las_tune.spec import TrainSpec
 from las_tune.study_spec import StudySpec, model_name
@@ -74,10 +75,10 @@ def _found(
 ) -> tuple[dict[str, Any], str]:
     """Hyperparameters by the name of a study or a category, and where they are from."""
     folder = spec.results / name
-    if (folder / "summary.json").is_file():
+    if (folder / places.SUMMARY).is_file():
         try:
-            found = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-            its_digest = json.loads((folder / "splits.json").read_text(encoding="utf-8"))["digest"]
+            found = json.loads((folder / places.SUMMARY).read_text(encoding="utf-8"))
+            its_digest = json.loads((folder / places.SPLITS).read_text(encoding="utf-8"))["digest"]
             if found["category"] == spec.category:
                 _require_unseen(name, its_digest == digest and not found["test_selected"])
             kept = found["champion"]["finalist"] == "baseline"  # its best trial is more of a hint than its values

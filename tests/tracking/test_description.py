@@ -33,7 +33,7 @@ def summary() -> dict[str, Any]:
             "combined": {"mean": 0.025, "low": 0.01, "high": 0.04},
         },
         "promotion": {"reason": "the gain exceeds the noise", "best": "trial 3", "tied": ["trial 4"]},
-        "reference": {"memory_bank_wins": False},
+        "reference": {"memory_bank": 0.85, "champion": 0.875, "memory_bank_wins": False},
     }  # fmt: skip
 
 
@@ -53,17 +53,15 @@ def tables(text: str) -> list[list[list[str]]]:
 def test_what_was_found(summary: dict[str, Any]) -> None:
     results, knobs = tables(describe_study(summary, RANGES, "python -m las_tune"))
     assert results[0] == [
-        "means over seeds",
-        "baseline (baseline)",
-        "champion (trial 3)",
-        "gain, 95% interval",
-        "memory bank",
+        "means over seeds", "baseline (baseline)", "champion (trial 3)", "gain (95% interval)", "memory bank",
+    ]  # fmt: skip
+    assert results[1:4] == [
+        ["validation combined, selected on", "0.5000", "0.7500", "+0.2500 (+0.1250 to +0.3750)", "0.6250"],
+        ["sealed test combined", "0.8500", "0.8750", "+0.0250 (+0.0100 to +0.0400)", "0.8500"],
+        ["sealed test image_auroc", "0.9000", "0.9500", "+0.0500 (-0.0100 to +0.1100)", "0.9000"],
     ]
-    assert results[1] == ["validation combined, selected on", "0.5", "0.75", "+0.2500, +0.1250 to +0.3750", "0.625"]
-    assert results[2] == ["sealed test combined", "0.85", "0.875", "+0.0250, +0.0100 to +0.0400", "0.85"]
-    assert results[3] == ["sealed test image_auroc", "0.9", "0.95", "+0.0500, -0.0100 to +0.1100", "0.9"]
     assert [row[0] for row in results[4:]] == [
-        f"sealed test {n}" for n in ("pixel_aupro", "recall", "false_reject_rate", "f1")
+        f"sealed test {n}" for n in ("pixel_aupro", "recall", "f1", "false_reject_rate")
     ]
     assert [row[1] for row in knobs[1:]] == list(RANGES.values())
 
@@ -73,7 +71,7 @@ def test_everything_else_is_said(summary: dict[str, Any]) -> None:
     for phrase in (
         "the gain exceeds the noise.", "Tied with trial 3 within the noise: trial 4.", "opened 2 times",
         "43 fit, 22 sealed test",
-        "3 completed, 2 pruned, 1 failed", "trial 3, seed 2 (alpha 0.1235, foreground otsu)",
+        "3 completed, 2 pruned, 1 failed", "trial 3, seed 2 (alpha 0.123, foreground otsu)",
         "```bash\npython -m las_tune --trials 6\n```", "models:/las-plate|x@champion",
     ):  # fmt: skip
         assert phrase in text, phrase
@@ -85,7 +83,7 @@ def test_warnings_come_first(summary: dict[str, Any]) -> None:
     summary["reference"]["memory_bank_wins"] = True
     text = describe_study(summary, RANGES, "")
     found = text[: text.index("### What was found")]
-    for phrase in ("**DEMO", "**TEST-SELECTED", "--leakage-gap", "validation and sealed test: good pictures"):
+    for phrase in ("**DEMO", "**TEST-SELECTED", "--leakage-gap", "**SYNTHETIC: validation and sealed test: good"):
         assert phrase in found
     assert "does better on the sealed test" in text
 
@@ -94,13 +92,14 @@ def test_an_unknown_noise_and_no_gain(summary: dict[str, Any]) -> None:
     summary["validation_gain"] = None
     summary["test_gain"] = {"image_auroc": {"mean": 0.05, "low": None, "high": None}}
     results, _ = tables(describe_study(summary, RANGES, ""))
-    assert results[1][3] == results[2][3] == "" and results[3][3] == "+0.0500, noise unknown"
+    assert results[1][3] == "baseline kept" and results[2][3] == "+0.0250"
+    assert results[3][3] == "+0.0500 (noise unknown: too few pictures or seeds)"
 
 
 def test_recall_has_the_interval_of_its_objective(summary: dict[str, Any]) -> None:
     summary |= {"objective": "recall_at_fpr", "test_gain": {"recall_at_fpr": {"mean": 0.5, "low": 0.25, "high": 0.75}}}
-    rows = [row for row in tables(describe_study(summary, RANGES, ""))[0] if row[3]]
-    assert [row[0] for row in rows[2:]] == ["sealed test recall"] and rows[2][3] == "+0.5000, +0.2500 to +0.7500"
+    rows = tables(describe_study(summary, RANGES, ""))[0]
+    assert rows[2][0] == "sealed test recall" and rows[2][3] == "+0.5000 (+0.2500 to +0.7500)"
 
 
 def test_what_was_chosen_by_the_test_has_no_alias(summary: dict[str, Any]) -> None:

@@ -176,7 +176,7 @@ def test_choosing_by_the_whole_test_opens_its_sealed_half_too(runs: Runs) -> Non
 def test_a_painted_validation_is_told(runs: Runs) -> None:
     study = runs.study("painted")
     assert study.summary["painted"] == ["validation"] and study.summary["validation"] == "synthetic"
-    assert "synthetic: validation: good pictures and defects painted on them" in study.printed
+    assert "SYNTHETIC: validation: good pictures and defects painted on them" in study.printed
     assert all(run.data.tags["validation"] == "synthetic" for run in (study.parent, *study.children))
     assert study.summary["splits"]["labelled"] == 4
 
