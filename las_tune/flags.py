@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from cyclopts import Group, Parameter
 
-from las_tune.demo import DEMO, demo_folders
+from las_tune.demo_settings import DEMO, demo_folders
 from las_tune.spec import HeadPrecision, ObjectiveChoice, StoreDtype, TrainSpec
 from las_tune.study_spec import MPDD_CATEGORIES, ModelWeights, Protocol, StudySpec, Validation
 

@@ -7,6 +7,7 @@ from pathlib import Path
 DATA_ROOT = Path("data/anomaly_dataset")
 TEXTURES = Path("data/dtd")
 RESULTS = Path("results/las")
+DEMO_CATEGORY = "bracket_black"
 DEMO_DATA_ROOT = Path("data/demo/anomaly_dataset")
 DEMO_TEXTURES = Path("data/demo/textures")
 

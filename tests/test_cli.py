@@ -12,7 +12,7 @@ import pytest
 
 import las_tune
 from las_tune.data.download import Fetched
-from las_tune.demo import DEMO
+from las_tune.demo_settings import DEMO
 from las_tune.errors import UserError
 from las_tune.spec import TrainSpec
 from las_tune.study_spec import MPDD_CATEGORIES, StudySpec

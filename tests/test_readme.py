@@ -195,7 +195,7 @@ def wait(address: str, patience_s: float = 120) -> urllib.request.addinfourl:
 
 
 SMALLER = """
-from las_tune.demo import DEMO
+from las_tune.demo_settings import DEMO
 DEMO.update(trials=2, epochs=1, image_size=64, seeds=2)
 """
 

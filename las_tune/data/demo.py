@@ -12,10 +12,10 @@ from PIL import Image
 
 from las_tune.data.demo_part import Floats, Picture, Surfaces, render_picture, spectral_noise
 from las_tune.errors import DataError
+from las_tune.places import DEMO_CATEGORY
 
 Progress = Callable[[int, int], None]
 
-CATEGORY = "bracket_black"
 PICTURE_COUNTS = {"train/good": 48, "test/good": 20, "test/hole": 10, "test/scratches": 14}
 TEXTURES_PER_KIND = 5
 MARKER = "demo.json"
@@ -35,7 +35,7 @@ def render_demo(
             progress(done, total)
 
     marker = {"version": VERSION, "seed": seed, "size": size}
-    _replace_unless_complete(data_root / CATEGORY, marker, lambda at: _write_category(at, seed, size, tick))
+    _replace_unless_complete(data_root / DEMO_CATEGORY, marker, lambda at: _write_category(at, seed, size, tick))
     done = sum(PICTURE_COUNTS.values())  # also where the category was complete
     _replace_unless_complete(textures_folder, marker, lambda at: _write_textures(at, seed, size, tick))
 

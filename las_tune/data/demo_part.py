@@ -33,9 +33,9 @@ def spectral_noise(generator: np.random.Generator, side_px: int, slope: float, s
     return np.asarray(field[:, :side_px] / field.std(), np.float32)
 
 
-def coloured_noise(number: int, size: int, seed: int = 0) -> Picture:
+def coloured_noise(number: int, size: int) -> Picture:
     """Textures of three independent fields each: (number, size, size, 3)."""
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     fields = [[spectral_noise(generator, size, 1.2) for _ in range(3)] for _ in range(number)]
     return np.asarray(np.clip(128 + 50 * np.array(fields).transpose(0, 2, 3, 1), 0, 255), np.uint8)
 

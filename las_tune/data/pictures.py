@@ -81,7 +81,7 @@ def decode_paths(
 
     def decode(path: Path) -> npt.NDArray[np.uint8] | DataError:
         try:
-            return _decode_picture(path, size, crop)
+            return decode_picture(path, size, crop)
         except DataError as error:
             return error
 
@@ -111,15 +111,11 @@ def decode_masks(pictures: Sequence[Picture], size: int) -> npt.NDArray[np.bool_
     return masks
 
 
-def decode_picture(path: Path, size: int) -> npt.NDArray[np.uint8]:
+def decode_picture(path: Path, size: int, crop: bool = False) -> npt.NDArray[np.uint8]:
     """One picture as (3, size, size) uint8 RGB, resized by an antialiased bilinear filter.
 
     Raises DataError, naming the file, for whatever cannot be read.
     """
-    return _decode_picture(path, size, crop=False)
-
-
-def _decode_picture(path: Path, size: int, crop: bool) -> npt.NDArray[np.uint8]:
     with _open(path) as image:
         return square_picture(image, size, crop)
 

@@ -19,6 +19,8 @@ from las_tune.data.category import GOOD, Category, Picture
 from las_tune.errors import DataError, UserError
 from las_tune.study_spec import Protocol, Validation
 
+CALIBRATION_SHARE = 0.1
+"""Of train/good, held back for the threshold, at least one picture."""
 SYNTHETIC_SHARE = 0.2
 """Of train/good, held out to be painted on."""
 LEAST_SYNTHETIC = 4
@@ -54,7 +56,6 @@ def split_category(
     category: Category,
     seed: int,
     holdout: float = 0.5,
-    calibration: float = 0.1,
     validation: Validation = "labelled",
     protocol: Protocol = "sealed",
 ) -> Split:
@@ -62,16 +63,14 @@ def split_category(
 
     seed         decides which pictures go where
     holdout      share in (0, 1) of every test folder that goes to validation; the rest is the sealed test
-    calibration  share in (0, 1) of train/good that is held back, at least one picture
     validation, protocol  see above
     Raises UserError for a share out of range, DataError where there are too few pictures.
     """
     if not 0 < holdout < 1:
         raise UserError("--holdout must lie between 0 and 1, both excluded", holdout, "The usual value is 0.5")
-    assert 0 < calibration < 1
     _require_train(category, 2 if validation == "labelled" else 3 * LEAST_SYNTHETIC)
     train = seeded_order(category.train, seed)
-    num_calibration = max(1, round(calibration * len(train))) if len(train) >= 4 else 0
+    num_calibration = max(1, round(CALIBRATION_SHARE * len(train))) if len(train) >= 4 else 0
     held_back, rest = train[:num_calibration], train[num_calibration:]
     labelled, sealed = _split_test(category, seed, holdout)
     if validation == "synthetic":

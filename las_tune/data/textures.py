@@ -20,8 +20,6 @@ class Textures:
 
     pictures: npt.NDArray[np.uint8]
     """(M, 3, S, S) uint8, RGB."""
-    kept: tuple[Path, ...]
-    """M files, in the same order."""
     skipped: tuple[str, ...]
     """One line a file that could not be read."""
 
@@ -57,8 +55,8 @@ def load_textures(
     if len(paths) > limit:
         ranked = sorted(paths, key=lambda path: seeded_rank(path.relative_to(base).as_posix(), seed))
         paths = sorted(ranked[:limit])
-    decoded, kept, skipped = decode_paths(paths, size, crop=True, skip_broken=skip_broken, progress=progress)
-    return Textures(decoded, tuple(paths[index] for index in kept), skipped)
+    decoded, _, skipped = decode_paths(paths, size, crop=True, skip_broken=skip_broken, progress=progress)
+    return Textures(decoded, skipped)
 
 
 def texture_base(folder: Path) -> Path:

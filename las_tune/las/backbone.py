@@ -45,11 +45,10 @@ class Backbone(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, stages: Stages, name: str) -> None:
+    def __init__(self, stages: Stages) -> None:
         super().__init__()
         folded = fuse(stages.eval())  # batch norms into the convolutions before them
         self.network = folded.requires_grad_(False).to(memory_format=torch.channels_last)
-        self.name = name
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))
         self.eval()
@@ -91,7 +90,7 @@ def load_backbone(name: str, weights: str) -> Backbone:
         _use_plain_convolutions(network)
     stages = _stages(network, name)
     taps = _last_at_strides(stages, name)
-    return Backbone(Stages(stages[: taps[-1] + 1], taps), name)
+    return Backbone(Stages(stages[: taps[-1] + 1], taps))
 
 
 def _torchvision(name: str, weights: str) -> nn.Module:

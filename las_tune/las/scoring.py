@@ -18,11 +18,11 @@ SMOOTHING_SIGMA_PX = 4.0
 
 
 @lru_cache(maxsize=32)
-def smoothing_matrix(grid: int, size: int, sigma_px: float = SMOOTHING_SIGMA_PX) -> Tensor:
+def smoothing_matrix(grid: int, size: int) -> Tensor:
     """Bilinear upsampling from grid to size, then a Gaussian (borders mirrored), as one (size, grid) matrix."""
     upsampled = F.interpolate(torch.eye(grid).unsqueeze(0), size, mode="linear", align_corners=False)
-    radius = min(math.ceil(4 * sigma_px), size - 1)
-    kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma_px) ** 2)
+    radius = min(math.ceil(4 * SMOOTHING_SIGMA_PX), size - 1)
+    kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / SMOOTHING_SIGMA_PX) ** 2)
     padded = F.pad(upsampled, (radius, radius), mode="reflect").transpose(0, 1)
     return F.conv1d(padded, (kernel / kernel.sum()).view(1, 1, -1)).squeeze(1).T.contiguous()
 

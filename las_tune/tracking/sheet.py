@@ -20,6 +20,7 @@ Array = NDArray[Any]
 TILE_PX = 208
 GAP_PX = 8
 LINE_PX = 19
+TEXT_PX = 14
 CELL_PX = (2 * TILE_PX + 18, TILE_PX + 2 * LINE_PX + 16)
 """Width and height of a cell, with the gap after it."""
 INK, PALE, RULE = "#1a1a1a", "#5f5f5f", "#c8c8c8"
@@ -106,7 +107,7 @@ def _draw_cell(sheet: Image.Image, draw: ImageDraw.ImageDraw, cell: Cell, left: 
     for index, line in enumerate(cell.lines):
         strong = WRONG if cell.is_wrong else INK
         fits = shorten(line, right - left)
-        draw.text((left, top + TILE_PX + 4 + index * LINE_PX), fits, PALE if index else strong, font(14))
+        draw.text((left, top + TILE_PX + 4 + index * LINE_PX), fits, PALE if index else strong, font(TEXT_PX))
 
 
 def _draw_bar(sheet: Image.Image, draw: ImageDraw.ImageDraw, bar: Array) -> None:
@@ -124,11 +125,11 @@ def font(size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size)
 
 
-def shorten(text: str, width: int, size: int = 14) -> str:
+def shorten(text: str, width: int) -> str:
     """The text, or as much of it as fits into a width, and an ellipsis."""
-    if font(size).getlength(text) <= width:
+    if font(TEXT_PX).getlength(text) <= width:
         return text
-    while text and font(size).getlength(text + "…") > width:
+    while text and font(TEXT_PX).getlength(text + "…") > width:
         text = text[:-1]
     return text.rstrip() + "…"
 

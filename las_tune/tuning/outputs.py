@@ -10,7 +10,7 @@ from las_tune.errors import UserError
 from las_tune.las.backbone import Backbone
 from las_tune.las.checkpoint import save_detector
 from las_tune.spec import TrainSpec
-from las_tune.tracking.figures import plot_roc_curve, plot_training_curves
+from las_tune.tracking.curves import plot_roc_curve, plot_training_curves
 from las_tune.tracking.record import TrialRecord
 from las_tune.tuning.evaluate import Evaluation, Trained
 from las_tune.tuning.pictures import Array

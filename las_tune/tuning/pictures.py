@@ -180,7 +180,7 @@ def resolve_objective(spec: TrainSpec, pictures: StudyPictures) -> TrainSpec:
     return spec
 
 
-def foreground_of(pictures: Array, batch_size: int = 16) -> Array:
+def foreground_of(pictures: Array) -> Array:
     """Otsu foreground of (N, 3, S, S) uint8 pictures: (N, 1, S, S) bool."""
-    batches = torch.split(torch.from_numpy(pictures), batch_size)
+    batches = torch.split(torch.from_numpy(pictures), 16)
     return torch.cat([otsu_foreground(batch) for batch in batches]).numpy()

@@ -40,11 +40,6 @@ class Space:
         """Trial 0: the seed program's value of every knob whose condition holds for these values."""
         return self.active({name: getattr(TrainSpec(), name) for name in self.knobs})
 
-    @property
-    def is_conditional(self) -> bool:
-        """Whether some trials do not get all knobs."""
-        return any(knob.when for knob in self.knobs.values())
-
     def active(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Those of some knobs' values that a trial with these values has: the conditions of the others do not hold."""
         return {name: value for name, value in values.items() if holds(self.knobs[name], values)}

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from las_tune.data.demo import CATEGORY, MARKER, PICTURE_COUNTS, TEXTURES, TEXTURES_PER_KIND, render_demo
+from las_tune.data.demo import MARKER, PICTURE_COUNTS, TEXTURES, TEXTURES_PER_KIND, render_demo
 from las_tune.data.demo_part import DEFECTS, VISIBLE_CHANGE, Surfaces, _paint_scene, render_picture
 from las_tune.errors import DataError
+from las_tune.places import DEMO_CATEGORY as CATEGORY
 
 SIZE = 96
 

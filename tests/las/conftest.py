@@ -36,7 +36,7 @@ def tiny_backbone() -> Backbone:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         stages: list[nn.Module] = [nn.Conv2d(3, 6, 8, stride=8), nn.Conv2d(6, 5, 2, stride=2)]
-    return Backbone(Stages(stages, [0, 1]), "tiny")
+    return Backbone(Stages(stages, [0, 1]))
 
 
 def tiny_data(backbone: Backbone, num_pictures: int = 6, masks: bool = True) -> TrainData:

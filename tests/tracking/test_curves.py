@@ -10,7 +10,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
-from las_tune.tracking.figures import plot_roc_curve, plot_training_curves
+from las_tune.tracking.curves import plot_roc_curve, plot_training_curves
 from las_tune.tracking.record import TrialRecord
 from tests.parts import make_trial
 

@@ -8,7 +8,6 @@ from typing import Any
 from las_tune import places
 from las_tune.errors import UserError
 
-CATEGORY = "bracket_black"
 DEMO: dict[str, Any] = {
     "trials": 6, "finalists": 1, "seeds": 3, "epochs": 6, "image_size": 224, "backbone": "efficientnet_lite0",
 }  # fmt: skip
@@ -17,6 +16,7 @@ DEMO: dict[str, Any] = {
 
 def demo_folders(categories: list[str]) -> tuple[Path, Path]:
     """Folders of the rendered parts and textures, apart from any real data."""
-    if categories != [CATEGORY]:
-        raise UserError(f"--demo renders {CATEGORY} only", ", ".join(categories), f"use --category {CATEGORY} --demo")
+    ours = places.DEMO_CATEGORY
+    if categories != [ours]:
+        raise UserError(f"--demo renders {ours} only", ", ".join(categories), f"use --category {ours} --demo")
     return places.DEMO_DATA_ROOT, places.DEMO_TEXTURES
