@@ -8,13 +8,13 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from tests.waiting import wait_for_answer, wait_until
 
 
 def free_port() -> int:
@@ -22,6 +22,12 @@ def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
+
+
+def is_open(port: int) -> bool:
+    """Whether somebody listens there."""
+    with socket.socket() as asking:
+        return asking.connect_ex(("127.0.0.1", port)) == 0
 
 
 def start_ui(*arguments: str, cwd: Path) -> tuple[subprocess.Popen[str], list[str]]:
@@ -61,14 +67,7 @@ class MlflowServer:
 
     def wait(self, timeout_s: float = 90) -> None:
         """Wait until it answers."""
-        ends = time.monotonic() + timeout_s
-        while time.monotonic() < ends:
-            try:
-                with urllib.request.urlopen(f"{self.uri}/health", timeout=2):
-                    return
-            except OSError:
-                time.sleep(0.2)
-        raise TimeoutError((self.folder / "server.log").read_text()[-2000:])
+        wait_for_answer(f"{self.uri}/health", lambda: (self.folder / "server.log").read_text()[-2000:], timeout_s)
 
     def signal(self, number: int) -> None:
         """Send a signal to it and to its workers."""
@@ -128,11 +127,7 @@ def postgresql(folder: Path) -> Iterator[str]:
         process = subprocess.Popen([*as_user, postgres, "-D", str(data), *settings], env=environment, cwd=folder,
                                    stdout=log, stderr=log)  # fmt: skip
     try:
-        for _ in range(300):
-            with socket.socket() as asking:
-                if asking.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.1)
+        wait_until(lambda: is_open(port), lambda: (folder / "postgres.log").read_text(), 30, process=process)
         yield f"postgresql://las@127.0.0.1:{port}/postgres"
     finally:
         process.send_signal(signal.SIGINT)  # fast shutdown

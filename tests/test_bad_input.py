@@ -28,6 +28,7 @@ from tests.data.conftest import save_mask
 from tests.parts import (
     SMALL,
     Ended,
+    Run,
     cut_off,
     empty_store,
     make_part,
@@ -37,7 +38,6 @@ from tests.parts import (
     run_command,
 )
 
-Run = Callable[..., Ended]
 HELP = "`python -m las_tune data fetch mpdd` ... `python -m las_tune --category bracket_black --demo`"
 KNOB = "low = 1e-5\nhigh = 1e-3\nseed = 1e-4\nreason = 'r'\n"
 

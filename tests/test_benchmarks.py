@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-import mlflow
 import pytest
 import torch
 
@@ -47,9 +46,9 @@ def test_the_plain_loop_sees_the_same_features() -> None:
     assert 0 < loss < 10 and 0 <= auroc <= 1
 
 
+@pytest.mark.usefixtures("same_store_afterwards")
 def test_the_ledgers_cost_is_measured_at_two_sizes(capsys: pytest.CaptureFixture[str]) -> None:
     ledger.main(children=12, few=6, window=4, epochs=2)
-    mlflow.set_tracking_uri("")
     figures = json.loads(capsys.readouterr().out.splitlines()[-1])
     measured = {f"{what}_at_{size}" for what in ("ms_per_trial", "told_ms", "requests") for size in (6, 12)}
     assert set(figures) == {"store", "ratio"} | measured
@@ -58,9 +57,9 @@ def test_the_ledgers_cost_is_measured_at_two_sizes(capsys: pytest.CaptureFixture
     assert 4 <= figures["requests_at_6"] <= 6 and 4 <= figures["requests_at_12"] <= 6
 
 
+@pytest.mark.usefixtures("same_store_afterwards")
 def test_one_drivers_time_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
     scale.main(concurrent=[2], rounds=2, trial_s=2.0, trials=[4, 8], places=2)
-    mlflow.set_tracking_uri("")
     figures = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert set(figures) == {"efficiency", "driver_ms_per_trial", "trials_per_hour"}
     assert set(figures["efficiency"]) == {"2"} and 0.5 < figures["efficiency"]["2"] < 1.05

@@ -11,30 +11,21 @@ from typing import Any
 import pytest
 
 import las_tune
-from las_tune.data.download import Fetched
 from las_tune.demo_settings import DEMO
 from las_tune.errors import UserError
 from las_tune.spec import TrainSpec
 from las_tune.study_spec import MPDD_CATEGORIES, StudySpec
-from tests.parts import Ended, cut_off, make_part, make_trial, run_command
+from tests.parts import Run, make_part, make_trial, run_command
 
 ROOT = Path(__file__).parents[1]
 HEAVY = {"torch", "torchvision", "ray", "mlflow", "optuna", "matplotlib", "numpy"}
 Captured = Callable[..., list[StudySpec]]
-Run = Callable[..., Ended]
 
 
 def in_new_process(*arguments: str, timeout_s: int = 120) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=timeout_s, check=False
     )
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    """A function that runs a command in tmp_path."""
-    monkeypatch.chdir(tmp_path)
-    return lambda *arguments: run_command(monkeypatch, capsys, list(arguments))
 
 
 @pytest.fixture
@@ -331,69 +322,6 @@ def test_the_recorded_command_holds_no_password(captured: Captured) -> None:
     recorded = study_parameters(spec, load_space("default"))
     assert recorded["command"] == "python -m las_tune --category part --tracking-uri postgresql://***@host/db --seed 4"
     assert "hush" not in str(recorded)
-
-
-# --- other commands ---
-
-
-@pytest.mark.parametrize(
-    ("what", "flags", "folder"),
-    [
-        ("dtd", (), "data/dtd"),
-        ("mpdd", (), "data/anomaly_dataset"),
-        ("dtd", ("--folder", "near"), "near"),
-        ("mpdd", ("--folder", "near"), "near"),
-    ],
-)
-def test_fetch(
-    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, what: str, flags: tuple[str, ...], folder: str
-) -> None:
-    asked: list[Path] = []
-
-    def fetch(to: Path, **_: Any) -> Fetched:
-        asked.append(to)
-        return Fetched(to, ("connector", "tubes"), "12ab") if len(asked) == 1 else Fetched(to, ())
-
-    monkeypatch.setattr(f"las_tune.data.download.fetch_{what}", fetch)
-    first, second = (run("data", "fetch", what, *flags) for _ in range(2))
-    assert asked == [tmp_path / folder] * 2
-    assert (first.code, first.err) == (0, "")
-    assert f"{what} is in {tmp_path / folder}: connector, tubes" in first.out and "12ab" in first.out
-    assert second.out == f"{what} is in {tmp_path / folder} already\n"
-
-
-def test_fetching_dtd_says_that_it_was_fetched(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """fetch_dtd gives no names, fetched or not."""
-
-    def download(root: Path) -> None:
-        (root / "dtd/dtd/images").mkdir(parents=True)
-
-    from las_tune.data.download import fetch_dtd
-
-    monkeypatch.setattr("las_tune.data.download.fetch_dtd", lambda folder: fetch_dtd(folder, download))
-    first, second = (run("data", "fetch", "dtd") for _ in range(2))
-    assert (tmp_path / "data/dtd/dtd/images").is_dir()
-    assert "already" not in first.out
-    assert "already" in second.out
-
-
-def test_check_of_a_sound_category(run: Run, tmp_path: Path) -> None:
-    make_part(tmp_path / "d")
-    ended = run("data", "check", "--category", "part", "--data-root", "d")
-    assert (ended.code, ended.err) == (0, "")
-    assert "no problems found" in ended.out
-    assert re.search(r"test\W+rust\W+4\W+4\W+12x8\W+PNG RGB", ended.out)
-
-
-def test_check_of_a_broken_category(run: Run, tmp_path: Path) -> None:
-    make_part(tmp_path / "d", "good")
-    broken = cut_off(make_part(tmp_path / "d", "part") / "test/good/002.png")
-    ended = run("data", "check", "--category", "all", "--data-root", "d")
-    assert (ended.code, ended.err) == (2, "")
-    assert (
-        ended.out.count("problem: ") == 1
-        and f"problem: A picture must be readable by Pillow, got {broken}" in ended.out
-    )
 
 
 # --- how a command ends ---

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
-import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from las_tune.api import load_champion
 from las_tune.errors import UserError
 from tests.parts import make_part, make_textures
 from tests.servers import free_port
+from tests.waiting import wait_for_answer
 
 USER = """
 import json, mlflow
@@ -111,23 +110,10 @@ def test_optuna_dashboard_opens_the_journal(place: Path) -> None:
     command = [str(Path(sys.executable).with_name("optuna-dashboard")), journal, "--port", str(port)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         try:
-            study = ask(f"http://127.0.0.1:{port}/api/studies/0")
+            study = json.loads(wait_for_answer(f"http://127.0.0.1:{port}/api/studies/0", process=server))
         finally:
             server.terminate()
     assert study["name"] == "s" and len(study["trials"]) == 3
-
-
-def ask(address: str, patience_s: float = 60) -> Any:
-    """What a server that is about to start answers."""
-    ends = time.monotonic() + patience_s
-    while True:
-        try:
-            with urllib.request.urlopen(address, timeout=30) as answer:
-                return json.load(answer)
-        except OSError:
-            if time.monotonic() > ends:
-                raise
-            time.sleep(0.5)
 
 
 @pytest.mark.parametrize(

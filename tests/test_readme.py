@@ -9,8 +9,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
-import urllib.request
 from pathlib import Path
 
 import pytest
@@ -19,6 +17,7 @@ from PIL import Image
 from las_tune.cli import app
 from tests.data.conftest import save_picture
 from tests.parts import make_part
+from tests.waiting import wait_for_answer
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -173,25 +172,13 @@ def test_the_ui_and_the_served_model_answer(place: Path) -> None:
             assert server.stdout is not None
             if address is None:
                 address = next(line for line in server.stdout if "http://127.0.0.1" in line).strip().split()[-1]
-            assert wait(address.partition("#")[0]).status == 200
+            wait_for_answer(address.partition("#")[0], process=server)
             if command is SERVE:
                 answer = json.loads(run(place, CURL).stdout)
                 assert 0 <= answer["predictions"][0]["score"] <= 1
         finally:
             os.killpg(server.pid, signal.SIGTERM)
             server.wait(30)
-
-
-def wait(address: str, patience_s: float = 120) -> urllib.request.addinfourl:
-    """The answer of a server that is about to start."""
-    ends = time.monotonic() + patience_s
-    while True:
-        try:
-            return urllib.request.urlopen(address, timeout=30)  # type: ignore[no-any-return]
-        except OSError:
-            if time.monotonic() > ends:
-                raise
-            time.sleep(0.5)
 
 
 SMALLER = """

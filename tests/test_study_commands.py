@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,11 +13,9 @@ from mlflow import MlflowClient
 
 from las_tune.errors import UserError
 from las_tune.tracking.server import _free_port
-from tests.parts import Ended, run_command
+from tests.parts import Run, run_command
 from tests.servers import start_ui
 from tests.studies import make_store, make_study, start_study
-
-Run = Callable[..., Ended]
 
 
 @pytest.fixture(scope="module")

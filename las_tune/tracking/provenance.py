@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import platform
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from las_tune import __version__
 from las_tune.study_spec import StudySpec
-
-PACKAGES = ("torch", "torchvision", "ray", "optuna", "mlflow", "numpy", "scikit-learn")
+from las_tune.versions import ABSENT, package_versions
 
 
 def provenance_tags(spec: StudySpec) -> dict[str, str]:
@@ -32,12 +30,7 @@ def provenance_tags(spec: StudySpec) -> dict[str, str]:
     tags |= {"run": spec.run} if spec.run else {}
     tags |= {"test-selected": "true"} if spec.is_test_selected else {}
     tags |= {"test-watched": "true"} if spec.leakage_gap else {}
-    for package in PACKAGES:
-        try:
-            tags[f"version.{package}"] = version(package)
-        except PackageNotFoundError:
-            continue
-    return tags
+    return tags | {f"version.{name}": found for name, found in package_versions().items() if found != ABSENT}
 
 
 def git_commit() -> str:

@@ -9,10 +9,10 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.waiting import wait_until
 
 USER = "root"
 HOME = Path("/srv/home")
@@ -182,7 +182,7 @@ class Hosts:
         )  # fmt: skip
         host = Host(name, address, folder, link, process)
         ours = Path("/proc/self/ns/net").readlink()
-        _wait(lambda: Path(f"/proc/{process.pid}/ns/net").readlink() != ours, 10, f"a network of {name}")
+        wait_until(lambda: Path(f"/proc/{process.pid}/ns/net").readlink() != ours, f"a network of {name}", 10)
         _ip("link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", str(process.pid))
         _ip("link", "set", link, "master", self._bridge, "up")
         return host
@@ -216,7 +216,7 @@ class Hosts:
                 raise RuntimeError(f"{host.name} has ended: {(host.folder / 'log').read_text()[-2000:]}")
             return self.run(host, "true").returncode == 0
 
-        _wait(is_up, 30, f"SSH of {host.name}")
+        wait_until(is_up, f"SSH of {host.name}", 30)
 
 
 _INSIDE = """
@@ -270,11 +270,3 @@ def _child_of(pid: int) -> int:
 
 def _ip(*arguments: str) -> None:
     subprocess.run(["ip", *arguments], check=True, timeout=20, capture_output=True)
-
-
-def _wait(is_done: Callable[[], object], timeout_s: float, what: str) -> None:
-    ends = time.monotonic() + timeout_s
-    while not is_done():
-        if time.monotonic() > ends:
-            raise TimeoutError(what)
-        time.sleep(0.05)

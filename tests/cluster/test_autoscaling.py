@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
@@ -31,6 +30,7 @@ from las_tune.tuning.tuner import run_trials
 from tests.benchmarks.scale import sleeping_trial
 from tests.parts import make_part, make_textures, part_spec, untold
 from tests.servers import free_port
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 WORKERS = 2
@@ -80,10 +80,8 @@ def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     ]  # fmt: skip
     with (tmp_path / "head.log").open("w") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-    deadline = time.monotonic() + 60
-    while "Ray runtime started" not in (tmp_path / "head.log").read_text():
-        assert time.monotonic() < deadline and process.poll() is None, (tmp_path / "head.log").read_text()
-        time.sleep(0.5)
+    told = (tmp_path / "head.log").read_text
+    wait_until(lambda: "Ray runtime started" in told(), told, 60, every_s=0.5, process=process)
     yield address
     os.killpg(process.pid, signal.SIGTERM)
     process.wait(60)
@@ -124,9 +122,7 @@ def test_pending_trials_bring_workers_and_none_is_held_idle(address: str, tmp_pa
         study = TunedStudy(spec, load_space("default"), shared, [watch])
         (ran,) = run_trials([study], resources, partial(sleeping_trial, trial_s=4.0, num_epochs=3))
         assert WORKERS in watch.workers, "trials that waited brought the second"
-        deadline = time.monotonic() + 60
-        while len(alive_nodes()) > 1:  # the driver goes on, and features are in its hands still
-            assert time.monotonic() < deadline, "a worker is held though it has nothing to do"
-            time.sleep(0.5)
+        # The driver goes on, and features are in its hands still.
+        wait_until(lambda: len(alive_nodes()) == 1, "a worker is held though it has nothing to do", 60, every_s=0.5)
         assert ray.get(shared.data) is not None
     assert [record.status for record in ran.records] == ["completed"] * 6

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest
 
 from tests.parts import SMALL, make_part, make_textures
 from tests.servers import free_port
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -62,10 +62,10 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
         found = Head(f"http://127.0.0.1:{dashboard}", f"ray://127.0.0.1:{client}", environment, home)
-        deadline = time.monotonic() + 90
-        while "no study" not in (told := list_or_error(found)):
-            assert time.monotonic() < deadline and process.poll() is None, told + (home / "head.log").read_text()
-            time.sleep(1)
+        wait_until(
+            lambda: "no study" in list_or_error(found),
+            lambda: list_or_error(found) + (home / "head.log").read_text(), 90, every_s=1, process=process,
+        )  # fmt: skip
         yield found
     finally:
         process.send_signal(signal.SIGTERM)
@@ -95,10 +95,10 @@ def test_a_study_is_pushed_stopped_goes_on_under_its_name_and_is_not_done_twice(
     assert "study pushed runs as job pushed-" in head.run(*submit)
     refused = head.run(*submit, expect=2)
     assert "A study must not be running, got pushed" in refused
-    history, deadline = head.home / "results/las/pushed/trials.jsonl", time.monotonic() + 120
-    while not history.exists() or '"ended"' not in history.read_text():
-        assert time.monotonic() < deadline, head.run("logs", "--address", head.http)
-        time.sleep(0.1)
+    history = head.home / "results/las/pushed/trials.jsonl"
+    wait_until(
+        lambda: history.exists() and '"ended"' in history.read_text(), lambda: head.run("logs", "--address", head.http)
+    )
     assert "is stopped; the same submit goes on with it" in head.run("stop", "pushed", "--address", head.http)
     assert "stopped" in head.run("list", "--address", head.http)
     before = history.read_text()

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from mlflow.entities import Run
 from las_tune.study_spec import MOST_TRIALS
 from tests.cluster.hosts import SHARED, USER, Host, Hosts
 from tests.parts import make_part, make_textures
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(600)]
 ROOT = Path(__file__).parents[2]
@@ -89,7 +90,7 @@ class Cluster:
 
     def wait_for_nodes(self) -> None:
         """Wait until all hosts are in the cluster."""
-        wait(lambda: set(self.nodes()) == set(NAMES), 150, "all nodes", every_s=2)
+        wait_until(lambda: set(self.nodes()) == set(NAMES), "all nodes", 150, every_s=2)
 
     def start_study(self, name: str, flags: str) -> Study:
         """A study on the head, typed there."""
@@ -130,7 +131,7 @@ class Study:
             found.extend(number for number in here[-1:] if 1 <= epochs.get(number, 0) <= EPOCHS - 3)
             return bool(found)
 
-        wait(is_there, 200, f"a trial on {host.name}: {self.told()}", every_s=0.1)
+        wait_until(is_there, lambda: f"a trial on {host.name}: {self.told()}", 200, every_s=0.1)
         return found[0]
 
     def has_trained(self, number: int, host: Host, hosts: Hosts) -> bool:
@@ -228,13 +229,6 @@ def folders_on(host: Host, hosts: Hosts) -> list[str]:
     return [folder.name for folder in sorted(found, key=lambda folder: folder.stat().st_mtime)]
 
 
-def wait(is_so: Callable[[], bool], timeout_s: float, what: str, every_s: float = 0.5) -> None:
-    ends = time.monotonic() + timeout_s
-    while not is_so():
-        assert time.monotonic() < ends, what
-        time.sleep(every_s)
-
-
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A cluster that was brought up as its file says, and is in the tests' hands from then on."""
@@ -330,7 +324,7 @@ def test_a_study_outlives_a_host_without_ray_one_without_network_and_a_killed_ml
     environment = one.home / "las_tune_env"
     environment.rename(one.home / "away")  # so that the cluster cannot bring the host back at once
     assert cluster.hosts.kill_ray(one)
-    wait(lambda: study.num_epochs().get(killed, EPOCHS) > before + 1, 200, f"trial {killed} goes on")
+    wait_until(lambda: study.num_epochs().get(killed, EPOCHS) > before + 1, f"trial {killed} goes on", 200, 0.5)
     (one.home / "away").rename(environment)
     assert study.has_trained(killed, cluster.head, cluster.hosts) or study.has_trained(killed, two, cluster.hosts)
 
@@ -340,7 +334,7 @@ def test_a_study_outlives_a_host_without_ray_one_without_network_and_a_killed_ml
     assert "200" in cluster.hosts.run(cluster.head, HEALTH).stdout
     assert len(cluster.hosts.kill_host_processes(cluster.head, "mlflow server|uvicorn")) == 2
     assert cluster.hosts.run(cluster.head, HEALTH).returncode
-    wait(lambda: "200" in cluster.hosts.run(cluster.head, HEALTH).stdout, 90, "MLflow answers again")
+    wait_until(lambda: "200" in cluster.hosts.run(cluster.head, HEALTH).stdout, "MLflow answers again", 90, 0.5)
     time.sleep(max(0.0, ends - time.monotonic()))
     cluster.hosts.join(two)
 
@@ -381,7 +375,7 @@ def test_one_host_and_three_give_the_same_numbers_and_ray_down_leaves_nothing(cl
     def is_empty() -> bool:
         return not any(cluster.hosts.processes(host) for host in cluster.hosts.hosts)
 
-    wait(is_empty, ends - time.monotonic(), "an end of Ray on the workers, which have no head any more")
+    wait_until(is_empty, "an end of Ray on the workers, which have no head", ends - time.monotonic(), 0.5)
 
 
 def numbers(ledger: Ledger) -> dict[int, Any]:

@@ -9,10 +9,11 @@ import signal
 import stat
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+
+from tests.waiting import wait_until
 
 SCRIPT = Path(__file__).parents[2] / "cluster/slurm.sbatch"
 
@@ -84,10 +85,7 @@ def test_a_slurm_job_fails_with_its_study_and_its_study_can_be_named(tmp_path: P
 def test_a_slurm_job_whose_time_is_over_is_queued_again(tmp_path: Path) -> None:
     (tmp_path / "long").touch()
     job = slurm_job(tmp_path)
-    until = time.monotonic() + 30
-    while not (tmp_path / "token").exists():
-        assert time.monotonic() < until
-        time.sleep(0.05)
+    wait_until((tmp_path / "token").exists, "the job's start", 30)
     job.send_signal(signal.SIGUSR1)  # --signal=B:USR1@120
     assert job.wait(30) != 0
     assert (tmp_path / "scontrol").read_text(encoding="utf-8") == "requeue 412345\n"

@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,6 +15,8 @@ from threading import Thread
 from typing import Any
 
 import pytest
+
+from tests.waiting import wait_until
 
 WATCH = Path(__file__).parents[2] / "cluster/spot_watch.py"
 NODE = "6b" * 28
@@ -97,10 +98,8 @@ def watching(folder: Path, metadata: Metadata, cloud: str) -> subprocess.Popen[s
 
 def asked_often(metadata: Metadata) -> None:
     """Wait until a few questions were answered."""
-    start, until = metadata.questions, time.monotonic() + 20
-    while metadata.questions < start + 3:
-        assert time.monotonic() < until
-        time.sleep(0.02)
+    start = metadata.questions
+    wait_until(lambda: metadata.questions >= start + 3, "three questions", 20, every_s=0.02)
 
 
 def in_seconds(seconds: float) -> str:

@@ -17,6 +17,7 @@ import pytest
 from las_tune.tracking.journal import Journal
 from tests.faults.kills import EPOCHS, Place, Study, doctor, doctor_command
 from tests.parts import empty_store
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -31,10 +32,11 @@ def study_in(folder: Path, epochs: int = EPOCHS) -> tuple[Study, str]:
 
 def wait_for(study: Study, event: str, driver: subprocess.Popen[str]) -> None:
     """Until the study's history has an event."""
-    history, deadline = study.results / "s/trials.jsonl", time.monotonic() + 120
-    while not history.is_file() or f'"event": "{event}"' not in history.read_text():
-        assert driver.poll() is None and time.monotonic() < deadline, driver.communicate()[0]
-        time.sleep(0.02)
+    history = study.results / "s/trials.jsonl"
+    wait_until(
+        lambda: history.is_file() and f'"event": "{event}"' in history.read_text(),
+        lambda: f"no {event}: {driver.communicate(timeout=60)[0]}", every_s=0.02, process=driver,
+    )  # fmt: skip
 
 
 def state(study: Study) -> dict[str, int]:

@@ -9,10 +9,10 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
@@ -24,17 +24,11 @@ from las_tune.tracking.ledger import Ledger
 from tests.parts import empty_store, make_trial
 from tests.servers import mlflow_server, postgresql
 from tests.tracking.told_ledger import check, start, tell
+from tests.waiting import wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("same_store_afterwards")]
 
 TRIALS, EPOCHS = 6, 5
-
-
-@pytest.fixture(autouse=True)
-def same_store_afterwards() -> Iterator[None]:
-    """The store that was in use is in use again afterwards."""
-    yield
-    mlflow.set_tracking_uri("")
 
 
 @pytest.fixture(params=["sqlite", "postgresql", "http"])
@@ -53,19 +47,20 @@ def uri(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
             yield server.uri
 
 
+def has_grown(file: Path, to: int) -> bool:
+    return file.is_file() and file.stat().st_size >= to
+
+
 def test_a_driver_that_is_killed(uri: str, tmp_path: Path) -> None:
     folder = tmp_path / "study"
     folder.mkdir()
     arguments = [uri, str(folder), str(TRIALS), str(EPOCHS), "0.1"]
     command = [sys.executable, "-m", "tests.tracking.told_ledger", *arguments]
-    chance = random.Random(5)
+    chance, journal = random.Random(5), folder / "ledger.jsonl"
     for _ in range(2 if uri.startswith("sqlite") else 1):
         driver = subprocess.Popen(command)
-        journal = folder / "ledger.jsonl"
-        before = journal.stat().st_size if journal.is_file() else 0
-        while not journal.is_file() or journal.stat().st_size < before + 300:  # past its start, in the middle of it
-            assert driver.poll() is None
-            time.sleep(0.01)
+        grown = journal.stat().st_size + 300 if journal.is_file() else 300
+        wait_until(partial(has_grown, journal, grown), "the middle of a study", every_s=0.01, process=driver)
         time.sleep(chance.uniform(0, 0.6))
         driver.kill()
         assert driver.wait() == -signal.SIGKILL

@@ -11,12 +11,11 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError, URLError
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import mlflow
@@ -27,6 +26,7 @@ import torch
 from las_tune.data.pictures import decode_picture
 from tests.detectors import SIZE, Store, make_detector, noise_pictures, save_pictures
 from tests.parts import run_command
+from tests.waiting import wait_for_answer
 
 PICTURES = noise_pictures(3)
 
@@ -67,7 +67,7 @@ def address(champion: Champion, tmp_path_factory: pytest.TempPathFactory) -> Ite
             command, cwd=place, env=os.environ | {"PATH": path}, stdout=log, stderr=log, start_new_session=True
         )
     try:
-        _wait_for(f"http://127.0.0.1:{port}/ping", server, place / "log.txt")
+        wait_for_answer(f"http://127.0.0.1:{port}/ping", (place / "log.txt").read_text, process=server)
         yield f"http://127.0.0.1:{port}/invocations"
     finally:
         os.killpg(server.pid, signal.SIGTERM)
@@ -76,17 +76,6 @@ def address(champion: Champion, tmp_path_factory: pytest.TempPathFactory) -> Ite
         except subprocess.TimeoutExpired:
             os.killpg(server.pid, signal.SIGKILL)
             server.wait()
-
-
-def _wait_for(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(600):
-        assert server.poll() is None, log.read_text()
-        try:
-            with urlopen(url, timeout=5):
-                return
-        except (URLError, OSError):
-            time.sleep(0.2)
-    raise AssertionError(log.read_text())
 
 
 def ask(address: str, **payload: Any) -> list[dict[str, Any]]:

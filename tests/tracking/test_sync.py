@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
-import mlflow
 import pytest
 from mlflow import MlflowClient
 
@@ -16,14 +14,7 @@ from tests.parts import empty_store, make_trial
 from tests.servers import mlflow_server
 from tests.tracking.told_ledger import start
 
-pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(autouse=True)
-def same_store_afterwards() -> Iterator[None]:
-    """The store that was in use is in use again afterwards."""
-    yield
-    mlflow.set_tracking_uri("")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("same_store_afterwards")]
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
@@ -27,6 +26,8 @@ from tests.parts import empty_store, make_trial, run_command, untold
 from tests.tuning.fake_trial import make_spec
 
 EPOCHS = 3
+
+pytestmark = pytest.mark.usefixtures("same_store_afterwards")
 
 
 class Study:
@@ -97,12 +98,6 @@ def make_study(results: Path, *, is_finished: bool = True) -> Study:
         study.finalist(1)
     study.close(is_finished=is_finished)
     return study
-
-
-@pytest.fixture(autouse=True)
-def same_store_afterwards() -> Iterator[None]:
-    yield
-    mlflow.set_tracking_uri("")
 
 
 @pytest.fixture
