@@ -617,7 +617,10 @@ def test_bad_input_is_one_line(place: Path, run: Run, bad: Bad, command: str) ->
             "status --address http://127.0.0.1:9",
             "--address must be that of a running Ray cluster, got http://127.0.0.1:9",
         ),
-        ("stop s --address host:6379", "--address"),
+        (
+            "stop s --address host:6379",
+            "--address of a job must be auto, http://HOST:8265 or ray://HOST:10001, got host:6379",
+        ),
         ("node check --constraints no.txt", "--constraints must be a file that can be read, got {here}/no.txt"),
         ("node check --constraints c.txt", "This machine and {here}/c.txt must have the same versions, got numpy"),
     ],

@@ -57,6 +57,7 @@ def test_the_ledgers_cost_is_measured_at_two_sizes(capsys: pytest.CaptureFixture
     assert 4 <= figures["requests_at_6"] <= 6 and 4 <= figures["requests_at_12"] <= 6
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("same_store_afterwards")
 def test_one_drivers_time_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
     scale.main(concurrent=[2], rounds=2, trial_s=2.0, trials=[4, 8], places=2)

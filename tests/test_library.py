@@ -71,6 +71,7 @@ def report(place: Path) -> dict[str, Any]:
     return loaded
 
 
+@pytest.mark.slow
 def test_the_users_own_mlflow_work_is_left_alone(report: dict[str, Any]) -> None:
     assert report["registry"] == "sqlite:///registry.db"
     assert report["uri"] == "sqlite:///mine.db" and report["environment"] and report["active"]
@@ -78,6 +79,7 @@ def test_the_users_own_mlflow_work_is_left_alone(report: dict[str, Any]) -> None
     assert report["level"] != 30  # WARNING, which we work under
 
 
+@pytest.mark.slow
 def test_a_study_is_told_as_tables(report: dict[str, Any], place: Path) -> None:
     summary = json.loads((place / "results/las/s/summary.json").read_text())
     assert report["reason"] == summary["promotion"]["reason"] and report["model"] == "models:/las-part@champion"
@@ -89,21 +91,25 @@ def test_a_study_is_told_as_tables(report: dict[str, Any], place: Path) -> None:
     assert len(report["repr"]) < 200
 
 
+@pytest.mark.slow
 def test_a_training_is_told_as_tables(report: dict[str, Any]) -> None:
     assert report["epochs"] == [1, 2] and "sealed test image_auroc" in report["trained"]
     assert "data:image/png" in report["trained_html"] and 0 <= report["trained_score"] <= 1
 
 
+@pytest.mark.slow
 def test_a_champion_tells_pictures(report: dict[str, Any]) -> None:
     assert 0 <= report["score"] <= 1 and report["png"] == b"\x89PNG".hex()
 
 
+@pytest.mark.slow
 def test_tensorboard_has_a_folder_a_training(place: Path) -> None:
     folders = {path.name for path in (place / "results/las/s/tensorboard").iterdir()}
     assert "trial_0_(baseline)" in folders and len(folders) == 3 + 4
     assert sum("baseline_seed" in name for name in folders) == 2
 
 
+@pytest.mark.slow
 def test_optuna_dashboard_opens_the_journal(place: Path) -> None:
     port = free_port()
     journal = str(place / "results/las/s/optuna.journal")

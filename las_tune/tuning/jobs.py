@@ -136,6 +136,9 @@ class Jobs:
 @contextmanager
 def jobs_at(address: str) -> Iterator[Jobs]:
     """The jobs of a cluster: auto (this machine is its head), http://HOST:8265, or ray://HOST:10001."""
+    if address != "auto" and not address.startswith(("http://", "https://", "ray://")):
+        rule = "--address of a job must be auto, http://HOST:8265 or ray://HOST:10001"
+        raise UserError(rule, address, "HOST:6379 is for studies that are started on a machine of the cluster")
     logging.getLogger("ray.dashboard").setLevel(logging.ERROR)
     try:
         if address.startswith("ray://"):

@@ -27,30 +27,30 @@ pytestmark = pytest.mark.timeout(400)
 def run(spec: StudySpec, finalists: dict[str, dict[str, float]]) -> tuple[Ran, Ran, Recorder]:
     recorder = Recorder()
     study = tuned(spec, recorder)
-    with ray_cluster(None):
-        (searched,) = run_trials([study], resources_of(spec), fake_trial)
-        known = [record for record in History(spec.folder).records.values() if record.finalist]
-        jobs = make_jobs(finalists, first_seed=1, num_seeds=2, known=known)
-        (again,) = run_finalists([study], [jobs], resources_of(spec), fake_trial)
+    (searched,) = run_trials([study], resources_of(spec), fake_trial)
+    known = [record for record in History(spec.folder).records.values() if record.finalist]
+    jobs = make_jobs(finalists, first_seed=1, num_seeds=2, known=known)
+    (again,) = run_finalists([study], [jobs], resources_of(spec), fake_trial)
     return searched, again, recorder
 
 
-def test_five_and_three_more_are_eight(tmp_path: Path) -> None:
+def test_four_and_two_more_are_six(tmp_path: Path) -> None:
     (tmp_path / "whole").mkdir()
     (tmp_path / "extended").mkdir()
     baseline, first, second = {"alpha": 1 / 3}, {"alpha": 0.25}, {"alpha": 0.125}
-    whole, _, _ = run(make_spec(tmp_path / "whole", trials=8), {"baseline": baseline, "trial 7": second})
-    spec = make_spec(tmp_path / "extended", trials=5)
-    run(spec, {"baseline": baseline, "trial 1": first})
-    History(spec.folder).extend()
-    extended, again, recorder = run(replace(spec, trials=8, extend=3), {"baseline": baseline, "trial 7": second})
+    spec = make_spec(tmp_path / "extended", trials=4)
+    with ray_cluster(None):
+        whole, _, _ = run(make_spec(tmp_path / "whole", trials=6), {})
+        run(spec, {"baseline": baseline, "trial 1": first})
+        History(spec.folder).extend()
+        extended, again, recorder = run(replace(spec, trials=6, extend=2), {"baseline": baseline, "trial 5": second})
     assert [(r.number, r.params, r.status) for r in extended.records] == [
         (r.number, r.params, r.status) for r in whole.records
     ]
     objectives = [[[row["objective"] for row in r.epochs] for r in ran.records] for ran in (extended, whole)]
     assert str(objectives[0]) == str(objectives[1]), "NaN included, which equals nothing"
     numbers = [(r.number - MOST_TRIALS, r.finalist, r.seed) for r in again.records]
-    assert numbers == [(0, "baseline", 1), (2, "baseline", 2), (4, "trial 7", 1), (5, "trial 7", 2)]
+    assert numbers == [(0, "baseline", 1), (2, "baseline", 2), (4, "trial 5", 1), (5, "trial 5", 2)]
     assert set(again.checkpoints) == {record.number for record in again.records}
     started = [number for event, number in recorder.events if event == "started"]
     assert len(set(started)) == len(started), "listeners hear of everything once"
@@ -78,6 +78,7 @@ def las_tune(folder: Path, flags: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_summaries_of_before_and_after_are_kept(place: Path) -> None:
     before = json.loads((place / "r/s/summary_3_trials.json").read_text())
     after = json.loads((place / "r/s/summary.json").read_text())
@@ -86,6 +87,7 @@ def test_the_summaries_of_before_and_after_are_kept(place: Path) -> None:
     assert json.loads((place / "r/s/study.json").read_text())["asked"]["trials"] == 5
 
 
+@pytest.mark.slow
 def test_mlflow_has_one_study_with_all_trials_and_its_last_numbers(place: Path) -> None:
     client = MlflowClient(f"sqlite:///{place}/r/mlflow.db")
     experiment = client.get_experiment_by_name("las_tune")
@@ -98,6 +100,7 @@ def test_mlflow_has_one_study_with_all_trials_and_its_last_numbers(place: Path) 
     assert all(run.info.status == "FINISHED" for run in runs)
 
 
+@pytest.mark.slow
 def test_the_doctor_is_content_and_a_finished_study_is_not_gone_on_with(place: Path) -> None:
     assert "5 trials" in las_tune(place, "doctor --results r")
     command = [sys.executable, "-m", "las_tune", "--resume", "--study", "s", "--results", "r"]
