@@ -153,6 +153,7 @@ def test_what_the_command_line_decides_is_decided_here_too(tmp_path: Path, monke
     assert spec.space == str(Path("x.toml").absolute()) and (spec.trials, spec.finalists, spec.seeds) == (32, 3, 3)
 
 
+@pytest.mark.slow
 def test_what_the_library_began_is_not_resumed_by_its_command(place: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "las_tune", "--resume", "--study", "s"], cwd=place, capture_output=True, text=True

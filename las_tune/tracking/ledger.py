@@ -21,10 +21,9 @@ from las_tune.tracking.panel import Array
 from las_tune.tracking.record import METRICS, TrialRecord
 from las_tune.tracking.registry import Holder, champion_of
 from las_tune.tracking.sender import AWAY, Sender
+from las_tune.tracking.written import EXTENDED, Written
 
 CLOSING_S = 5.0
-EXTENDED = "extended"
-"""Tag of a study that was given more trials."""
 START_TIMEOUT_S = 60.0
 MOST_OF_A_TAG = 8000
 """Characters of a tag's value, by MLflow's rules."""
@@ -46,11 +45,8 @@ class Ledger:
         self._experiment = experiment
         self._tags = dict(tags)
         self._cost_unit = ("cpu_seconds", 1.0)
-        self._num_epochs: dict[str, int] = {}
-        self._ended: dict[str, str] = {}
+        self._written = Written()
         self._holders: dict[str, Holder] = {}
-        self._final: set[tuple[str, str]] = set()
-        self._has_handed_over = False
         self.parent_run_id = ""
         self.client, self.experiment_id = open_store(tracking_uri, experiment, artifact_root)
 
@@ -74,48 +70,31 @@ class Ledger:
         self._cost_unit = cost_unit
         store = {"tracking_uri": without_password(self.tracking_uri), "experiment": self._experiment}
         self.journal = Journal(folder, store)
-        self._remember(self.journal.earlier)
+        self._written = Written.of(self.journal.earlier)
         self._sender = Sender(self.client, self.tracking_uri, self.experiment_id, self.journal, notify)
         tags = self._tags | {"kind": "study", "status": "running"}
-        if STUDY_RUN not in self._num_epochs:
-            self._num_epochs[STUDY_RUN] = 0
+        if STUDY_RUN not in self._written.num_epochs:
+            self._written.num_epochs[STUDY_RUN] = 0
             self._append(Write(STUDY_RUN, study, _now_ms(), params=_strings(params), tags=_cut(tags)))
-        elif STUDY_RUN in self._ended:
-            del self._ended[STUDY_RUN]
+        elif STUDY_RUN in self._written.ended:
+            del self._written.ended[STUDY_RUN]
             self._append(Write(STUDY_RUN, tags=_cut(tags), end="RUNNING"))
         self._sender.start()
         if not self._sender.flush(START_TIMEOUT_S):
             raise bad_store(self.tracking_uri, self._sender.away or f"no answer within {START_TIMEOUT_S:.0f} s")
         self.parent_run_id = self._sender.run_id(STUDY_RUN)
 
-    def _remember(self, earlier: Iterable[Write]) -> None:
-        """What of the study is in the journal already."""
-        for write in earlier:
-            if EXTENDED in write.tags:
-                self._conclude_again()
-            last = max((step for _, _, step, _ in write.metrics), default=0)
-            self._num_epochs[write.run] = max(self._num_epochs.get(write.run, 0), last)
-            self._final |= {(write.run, name) for name, _, step, _ in write.metrics if step == 0}
-            self._has_handed_over |= bool(write.model)
-            if write.end:
-                self._ended[write.run] = write.end
-        self._ended = {run: end for run, end in self._ended.items() if end != "RUNNING"}
-
     def extend(self, num_trials: int) -> None:
         """A finished study gets more trials, that many in all: what it found is found and handed over again."""
-        self._conclude_again()
+        self._written.conclude_again()
         self._append(Write(STUDY_RUN, tags={EXTENDED: f"to {num_trials} trials"}))
-
-    def _conclude_again(self) -> None:
-        self._has_handed_over = False
-        self._final = {(run, name) for run, name in self._final if run != STUDY_RUN}
 
     def trial_started(self, trial: TrialRecord) -> None:
         """Make the child run, with its hyperparameters."""
         run = str(trial.number)
-        if run in self._num_epochs:  # it goes on where an earlier driver left it
-            if self._ended.get(run) == "KILLED":
-                del self._ended[run]
+        if run in self._written.num_epochs:  # it goes on where an earlier driver left it
+            if self._written.ended.get(run) == "KILLED":
+                del self._written.ended[run]
                 self._append(Write(run, tags={"status": "running"}, end="RUNNING"))
             return
         tags = {
@@ -128,7 +107,7 @@ class Ledger:
         }
         if trial.finalist:
             tags |= {"finalist": trial.finalist, "finalist_seed": str(trial.seed)}
-        self._num_epochs[run] = 0
+        self._written.num_epochs[run] = 0
         started_ms = int(trial.started * 1000) or _now_ms()
         self._append(Write(run, trial.title, started_ms, params=_strings(trial.params), tags=_cut(tags)))
 
@@ -136,14 +115,13 @@ class Ledger:
         """Log an epoch's numbers, the epoch as step; one that was logged before is passed over."""
         row, run = trial.epochs[-1], str(trial.number)
         epoch = int(row["epoch"])
-        if epoch > self._num_epochs[run]:
-            self._num_epochs[run] = epoch
+        if self._written.is_new_epoch(run, epoch):
             self._append(Write(run, metrics=_metrics({name: row[name] for name in row if name != "epoch"}, epoch)))
 
     def trial_ended(self, trial: TrialRecord) -> None:
         """Log the best numbers under their own names, tag the status, draw the panel, end the run."""
         run = str(trial.number)
-        if run in self._ended:
+        if run in self._written.ended:
             return
         best = {f"best/{name}": trial.best[name] for name in METRICS if name in trial.best}
         if best:
@@ -157,7 +135,7 @@ class Ledger:
         panel = [str(trial.panel), f"{category}, {trial.title}".strip(", ")] if trial.panel else []
         end = "FAILED" if trial.status == "failed" else "FINISHED"
         ended_ms = int(trial.ended * 1000) or _now_ms()
-        self._ended[run] = end
+        self._written.ended[run] = end
         metrics = _metrics(best | cost)
         self._append(Write(run, metrics=metrics, tags=_cut(tags), panel=panel, end=end, end_ms=ended_ms))
 
@@ -167,9 +145,8 @@ class Ledger:
 
     def log_metrics(self, run: str, metrics: Mapping[str, float]) -> None:
         """Log final numbers, each once: those that are logged already, by an earlier driver too, stay as they are."""
-        new = {name: value for name, value in metrics.items() if (run, name) not in self._final}
+        new = self._written.new_final(run, metrics)
         if new:
-            self._final |= {(run, name) for name in new}
             self._append(Write(run, metrics=_metrics(new)))
 
     def log_artifacts(self, run: str, files: Iterable[Path], folder: str = "") -> None:
@@ -199,7 +176,7 @@ class Ledger:
             tags: of the version.
             how: version, promote: see registry.register.
         """
-        if self._has_handed_over:
+        if self._written.has_handed_over:
             return
         example = self.journal.path.with_name(EXAMPLE_NAME)
         np.save(example, pictures)
@@ -209,13 +186,13 @@ class Ledger:
 
     def end_study(self, status: str) -> None:
         """End the parent run and every child that is still open: FINISHED, FAILED or KILLED. Only once."""
-        if STUDY_RUN in self._ended or not self.parent_run_id:
+        if STUDY_RUN in self._written.ended or not self.parent_run_id:
             return
-        for run in self._num_epochs.keys() - self._ended - {STUDY_RUN}:
+        for run in self._written.num_epochs.keys() - self._written.ended.keys() - {STUDY_RUN}:
             tags = {"status": "failed", "reason": "the study ended first"}
             self._append(Write(run, tags=tags, end="KILLED", end_ms=_now_ms()))
-            self._ended[run] = "KILLED"
-        self._ended[STUDY_RUN] = status
+            self._written.ended[run] = "KILLED"
+        self._written.ended[STUDY_RUN] = status
         tags = {"status": "completed" if status == "FINISHED" else "failed"}
         self._append(Write(STUDY_RUN, tags=tags, end=status, end_ms=_now_ms()))
 

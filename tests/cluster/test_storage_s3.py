@@ -124,6 +124,7 @@ def test_a_bucket_keeps_the_best_and_the_latest_of_each_trial(bucket: Bucket, tm
     assert not list((tmp_path / "results").rglob(CHECKPOINT_NAME)), "they lie in the bucket and nowhere else"
 
 
+@pytest.mark.slow
 def test_the_server_may_be_named_in_the_address_too(
     bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,6 +138,7 @@ def test_the_server_may_be_named_in_the_address_too(
     assert int(load_trained(ran.checkpoints[0]).head["epoch"]) == BEST_EPOCH
 
 
+@pytest.mark.slow
 def test_a_checkpoint_holds_no_frozen_network(bucket: Bucket, tmp_path: Path) -> None:
     """Of a real training: adaptor, discriminator, what their optimisers remember, and a few numbers."""
     make_part(tmp_path)

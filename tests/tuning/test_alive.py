@@ -8,6 +8,7 @@ import pytest
 
 from las_tune.errors import SpaceError
 from las_tune.spec import tunable_names
+from las_tune.study_spec import MPDD_CATEGORIES
 from las_tune.tuning.alive import knob_effects, require_effects
 from las_tune.tuning.space import known_spaces, load_space
 
@@ -27,11 +28,18 @@ def write(folder: Path, text: str) -> str:
     return str(folder / "mine.toml")
 
 
+def test_shipped_spaces_are_known() -> None:
+    assert set(known_spaces()) == {"core", "default", "extended", *MPDD_CATEGORIES}  # default is core
+
+
 def test_extended_holds_every_knob_there_is() -> None:
     assert MOVES.keys() == load_space("extended").knobs.keys() == set(tunable_names())
 
 
-@pytest.mark.parametrize("name", sorted(set(known_spaces()) - {"default"}))  # default is core
+@pytest.mark.parametrize(
+    "name",
+    ["core", "extended", *(pytest.param(name, marks=pytest.mark.slow) for name in MPDD_CATEGORIES)],
+)
 def test_every_knob_of_a_shipped_space_is_alive(name: str) -> None:
     space = load_space(name)
     effects = knob_effects(space)
