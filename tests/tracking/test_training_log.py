@@ -30,7 +30,7 @@ def test_a_trial_from_start_to_end(tmp_path: Path) -> None:
     trial.status = "completed"
     log.trial_ended(trial)
     assert lines_of(log) == [
-        "trial 0 starts (baseline): adaptor_lr=0.0001, foreground=otsu, hidden_width=768",
+        "trial 0 starts (baseline): adaptor_lr 0.0001, foreground otsu, hidden_width 768",
         "trial 0  epoch 1  loss 1.2500  loss_normal 1.0000  loss_las 0.2500  image_auroc 0.5000  image_ap 0.2500  "
         "pixel_auroc 0.1250  pixel_aupro 0.0625  worst_defect 0.2500  recall 0.1250  f1 0.0625  "
         "false_reject_rate 0.0312  objective 0.5000  1.5 s",
@@ -45,7 +45,7 @@ def test_the_latest_epoch_is_written_and_the_best_one_named(tmp_path: Path) -> N
     log.epoch_ended(trial)
     log.trial_ended(trial)
     start, epoch, end = lines_of(log)
-    assert start.startswith("trial 3 starts: adaptor_lr=0.0004, ")
+    assert start.startswith("trial 3 starts: adaptor_lr 0.0004, ")
     assert epoch.startswith("trial 3  epoch 3  loss 0.4167  ") and "objective 0.2500" in epoch
     assert "pixel" not in epoch, "masks are missing"
     assert end == "trial 3 pruned after 4.5 s  best objective 0.7500 in epoch 2  stopped after epoch 3"
