@@ -9,9 +9,10 @@ from las_tune import places
 from las_tune.errors import UserError
 
 DEMO: dict[str, Any] = {
-    "trials": 6, "finalists": 1, "seeds": 3, "epochs": 6, "image_size": 224, "backbone": "efficientnet_lite0",
+    "trials": 6, "finalists": 1, "seeds": 3, "epochs": 8, "image_size": 224, "batch_size": 2,
+    "backbone": "efficientnet_lite0",
 }  # fmt: skip
-"""Values of flags that are not given with --demo."""
+"""Values of flags that are not given with --demo. Small batches, for steps enough in few epochs of few pictures."""
 
 
 def demo_folders(categories: list[str]) -> tuple[Path, Path]:

@@ -56,7 +56,10 @@ Demo = Annotated[bool, flag(DATA, "Render a small bracket_black and search it: n
 ImageSize = Annotated[
     int | None, flag(TRAINING, "Side in pixels to which pictures are resized.", shown("image_size", 288))
 ]
-BatchSize = Annotated[int, flag(TRAINING, "Normal pictures a step; as many synthesised ones go with them.")]
+BatchSize = Annotated[
+    int | None,
+    flag(TRAINING, "Normal pictures a step; as many synthesised ones go with them.", shown("batch_size", 8)),
+]
 Epochs = Annotated[int | None, flag(TRAINING, "Epochs of a training.", shown("epochs", 50))]
 Seed = Annotated[int, flag(TRAINING, "Seed of the splits, the search and every training.")]
 BackboneName = Annotated[

@@ -57,11 +57,17 @@ def _again(summary: dict[str, Any]) -> list[str]:
     return [
         f"So {promotion['best']} and the baseline were trained again with new seeds: {mean:.3f} and {baseline:.3f} on "
         f"average, a gain of {format_interval(promotion['gain'])}.",
-        "All of the interval lies above zero: the gain is more than noise."
-        if promotion["promoted"]
-        else "That is not enough to be sure: so few epochs, seeds and pictures prove small gains seldom.",
+        _what_that_proves(promotion),
         f"In short: {promotion['reason']}.",
     ]
+
+
+def _what_that_proves(promotion: dict[str, Any]) -> str:
+    if promotion["promoted"]:
+        return "All of the interval lies above zero: the gain is more than noise."
+    if promotion["gain"]["mean"] <= 0:
+        return "What looked best after one training was luck: that is what new seeds are for."
+    return "That is not enough to be sure: so few epochs, seeds and pictures prove small gains seldom."
 
 
 def _sealed(summary: dict[str, Any]) -> list[str]:

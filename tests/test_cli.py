@@ -250,7 +250,7 @@ def test_any_name_of_a_folder_has_a_default_name_of_its_study(captured: Captured
 def test_the_demos_values(captured: Captured, tmp_path: Path) -> None:
     (spec,) = captured("--category", "bracket_black", "--demo")
     assert spec.demo
-    assert spec.train == TrainSpec(**{name: DEMO[name] for name in ("image_size", "epochs", "backbone")})
+    assert spec.train == TrainSpec(**{name: DEMO[name] for name in ("image_size", "batch_size", "epochs", "backbone")})
     assert spec.trials == DEMO["trials"]
     assert spec.train.backbone == "efficientnet_lite0", "its weights come by pip, no data needs to be fetched"
     assert spec.data_root == tmp_path / "data/demo/anomaly_dataset"
@@ -258,7 +258,7 @@ def test_the_demos_values(captured: Captured, tmp_path: Path) -> None:
 
 
 def test_flags_beat_the_demo(captured: Captured) -> None:
-    flags = "--trials 32 --epochs 50 --image-size 288 --backbone wide_resnet50_2 --seed 5"
+    flags = "--trials 32 --epochs 50 --image-size 288 --batch-size 8 --backbone wide_resnet50_2 --seed 5"
     (spec,) = captured("--category", "bracket_black", "--demo", *flags.split())
     assert spec.train == TrainSpec(seed=5)
     assert (spec.demo, spec.trials) == (True, 32)
