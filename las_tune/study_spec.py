@@ -111,32 +111,54 @@ class StudySpec:
 
     def __post_init__(self) -> None:
         require_study_name(self.study)
+        self._check_kinds()
+        self._check_numbers()
+        self._check_together()
+        for name in ("data_root", "textures", "results"):
+            assert getattr(self, name).is_absolute(), f"{name} must be absolute"
+
+    def _check_kinds(self) -> None:
+        """Values that are one of a few words."""
+        known = {
+            "sampler": Sampler, "scheduler": Scheduler, "validation": Validation, "protocol": Protocol,
+            "model_weights": ModelWeights,
+        }  # fmt: skip
+        for name, kinds in known.items():
+            value = getattr(self, name)
+            rule = f"--{name.replace('_', '-')} must be one of {', '.join(get_args(kinds))}"
+            require(value in get_args(kinds), rule, repr(value))
+
+    def _check_numbers(self) -> None:
+        """The range of each; None stands for a default that is known later."""
         require(1 <= self.trials <= MOST_TRIALS, f"--trials must be 1 to {MOST_TRIALS}", self.trials)
         require(self.extend >= 0, "--extend must be the number of trials to add, at least 1", self.extend)
+        rule = "--holdout must lie between 0 and 1, both excluded"
+        require(0 < self.holdout < 1, rule, self.holdout, "the usual value is 0.5")
+        require(self.finalists >= 1, "--finalists must be at least 1", self.finalists)
+        require(self.seeds >= 2, "--seeds must be at least 2: one tells nothing of the noise", self.seeds)
+        require(self.max_failures >= 0, "--max-failures must be at least 0", self.max_failures)
+        for name in ("patience", "max_concurrent"):
+            value = getattr(self, name)
+            require(value is None or value >= 1, f"--{name.replace('_', '-')} must be at least 1", value)
+        for name in ("gpus_per_trial", "store_limit_gb"):
+            value = getattr(self, name)
+            require(value is None or value >= 0, f"--{name.replace('_', '-')} must be at least 0", value)
+        for name in ("cpus_per_trial", "price_per_gpu_hour"):
+            value = getattr(self, name)
+            require(value is None or value > 0, f"--{name.replace('_', '-')} must be above 0", value)
+        budget = self.time_budget_s
+        require(budget is None or budget > 0, "--time-budget must be above 0 seconds", budget)
+
+    def _check_together(self) -> None:
+        """What each may be and both may not."""
+        is_paper, is_grid = self.protocol == "paper", self.sampler == "grid"
         require(
-            not (self.extend and self.sampler == "grid"),
+            not (self.extend and is_grid),
             "--extend goes on with a search that learns, and a grid is searched whole",
             "--sampler grid",
             "choose another name for a larger grid",
         )
-        for name, kinds in (("sampler", get_args(Sampler)), ("scheduler", get_args(Scheduler))):
-            value = getattr(self, name)
-            require(value in kinds, f"--{name} must be one of {', '.join(kinds)}", repr(value))
-        require(self.patience is None or self.patience >= 1, "--patience must be at least 1", self.patience)
-        require(
-            0 < self.holdout < 1,
-            "--holdout must lie between 0 and 1, both excluded",
-            self.holdout,
-            "the usual value is 0.5",
-        )
-        for name, kinds in (
-            ("validation", get_args(Validation)),
-            ("protocol", get_args(Protocol)),
-            ("model_weights", get_args(ModelWeights)),
-        ):
-            value = getattr(self, name)
-            require(value in kinds, f"--{name.replace('_', '-')} must be one of {', '.join(kinds)}", repr(value))
-        for holds, what in ((self.protocol == "paper", "--protocol paper"), (self.leakage_gap, "--leakage-gap")):
+        for holds, what in ((is_paper, "--protocol paper"), (self.leakage_gap, "--leakage-gap")):
             require(
                 not (holds and self.validation == "synthetic"),
                 f"{what} chooses by labelled test pictures",
@@ -144,47 +166,17 @@ class StudySpec:
                 "leave one of them out",
             )
         require(
-            not (self.protocol == "paper" and self.leakage_gap),
+            not (is_paper and self.leakage_gap),
             "--leakage-gap compares with --protocol paper on the same trials",
             "both",
             "leave --protocol out",
         )
         require(
-            not (self.warm_start and self.sampler == "grid"),
+            not (self.warm_start and is_grid),
             "--warm-start leads searches that learn, and a grid is searched whole",
             "--sampler grid",
             "leave one of them out",
         )
-        require(self.finalists >= 1, "--finalists must be at least 1", self.finalists)
-        require(self.seeds >= 2, "--seeds must be at least 2: one tells nothing of the noise", self.seeds)
-        for name in ("gpus_per_trial", "cpus_per_trial"):
-            value, flag = getattr(self, name), "--" + name.replace("_", "-")
-            least = "at least 0" if name == "gpus_per_trial" else "above 0"
-            holds = value is None or (value >= 0 if name == "gpus_per_trial" else value > 0)
-            require(holds, f"{flag} must be {least}", value)
-        require(
-            self.max_concurrent is None or self.max_concurrent >= 1,
-            "--max-concurrent must be at least 1",
-            self.max_concurrent,
-        )
-        require(self.max_failures >= 0, "--max-failures must be at least 0", self.max_failures)
-        require(
-            self.time_budget_s is None or self.time_budget_s > 0,
-            "--time-budget must be above 0 seconds",
-            self.time_budget_s,
-        )
-        require(
-            self.price_per_gpu_hour is None or self.price_per_gpu_hour > 0,
-            "--price-per-gpu-hour must be above 0",
-            self.price_per_gpu_hour,
-        )
-        require(
-            self.store_limit_gb is None or self.store_limit_gb >= 0,
-            "--store-limit-gb must be at least 0",
-            self.store_limit_gb,
-        )
-        for name in ("data_root", "textures", "results"):
-            assert getattr(self, name).is_absolute(), f"{name} must be absolute"
 
     @property
     def is_test_selected(self) -> bool:

@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -80,8 +80,6 @@ def export_detector(detector: Detector, size: int, about: Mapping[str, Any], kin
 
     Returns: the largest difference from the detector that the check found, at most 1e-4.
     """
-    if kind not in get_args(Format):
-        raise UserError(f"--format must be one of {', '.join(get_args(Format))}", repr(kind))
     metadata = {**CONTRACT, "image_size": size, **about}
     write = {"onnx": _write_onnx, "torchscript": _write_torchscript, "pt2": _write_pt2}[kind]
     temporary = path.with_name(path.name + ".part")

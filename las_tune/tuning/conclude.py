@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from las_tune.errors import without_password
 from las_tune.las.backbone import Backbone
-from las_tune.objectives import Objective, broken_by, objective_value
+from las_tune.objectives import Objective, objective_value
 from las_tune.study_spec import StudySpec, model_name
 from las_tune.tracking.journal import STUDY_RUN
 from las_tune.tracking.ledger import Ledger
@@ -25,59 +25,17 @@ from las_tune.tuning.finalists import (
     BEST_OF,
     CURRENT,
     Finalist,
-    collect_finalists,
     decide_champion,
     pick_finalists,
 )
-from las_tune.tuning.observer import Ran
 from las_tune.tuning.openings import count_opening
 from las_tune.tuning.outputs import write_outputs
 from las_tune.tuning.pictures import Progress, StudyPictures
 from las_tune.tuning.promote import Decision, Scores, paired_bootstrap
 from las_tune.tuning.remote import evaluate_remotely, score_remotely
 from las_tune.tuning.sealed import SealedReport
-from las_tune.tuning.space import Space
+from las_tune.tuning.searched import Searched
 from las_tune.tuning.trainable import SharedStudy
-from las_tune.tuning.tuner import load_trained
-
-
-@dataclass(frozen=True)
-class Searched:
-    """A study whose trainings are done."""
-
-    spec: StudySpec
-    space: Space
-    trials: list[TrialRecord]
-    """Of the search."""
-    again: list[TrialRecord]
-    """With new seeds."""
-    finalists: dict[str, Finalist]
-    """Baseline, earlier champion and finalists, by name."""
-    borrowed: dict[str, Finalist]
-    """The best trials of other categories, by their names."""
-
-    @classmethod
-    def of(cls, spec: StudySpec, space: Space, trials: Ran, again: Ran) -> Searched:
-        """Loads the heads; raises UserError where the baseline has none."""
-
-        def load(number: int) -> Any:
-            return load_trained(again.checkpoints[number]) if number in again.checkpoints else None
-
-        everyone = collect_finalists(again.records, load)
-        borrowed = {name.removeprefix(BEST_OF): one for name, one in everyone.items() if name.startswith(BEST_OF)}
-        finalists = {name: one for name, one in everyone.items() if not name.startswith(BEST_OF)}
-        return cls(spec, space, trials.records, again.records, finalists, borrowed)
-
-    @property
-    def best_trial(self) -> TrialRecord:
-        """The best of the search, the baseline where there is no other."""
-        return next(iter(pick_finalists(self.trials, 1)), self.trials[0])
-
-    @property
-    def tie_break(self) -> str:
-        """The metric by which the best trial is ahead of one with the very same objective; else empty."""
-        best = pick_finalists(self.trials, 2)
-        return broken_by(best[0].best, best[1].best) if len(best) > 1 else ""
 
 
 def conclude(
@@ -93,11 +51,7 @@ def conclude(
     spec, finalists = study.spec, study.finalists
     objective = spec.train.resolved_objective
     scores = score_remotely(shared, {name: one.heads for name, one in finalists.items()}, resources)
-    has_current = any(record.finalist == CURRENT for record in study.again)
-    decision = decide_champion(scores, objective, has_current, len(pick_finalists(study.trials, len(study.trials))))
-    why_not = why_alias_stays(spec, decision, ledger.champion_tags(model_name(spec.category)))
-    if decision.promoted and why_not:
-        decision = replace(decision, promoted=False, reason=f"{decision.reason}; {why_not}")
+    decision, why_not = _decide(study, scores, ledger)
     champion = decision.champion if decision.champion in finalists else BASELINE
     handed_over = finalists[champion]
 
@@ -134,12 +88,7 @@ def conclude(
         "promotion": asdict(decision),
         "tie_break": {"search": study.tie_break, "finalists": decision.tie_break},
         "test_openings": openings,
-        "rank_correlation": rank_correlation(study.trials) if "labelled" in pictures.trials.watched else None,
-        "leakage_gap": leakage_gap(
-            study.trials, len(pictures.trials.validation.defects), len(pictures.sealed_test.defects)
-        )
-        if spec.leakage_gap
-        else None,
+        **_watched(study, pictures),
         "cost": describe_cost(
             [*study.trials, *(r for r in study.again if not r.finalist.startswith(BEST_OF))],
             decision.gain.mean if decision.promoted else 0.0,
@@ -149,6 +98,26 @@ def conclude(
     ledger.log_metrics(STUDY_RUN, report.metrics() | _figures(summary))
     ledger.tag(STUDY_RUN, {"promotion": decision.reason, "test": pictures.test_name})
     return summary
+
+
+def _decide(study: Searched, scores: Mapping[str, Scores], ledger: Ledger) -> tuple[Decision, str]:
+    """Who is promoted, and why the alias stays where it is; empty where it may move."""
+    has_current = any(record.finalist == CURRENT for record in study.again)
+    num_tried = len(pick_finalists(study.trials, len(study.trials)))
+    decision = decide_champion(scores, study.spec.train.resolved_objective, has_current, num_tried)
+    why_not = why_alias_stays(study.spec, decision, ledger.champion_tags(model_name(study.spec.category)))
+    if decision.promoted and why_not:
+        decision = replace(decision, promoted=False, reason=f"{decision.reason}; {why_not}")
+    return decision, why_not
+
+
+def _watched(study: Searched, pictures: StudyPictures) -> dict[str, Any]:
+    """What was scored in every epoch and never chosen by."""
+    sizes = len(pictures.trials.validation.defects), len(pictures.sealed_test.defects)
+    return {
+        "rank_correlation": rank_correlation(study.trials) if "labelled" in pictures.trials.watched else None,
+        "leakage_gap": leakage_gap(study.trials, *sizes) if study.spec.leakage_gap else None,
+    }
 
 
 def _hand_over(

@@ -16,8 +16,8 @@ from las_tune.tracking.journal import STUDY_RUN
 from las_tune.tracking.ledger import Ledger
 from las_tune.tracking.study_figures import write_study_figures
 from las_tune.tracking.summary import write_json
-from las_tune.tuning.conclude import Searched
 from las_tune.tuning.samplers import distribution
+from las_tune.tuning.searched import Searched
 from las_tune.tuning.space import Space
 
 NOTE_TAG = "mlflow.note.content"

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from las_tune.tuning.conclude import Searched
 from las_tune.tuning.finalists import BASELINE, BEST_OF
+from las_tune.tuning.searched import Searched
 
 
 def best_shared_configuration(searched: Mapping[str, Searched]) -> dict[str, Any]:

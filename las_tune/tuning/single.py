@@ -8,12 +8,14 @@ from datetime import datetime
 from pathlib import Path
 
 import psutil
+from torch import Tensor
 
 from las_tune import places
-from las_tune.las.backbone import load_backbone
+from las_tune.las.backbone import Backbone, load_backbone
 from las_tune.las.checkpoint import CHECKPOINT_NAME, save_checkpoint
 from las_tune.las.memory import keep_freed_memory
-from las_tune.las.train import TrainingDivergedError, pick_device, train
+from las_tune.las.train import TrainData, TrainingDivergedError, pick_device, train
+from las_tune.spec import TrainSpec
 from las_tune.study_spec import StudySpec
 from las_tune.tracking.record import ROW, Listener, TrialRecord
 from las_tune.tracking.summary import write_json
@@ -59,26 +61,7 @@ def run_single(spec: StudySpec, listeners: Sequence[Listener], progress: Progres
     log.write(stored)
     data = shared.to_device(backbone)
 
-    trial = TrialRecord(0, train_spec.hyperparameters())
-    for listener in listeners:
-        listener.trial_started(trial)
-    try:
-        for result in train(train_spec, backbone, data):
-            row = result.row()
-            trial.add_epoch({name: row[name] for name in ROW if name in row})
-            if result.is_best:
-                best = {name: value.clone() for name, value in result.state["head"].items()}
-                save_checkpoint(spec.folder / CHECKPOINT_NAME, train_spec, result.state)
-            for listener in listeners:
-                listener.epoch_ended(trial)
-        trial.status = "completed"
-    except TrainingDivergedError as error:
-        trial.status, trial.reason = "failed", str(error)
-        raise
-    finally:
-        for listener in listeners:
-            listener.trial_ended(trial)
-
+    trial, best = _train(spec, train_spec, backbone, data, listeners)
     trained = {"champion": Trained(best, train_spec.hidden_width, train_spec.use_adaptor)}
     sealed_keys = pictures.split.as_dict()["sealed_test"]
     openings = count_opening(spec.results, spec.data_root / spec.category, sealed_keys, spec.study, 1)
@@ -98,3 +81,30 @@ def run_single(spec: StudySpec, listeners: Sequence[Listener], progress: Progres
         skipped=pictures.skipped,
         masks_missing=pictures.masks_missing,
     )
+
+
+def _train(
+    spec: StudySpec, train_spec: TrainSpec, backbone: Backbone, data: TrainData, listeners: Sequence[Listener]
+) -> tuple[TrialRecord, dict[str, Tensor]]:
+    """The training as a trial, with its head at the best epoch, which is also a checkpoint in the study's folder."""
+    trial = TrialRecord(0, train_spec.hyperparameters())
+    best: dict[str, Tensor] = {}
+    for listener in listeners:
+        listener.trial_started(trial)
+    try:
+        for result in train(train_spec, backbone, data):
+            row = result.row()
+            trial.add_epoch({name: row[name] for name in ROW if name in row})
+            if result.is_best:
+                best = {name: value.clone() for name, value in result.state["head"].items()}
+                save_checkpoint(spec.folder / CHECKPOINT_NAME, train_spec, result.state)
+            for listener in listeners:
+                listener.epoch_ended(trial)
+        trial.status = "completed"
+    except TrainingDivergedError as error:
+        trial.status, trial.reason = "failed", str(error)
+        raise
+    finally:
+        for listener in listeners:
+            listener.trial_ended(trial)
+    return trial, best

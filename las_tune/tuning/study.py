@@ -20,9 +20,9 @@ from las_tune.tracking.provenance import provenance_tags
 from las_tune.tracking.record import Listener
 from las_tune.tracking.summary import write_json
 from las_tune.tracking.training_log import TrainingLog
-from las_tune.tuning.checked import check_studies
+from las_tune.tuning.checked import CheckedStudy, check_studies
 from las_tune.tuning.cluster import Resources, check_storage, ray_cluster, resources_of
-from las_tune.tuning.conclude import Searched, conclude
+from las_tune.tuning.conclude import conclude
 from las_tune.tuning.finalists import BASELINE, BEST_OF, CURRENT, make_jobs, pick_finalists, require_any
 from las_tune.tuning.history import History
 from las_tune.tuning.observer import Ran, TunedStudy
@@ -32,6 +32,7 @@ from las_tune.tuning.plan import Plan
 from las_tune.tuning.publish import publish, publish_start, study_parameters
 from las_tune.tuning.remote import measure_remotely, prepare_remotely
 from las_tune.tuning.resume import begin, reopen
+from las_tune.tuning.searched import Searched
 from las_tune.tuning.shared_configuration import best_shared_configuration
 from las_tune.tuning.space import Space
 from las_tune.tuning.storage import Storage
@@ -39,6 +40,8 @@ from las_tune.tuning.trainable import SharedStudy
 from las_tune.tuning.tuner import run_finalists, run_trials
 from las_tune.tuning.warm_start import warm_points
 
+Points = tuple[dict[str, Any], ...]
+"""Hyperparameters of trials that come right after the baseline."""
 WAIT_S = 300.0
 """How long the end of a study waits for an MLflow that takes nothing."""
 GOES_ON = "going on with study {}, where its last driver stopped"
@@ -56,7 +59,7 @@ class OpenStudy:
     ledger: Ledger
     log: TrainingLog
     listeners: Sequence[Listener]
-    points: tuple[dict[str, Any], ...]
+    points: Points
 
 
 def run_studies(
@@ -74,7 +77,7 @@ def run_studies(
     make_folder(specs[0].results)
     if (storage := Storage.of(specs[0])).is_local:
         make_folder(Path(storage.root).parent, "--storage")
-    ledgers = [_open_ledger(spec) for spec in specs]
+    ledgers = [Ledger(s.tracking_uri, s.experiment, s.results / "mlartifacts", provenance_tags(s)) for s in specs]
     warm = [
         (tuple(study.before["points"]), [GOES_ON.format(study.spec.study)])
         if study.before
@@ -87,26 +90,11 @@ def run_studies(
         resources = resources_of(specs[0])
         studies = []
         for one, ledger, (points, sentences) in zip(checked, ledgers, warm, strict=True):
-            spec, space, pictures = one.spec, one.space, one.pictures
-            make_folder(spec.folder)
-            is_extended = one.before is not None and one.before["asked"] != one.asked
-            if not one.before:
-                begin(spec, one.asked, points)
-            log = TrainingLog(spec.folder, spec.category, datetime.now())
-            notify = _teller(log, progress)
-            ledger.start_study(spec.folder, spec.study, study_parameters(spec, space), resources.cost_unit, notify)
+            log = _start(one, ledger, points, resources, progress)
             open_ledgers.callback(_close, ledger)
-            if is_extended:  # the ledger first: a driver that dies between the two is asked to extend again
-                ledger.extend(spec.trials)
-                reopen(spec, one.asked, points)
-            publish_start(spec, space, pictures.split.as_dict(), ledger)
-            ledger.holder(model_name(spec.category))  # known even if MLflow is away when the trials end
-            for sentence in sentences:
-                progress(sentence, 1, 1)
-            if points:
-                ledger.tag(STUDY_RUN, {"warm_start": "; ".join(sentences)})
-            listeners = [*listeners_of(spec), ledger, log]
-            studies.append(OpenStudy(spec, space, pictures, ledger, log, listeners, points))
+            _announce(one, ledger, points, sentences, progress)
+            listeners = [*listeners_of(one.spec), ledger, log]
+            studies.append(OpenStudy(one.spec, one.space, one.pictures, ledger, log, listeners, points))
         try:
             return _search_and_conclude(studies, backbone, resources, progress, started)
         except BaseException as error:
@@ -116,6 +104,36 @@ def run_studies(
                 study.log.write(f"ended by {type(error).__name__}: {error}")
                 study.ledger.end_study("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
             raise
+
+
+def _start(
+    checked: CheckedStudy, ledger: Ledger, points: Points, resources: Resources, progress: Progress
+) -> TrainingLog:
+    """Begin a study's folder and its run in the ledger, or go on with them."""
+    spec = checked.spec
+    make_folder(spec.folder)
+    if not checked.before:
+        begin(spec, checked.asked, points)
+    log = TrainingLog(spec.folder, spec.category, datetime.now())
+    parameters = study_parameters(spec, checked.space)
+    ledger.start_study(spec.folder, spec.study, parameters, resources.cost_unit, _teller(log, progress))
+    return log
+
+
+def _announce(
+    checked: CheckedStudy, ledger: Ledger, points: Points, sentences: Sequence[str], progress: Progress
+) -> None:
+    """Tell the ledger and the user what is about to be searched."""
+    spec, before = checked.spec, checked.before
+    if before is not None and before["asked"] != checked.asked:
+        ledger.extend(spec.trials)  # first: a driver that dies between the two is asked to extend again
+        reopen(spec, checked.asked, points)
+    publish_start(spec, checked.space, checked.pictures.split.as_dict(), ledger)
+    ledger.holder(model_name(spec.category))  # known even if MLflow is away when the trials end
+    for sentence in sentences:
+        progress(sentence, 1, 1)
+    if points:
+        ledger.tag(STUDY_RUN, {"warm_start": "; ".join(sentences)})
 
 
 def plan_studies(specs: Sequence[StudySpec], progress: Progress) -> Plan:
@@ -135,10 +153,6 @@ def plan_studies(specs: Sequence[StudySpec], progress: Progress) -> Plan:
 def _plan(specs: Sequence[StudySpec], shared: Sequence[SharedStudy], resources: Resources, progress: Progress) -> Plan:
     progress("measuring an epoch", 0, 1)
     return Plan.of(specs, [measure_remotely(one, resources) for one in shared], resources)
-
-
-def _open_ledger(spec: StudySpec) -> Ledger:
-    return Ledger(spec.tracking_uri, spec.experiment, spec.results / "mlartifacts", provenance_tags(spec))
 
 
 def _teller(log: TrainingLog, progress: Progress) -> Callable[[str], None]:

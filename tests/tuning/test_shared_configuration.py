@@ -8,9 +8,9 @@ import pytest
 
 from las_tune.spec import TrainSpec
 from las_tune.study_spec import StudySpec
-from las_tune.tuning.conclude import Searched
 from las_tune.tuning.finalists import BASELINE, Finalist
 from las_tune.tuning.knobs import Range
+from las_tune.tuning.searched import Searched
 from las_tune.tuning.shared_configuration import best_shared_configuration
 from las_tune.tuning.space import Space
 from tests.parts import make_trial
