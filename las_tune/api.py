@@ -10,12 +10,12 @@ from typing import Any
 from las_tune import places
 from las_tune.arguments import ELSEWHERE
 from las_tune.errors import UserError
-from las_tune.flags import absolute_uri, make_specs
+from las_tune.flags import make_specs, store_of
 from las_tune.results import StudyResult, TrainingResult
 from las_tune.running import search, train_once
 from las_tune.spec import TrainSpec
 from las_tune.study_spec import BY_LIBRARY, StudySpec, model_name
-from las_tune.tracking.connect import default_tracking_uri, undisturbed
+from las_tune.tracking.connect import undisturbed
 from las_tune.tracking.package import fetch_detector
 from las_tune.tracking.predict import Predictor
 
@@ -84,7 +84,7 @@ def load_champion(
 
     Raises: UserError where there is none.
     """
-    uri = absolute_uri(os.fspath(tracking_uri)) or default_tracking_uri(Path(results).absolute())
+    uri = store_of(os.fspath(tracking_uri), Path(results))
     with undisturbed():
         return Predictor(fetch_detector(f"models:/{model_name(category)}@champion", uri), device)
 

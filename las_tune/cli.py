@@ -13,17 +13,17 @@ from las_tune import __version__
 from las_tune.arguments import as_submitted, complete
 from las_tune.cluster_commands import list_studies, logs, node, status, stop, submit
 from las_tune.data_commands import data, space
-from las_tune.errors import UserError, disk_error, one_line
+from las_tune.errors import INTERRUPTED, UserError, disk_error, one_line
 from las_tune.model_commands import export, predict
 from las_tune.noise_log import LOG
-from las_tune.search_commands import INTERRUPTED, train, tune
+from las_tune.search_commands import train, tune
 from las_tune.study_commands import compare, doctor, report, sync, ui
 
 EXAMPLES = """Examples:
   python -m las_tune --category bracket_black --demo    no data needed
   python -m las_tune data init parts/bolt --good 'camera/*.png'
-  python -m las_tune --category bolt --data-root parts --dry-run
-  python -m las_tune --category bolt --data-root parts --trials 16 --epochs 20
+  python -m las_tune --category bolt --data-root parts --validation synthetic --dry-run
+  python -m las_tune --category bolt --data-root parts --validation synthetic --trials 16
   python -m las_tune --resume --study STUDY    whatever stopped it
   python -m las_tune ui --study STUDY          trials side by side"""
 SEARCHING, STUDIES, USING, CLUSTER = (

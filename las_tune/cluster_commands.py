@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, Parameter
 
 from las_tune import flags, places
+from las_tune.errors import INTERRUPTED
 from las_tune.flags import find_categories, plain_name
 from las_tune.search_commands import tune
 from las_tune.spec import require
@@ -145,7 +146,7 @@ def _follow(jobs: Jobs, job_id: str) -> None:
             print(text, end="", flush=True)
     except KeyboardInterrupt:
         print("\nthe study goes on; `stop` ends it", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     if (job := jobs.find(job_id)).status != "SUCCEEDED":
         print(f"error: job {job_id} {job.status.lower()}: {job.message}", file=sys.stderr)
         sys.exit(1)

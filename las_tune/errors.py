@@ -3,6 +3,9 @@
 import errno
 import re
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
 
 class UserError(ValueError):
     """A wrong input. Its text is one line: the rule, then the value, then what to do."""

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 from cyclopts import Group, Parameter
 
+from las_tune import places
 from las_tune.demo_settings import DEMO, demo_folders
 from las_tune.spec import HeadPrecision, ObjectiveChoice, StoreDtype, TrainSpec
 from las_tune.study_spec import MPDD_CATEGORIES, ModelWeights, Protocol, StudySpec, Validation
@@ -199,3 +200,8 @@ def absolute_uri(text: str) -> str:
     if not text or "://" in text:
         return text
     return str(Path(text).absolute())
+
+
+def store_of(tracking_uri: str, results: Path) -> str:
+    """The MLflow store that flags name: the one of the results, unless there is another."""
+    return absolute_uri(tracking_uri) or places.default_store(results.absolute())

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from las_tune import places
-from las_tune.flags import RECORD, Results, TrackingUri, absolute_uri, flag
+from las_tune.flags import RECORD, Results, TrackingUri, flag, store_of
 
 MODEL_HELP = "URI of an MLflow model (models:/las-CATEGORY@champion), its folder, or a file best_model_CATEGORY.pth."
 Model = Annotated[str, Parameter(help=MODEL_HELP)]
@@ -96,7 +96,6 @@ def _fetch(model: str, tracking_uri: str, results: Path) -> Path:
     """The detector's file; MLflow is loaded only where it is needed."""
     if Path(model).is_file():
         return Path(model)
-    from las_tune.tracking.connect import default_tracking_uri
     from las_tune.tracking.package import fetch_detector
 
-    return fetch_detector(model, absolute_uri(tracking_uri) or default_tracking_uri(results.absolute()))
+    return fetch_detector(model, store_of(tracking_uri, results))

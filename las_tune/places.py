@@ -28,6 +28,11 @@ LOG = "las_tune.log"
 """What other libraries say (noise_log.py)."""
 
 
+def default_store(results: Path) -> str:
+    """MLflow's database beside the results. (MLFLOW_TRACKING_URI is not asked: MLflow sets it, in every process.)"""
+    return f"sqlite:///{results / 'mlflow.db'}"
+
+
 def model_file(category: str) -> str:
     """Of the champion.
 

@@ -10,7 +10,7 @@ from las_tune import places
 from las_tune.printing import print_lines
 from las_tune.units import format_interval
 
-TESTED = places.DEMO_DATA_ROOT / "bracket_black/test"
+TESTED = places.DEMO_DATA_ROOT / places.DEMO_CATEGORY / "test"
 
 
 def print_story(summary: dict[str, Any], folder: Path) -> None:
@@ -34,7 +34,7 @@ def print_story(summary: dict[str, Any], folder: Path) -> None:
             "  your own parts, from loose pictures; textures to paint defects with; what a study of them will take:",
             "    python -m las_tune data init parts/bolt --good 'PICTURES/*.png'",
             "    python -m las_tune data fetch dtd",
-            "    python -m las_tune --category bolt --data-root parts --dry-run",
+            "    python -m las_tune --category bolt --data-root parts --validation synthetic --dry-run",
         ]
     )
 
@@ -65,8 +65,8 @@ def _again(summary: dict[str, Any]) -> list[str]:
 def _what_that_proves(promotion: dict[str, Any]) -> str:
     if promotion["promoted"]:
         return "All of the interval lies above zero: the gain is more than noise."
-    if promotion["gain"]["mean"] <= 0:
-        return "What looked best after one training was luck: that is what new seeds are for."
+    if promotion["gain"]["mean"] < 0:
+        return "What looked best after one training is not better over new seeds: that is what they are for."
     return "That is not enough to be sure: so few epochs, seeds and pictures prove small gains seldom."
 
 

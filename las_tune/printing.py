@@ -13,7 +13,7 @@ from las_tune import places
 from las_tune.console import make_console
 from las_tune.study_spec import StudySpec
 from las_tune.tracking.gains import GAIN, gain_rows
-from las_tune.tracking.summary import remarks, warnings
+from las_tune.tracking.summary import WARNINGS, remarks, warnings
 from las_tune.units import format_params
 
 
@@ -71,7 +71,8 @@ def print_summary(summary: dict[str, Any], folder: Path) -> None:
     """Baseline, champion, gain, and where to look."""
     console = make_console()
     for text in warnings(summary):
-        console.print(text, style="bold yellow", markup=False)
+        style = "bold red" if text == WARNINGS["test_selected"] else "bold yellow"
+        console.print(text, style=style, markup=False)
     console.print(_gains(summary))
     print_lines(remarks(summary))
     for where, metric in summary["tie_break"].items():
@@ -117,7 +118,7 @@ def _print_record(summary: dict[str, Any], folder: Path) -> None:
 def _store_flags(summary: dict[str, Any], folder: Path) -> str:
     """The flags that name the store and the experiment, where they are not the usual ones."""
     uri, experiment = summary["tracking_uri"], summary["experiment"]
-    flags = [] if uri == f"sqlite:///{folder.parent / 'mlflow.db'}" else ["--tracking-uri", uri]
+    flags = [] if uri == places.default_store(folder.parent) else ["--tracking-uri", uri]
     flags += [] if experiment == "las_tune" else ["--experiment", experiment]
     return f" {shlex.join(flags)}" if flags else ""
 

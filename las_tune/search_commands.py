@@ -10,11 +10,9 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from las_tune import flags, places
+from las_tune.errors import INTERRUPTED
 from las_tune.flags import RECORD, RESOURCES, SEARCH, flag, make_specs
 from las_tune.study_spec import Sampler, Scheduler
-
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells have it."""
 
 
 def tune(

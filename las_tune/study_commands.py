@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from las_tune import places
-from las_tune.flags import RECORD, Experiment, Results, TrackingUri, absolute_uri, flag
+from las_tune.flags import RECORD, Experiment, Results, TrackingUri, absolute_uri, flag, store_of
 
 if TYPE_CHECKING:
     from las_tune.tracking.store import Store
@@ -24,8 +24,8 @@ Out = Annotated[Path | None, Parameter(help="The file.", show_default=lambda _: 
 
 
 def ui(
-    *,
     study: StudyName = None,
+    *,
     port: Port = 5000,
     results: Results = places.RESULTS,
     tracking_uri: TrackingUri = "",
@@ -131,10 +131,10 @@ def sync(
 
 
 def doctor(
-    *,
     study: Annotated[
         str | None, Parameter(help="Name of the study.", show_default=lambda _: "all in --results that do not run")
     ] = None,
+    *,
     fix: Annotated[bool, Parameter(help="Mend what can be mended.", negative="")] = False,
     results: Results = places.RESULTS,
     tracking_uri: StudyStore = "",
@@ -158,10 +158,9 @@ def doctor(
 
 
 def _open(tracking_uri: str, results: Path, experiment: str) -> Store:
-    from las_tune.tracking.connect import default_tracking_uri
     from las_tune.tracking.store import open_to_read
 
-    return open_to_read(absolute_uri(tracking_uri) or default_tracking_uri(results.absolute()), experiment)
+    return open_to_read(store_of(tracking_uri, results), experiment)
 
 
 def _print_table(table: TextTable, title: str) -> None:

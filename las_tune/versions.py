@@ -23,12 +23,7 @@ ABSENT = "absent"
 def installed_versions() -> dict[str, str]:
     """Version by name: Python's first two numbers, a digest of our own sources, the packages that matter."""
     python = ".".join(platform.python_version_tuple()[:2])
-    return {"python": python, "las_tune": source_digest()} | package_versions()
-
-
-def package_versions() -> dict[str, str]:
-    """Of the packages that matter."""
-    return {name: _version(name) for name in PACKAGES}
+    return {"python": python, "las_tune": source_digest()} | {name: _version(name) for name in PACKAGES}
 
 
 def _version(package: str) -> str:

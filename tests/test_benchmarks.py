@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,8 +12,14 @@ import torch
 from las_tune.las.backbone import load_backbone
 from las_tune.las.features import extract_features
 from las_tune.spec import TrainSpec
-from tests.benchmarks import epoch, ledger, scale
+from las_tune.tuning import study
+from tests.benchmarks import epoch, ledger, scale, trials
 from tests.benchmarks.plain import PlainTraining
+
+
+@pytest.mark.parametrize("name", sorted(file.stem for file in Path(epoch.__file__).parent.glob("*.py")))
+def test_every_benchmark_is_importable(name: str) -> None:
+    importlib.import_module(f"tests.benchmarks.{name}")
 
 
 def test_epoch_prints_its_figures_last(capsys: pytest.CaptureFixture[str]) -> None:
@@ -68,3 +76,13 @@ def test_one_drivers_time_is_measured(capsys: pytest.CaptureFixture[str]) -> Non
         assert size in ("4", "8") and milliseconds > 0
         assert figures["trials_per_hour"][size] == pytest.approx(3.6e6 / milliseconds, rel=0.02)
     assert scale.spent_each([0.0, 1.0, *(1.0 + 0.5 * n for n in range(1, 102))]) == 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("same_store_afterwards")
+def test_a_study_of_short_trials_is_timed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(study, "run_trials", study.run_trials)  # the benchmark puts its own there
+    trials.main(trials=4, epochs=1, image_size=64)
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert set(figures) == {"wall_over_ideal", "second_trial_first_step_s", "per_trial_overhead_s"}
+    assert figures["wall_over_ideal"] > 1 and 0 < figures["second_trial_first_step_s"] < 30

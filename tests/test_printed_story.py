@@ -33,7 +33,11 @@ def a_summary(**promotion: Any) -> dict[str, Any]:
             {"promoted": True, "gain": {"mean": 0.1, "low": 0.05, "high": 0.15}},
             ["a gain of +0.1000 (+0.0500 to +0.1500)", "All of the interval lies above zero", "In short: why."],
         ),
-        ({"gain": {"mean": -0.01, "low": -0.2, "high": 0.2}}, ["a gain of -0.0100 (-0.2000", "was luck"]),
+        (
+            {"gain": {"mean": -0.01, "low": -0.2, "high": 0.2}},
+            ["a gain of -0.0100 (-0.2000", "is not better over new seeds"],
+        ),
+        ({"gain": {"mean": 0.0, "low": None, "high": None}}, ["not enough to be sure"]),
         ({"best": "baseline"}, ["No other was better than the baseline"]),
         ({"gain": {"mean": 0.1, "low": None, "high": None}}, ["+0.1000 (noise unknown: too few pictures or seeds)"]),
     ],

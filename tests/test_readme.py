@@ -37,7 +37,7 @@ IN_ORDER = (
     "python -m las_tune report STUDY",
     "python -m las_tune predict --model models:/las-metal_plate@champion PICTURES --out DIR",
     "python -m las_tune export --model models:/las-metal_plate@champion --format onnx",
-    "python -m las_tune data init parts/bolt --good 'camera/*.png' --defective 'returned/*.jpg'",
+    "python -m las_tune data init parts/bolt --good 'camera/*.png'",
     "python -m las_tune --extend 4 --study STUDY",
 )
 """Run as they stand, after TUNE was cut off by Ctrl-C."""
@@ -51,10 +51,12 @@ ELSEWHERE = {
     "python -m las_tune --category metal_plate --dry-run --price-per-gpu-hour 2.5": "tests/tuning/test_plan.py",
     "python -m las_tune --category metal_plate --backbone efficientnet_lite0 --trials 32 --epochs 20": "TUNE, smaller",
     "ray up cluster/aws.yaml": "tests/cluster/test_aws.py, by moto; onprem.yaml by test_onprem.py on hosts",
-    "python -m las_tune submit --address http://127.0.0.1:8265 --category metal_plate --storage s3://BUCKET/las ...": (
-        "tests/cluster/test_jobs.py"
+    "ray exec cluster/aws.yaml 'python -m las_tune submit --category metal_plate --data-root DIR --textures DIR "
+    "--storage s3://BUCKET/las'": "tests/cluster/test_onprem.py, test_jobs.py",
+    "ray attach cluster/aws.yaml -p 8265 -p 5000": "a shell for people; status, logs, stop, list: test_jobs.py",
+    "python -m las_tune --category bolt --data-root parts --validation synthetic --dry-run": (
+        "tests/tuning/test_plan.py"
     ),
-    "python -m las_tune status --address http://127.0.0.1:8265 STUDY": "tests/cluster/test_jobs.py",
     "python -m tests.benchmarks.epoch": "tests/test_benchmarks.py",
     "python -m tests.benchmarks.trials": "tests/test_benchmarks.py",
     "python -m tests.benchmarks.epoch --num-fit 289 --num-test 79 --share-at-batch 8 --share-at-batch 64": (

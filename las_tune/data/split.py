@@ -16,7 +16,7 @@ from operator import attrgetter
 from typing import Any
 
 from las_tune.data.category import GOOD, Category, Picture
-from las_tune.errors import DataError, UserError
+from las_tune.errors import DataError
 from las_tune.study_spec import Protocol, Validation
 
 CALIBRATION_SHARE = 0.1
@@ -66,8 +66,6 @@ def split_category(
     validation, protocol  see above
     Raises UserError for a share out of range, DataError where there are too few pictures.
     """
-    if not 0 < holdout < 1:
-        raise UserError("--holdout must lie between 0 and 1, both excluded", holdout, "The usual value is 0.5")
     _require_train(category, 2 if validation == "labelled" else 3 * LEAST_SYNTHETIC)
     train = seeded_order(category.train, seed)
     num_calibration = max(1, round(CALIBRATION_SHARE * len(train))) if len(train) >= 4 else 0

@@ -22,11 +22,6 @@ QUIETED = {
 }
 
 
-def default_tracking_uri(results: Path) -> str:
-    """A database beside the results. (MLFLOW_TRACKING_URI is not asked: MLflow itself sets it, in every process.)"""
-    return f"sqlite:///{results / 'mlflow.db'}"
-
-
 def use_store(tracking_uri: str) -> MlflowClient:
     """A client of a store, for this process; MLflow's own patience and chatter are cut."""
     os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"  # the sender tries again, and looks a run up before

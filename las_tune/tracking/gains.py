@@ -1,4 +1,7 @@
-"""Baseline, champion, gain and memory bank, side by side: one list of rows for every place that shows a study's end."""
+"""Baseline, champion, gain and memory bank, side by side: what the terminal, MLflow and notebooks tell of a summary.
+
+Tables of what MLflow holds (tables.py) have rows of their own, and the cell of the gain from here.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +57,7 @@ def _objective_first(objective: Any, metrics: Mapping[str, float]) -> dict[str, 
 def gain_on_test(summary: Mapping[str, Any], name: str, difference: float) -> str:
     """Of the champion in one metric: with its interval where one was computed; summary may be empty."""
     gains = summary.get("test_gain")
-    if gains == {}:
+    if gains == {} or (gains is None and not difference):
         return KEPT
     interval = (gains or {}).get(OBJECTIVE_OF.get(name, name))
     return format_interval(interval) if interval else f"{difference:+.4f}"

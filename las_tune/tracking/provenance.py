@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from las_tune import __version__
 from las_tune.study_spec import StudySpec
-from las_tune.versions import ABSENT, package_versions
+from las_tune.versions import PACKAGES
 
 
 def provenance_tags(spec: StudySpec) -> dict[str, str]:
@@ -30,7 +32,10 @@ def provenance_tags(spec: StudySpec) -> dict[str, str]:
     tags |= {"run": spec.run} if spec.run else {}
     tags |= {"test-selected": "true"} if spec.is_test_selected else {}
     tags |= {"test-watched": "true"} if spec.leakage_gap else {}
-    return tags | {f"version.{name}": found for name, found in package_versions().items() if found != ABSENT}
+    for package in PACKAGES:
+        with suppress(PackageNotFoundError):
+            tags[f"version.{package}"] = version(package)  # whole: the part after + names the build
+    return tags
 
 
 def git_commit() -> str:

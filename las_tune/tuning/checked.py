@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from las_tune import places
 from las_tune.data.digest import check_digest
 from las_tune.study_spec import StudySpec
-from las_tune.tracking.connect import default_tracking_uri
 from las_tune.tuning.pictures import Progress, StudyPictures, load_pictures, resolve_objective
 from las_tune.tuning.resume import require_new_or_same, what_is_asked
 from las_tune.tuning.space import Space, load_space, space_for
@@ -43,7 +43,7 @@ def _check(spec: StudySpec, progress: Progress) -> CheckedStudy:
     spec = replace(
         spec,
         train=resolve_objective(spec.train, pictures),
-        tracking_uri=spec.tracking_uri or default_tracking_uri(spec.results),
+        tracking_uri=spec.tracking_uri or places.default_store(spec.results),
     )
     digest = pictures.split.as_dict()["digest"]
     Storage.of(spec)  # that it can be one

@@ -15,6 +15,7 @@ from typing import Any
 import ray
 from ray.job_submission import JobSubmissionClient
 
+from las_tune.arguments import ELSEWHERE
 from las_tune.errors import UserError, said
 from las_tune.tuning.cluster import HEAD
 
@@ -30,7 +31,7 @@ HEAD_IS_READY_S = 60.0
 
 
 @dataclass(frozen=True)
-class Job:
+class RayJob:
     """A study's driver on a cluster."""
 
     job_id: str
@@ -81,11 +82,11 @@ class Jobs:
                     raise
                 time.sleep(1.0)
 
-    def all(self) -> list[Job]:
+    def all(self) -> list[RayJob]:
         """Jobs that are studies, the oldest first."""
         details = [one for one in self._call("list_jobs") if STUDY in (one.metadata or {})]
         jobs = [
-            Job(
+            RayJob(
                 one.submission_id,
                 one.metadata[STUDY],
                 one.status.value,
@@ -96,7 +97,7 @@ class Jobs:
         ]
         return sorted(jobs, key=lambda job: job.started)
 
-    def latest(self, study: str | None) -> Job:
+    def latest(self, study: str | None) -> RayJob:
         """The latest job of a study; of any where no name is given."""
         jobs = self.all()
         named = [job for job in jobs if study in (None, job.study)]
@@ -105,7 +106,7 @@ class Jobs:
             raise UserError("The study must have been submitted to this cluster", study, f"Known: {known}")
         return named[-1]
 
-    def find(self, job_id: str) -> Job:
+    def find(self, job_id: str) -> RayJob:
         """A job by its id."""
         return next(job for job in self.all() if job.job_id == job_id)
 
@@ -136,7 +137,7 @@ class Jobs:
 @contextmanager
 def jobs_at(address: str) -> Iterator[Jobs]:
     """The jobs of a cluster: auto (this machine is its head), http://HOST:8265, or ray://HOST:10001."""
-    if address != "auto" and not address.startswith(("http://", "https://", "ray://")):
+    if address != "auto" and not address.startswith(ELSEWHERE):
         rule = "--address of a job must be auto, http://HOST:8265 or ray://HOST:10001"
         raise UserError(rule, address, "HOST:6379 is for studies that are started on a machine of the cluster")
     logging.getLogger("ray.dashboard").setLevel(logging.ERROR)

@@ -24,7 +24,8 @@ import cyclopts
 from rich.console import Console
 from rich.table import Table
 
-from las_tune.data.demo import CATEGORY, render_demo
+from las_tune.data.demo import render_demo
+from las_tune.places import DEMO_CATEGORY
 from las_tune.spec import TrainSpec
 from las_tune.study_spec import StudySpec
 from las_tune.tracking.record import TrialRecord
@@ -89,7 +90,7 @@ def main(
         stamps.mkdir()
         render_demo(root / "parts", root / "textures")
         spec = StudySpec(
-            category=CATEGORY, study="benchmark", data_root=root / "parts", textures=root / "textures",
+            category=DEMO_CATEGORY, study="benchmark", data_root=root / "parts", textures=root / "textures",
             results=root / "results", trials=trials, scheduler=scheduler, cpus_per_trial=cpus_per_trial,
             train=TrainSpec(image_size=image_size, epochs=epochs, backbone="efficientnet_lite0"),
         )  # fmt: skip

@@ -11,7 +11,7 @@ from PIL import Image
 from las_tune.data.demo import MARKER, PICTURE_COUNTS, TEXTURES, TEXTURES_PER_KIND, render_demo
 from las_tune.data.demo_part import DEFECTS, VISIBLE_CHANGE, Surfaces, _paint_scene, render_picture
 from las_tune.errors import DataError
-from las_tune.places import DEMO_CATEGORY as CATEGORY
+from las_tune.places import DEMO_CATEGORY
 
 SIZE = 96
 
@@ -28,11 +28,11 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_layout_and_counts(demo: Path) -> None:
-    counts = Counter(str(Path(name).parent) for name in pictures(demo / "data" / CATEGORY))
+    counts = Counter(str(Path(name).parent) for name in pictures(demo / "data" / DEMO_CATEGORY))
     assert counts == PICTURE_COUNTS | {"ground_truth/hole": 10, "ground_truth/scratches": 14}
     textures = Counter(str(Path(name).parent) for name in pictures(demo / "textures"))
     assert textures == dict.fromkeys(TEXTURES, TEXTURES_PER_KIND)
-    assert {path.name for path in (demo / "data").iterdir()} == {CATEGORY}
+    assert {path.name for path in (demo / "data").iterdir()} == {DEMO_CATEGORY}
     for path in demo.rglob("*.png"):
         with Image.open(path) as image:
             assert image.size == (SIZE, SIZE)
@@ -40,7 +40,7 @@ def test_layout_and_counts(demo: Path) -> None:
 
 
 def test_every_defect_has_a_mask_that_is_not_empty(demo: Path) -> None:
-    category = demo / "data" / CATEGORY
+    category = demo / "data" / DEMO_CATEGORY
     for defect in DEFECTS:
         for path in (category / "test" / defect).iterdir():
             mask = np.asarray(Image.open(category / "ground_truth" / defect / f"{path.stem}_mask.png"))
@@ -98,7 +98,7 @@ def test_half_done_or_older_folders_are_rendered_again(tmp_path: Path) -> None:
     data, textures = tmp_path / "data", tmp_path / "textures"
     render_demo(data, textures, size=32)
     whole = pictures(tmp_path)
-    (data / CATEGORY / "test/hole/003.png").unlink()
+    (data / DEMO_CATEGORY / "test/hole/003.png").unlink()
     (textures / MARKER).write_text(json.dumps({"version": 0}))
     (textures / "wood" / "old.png").touch()
     render_demo(data, textures, size=32)
@@ -116,7 +116,7 @@ def test_an_interrupted_rendering_leaves_nothing_that_looks_complete(tmp_path: P
 
 
 def test_a_folder_that_the_demo_did_not_make_is_kept(tmp_path: Path) -> None:
-    own = tmp_path / CATEGORY / "train/good/000.png"
+    own = tmp_path / DEMO_CATEGORY / "train/good/000.png"
     own.parent.mkdir(parents=True)
     own.write_bytes(b"somebody's picture")
     with pytest.raises(DataError, match=r"is not its own, got .*bracket_black\. Choose another folder"):

@@ -88,12 +88,17 @@ def test_warnings_come_first(summary: dict[str, Any]) -> None:
     assert "does better on the sealed test" in text
 
 
-def test_an_unknown_noise_and_no_gain(summary: dict[str, Any]) -> None:
-    summary["validation_gain"] = None
+def test_an_unknown_noise(summary: dict[str, Any]) -> None:
     summary["test_gain"] = {"image_auroc": {"mean": 0.05, "low": None, "high": None}}
     results, _ = tables(describe_study(summary, RANGES, ""))
-    assert results[1][3] == "baseline kept" and results[2][3] == "+0.0250"
-    assert results[3][3] == "+0.0500 (noise unknown: too few pictures or seeds)"
+    assert [row[3] for row in results[2:4]] == ["+0.0250", "+0.0500 (noise unknown: too few pictures or seeds)"]
+
+
+def test_a_baseline_that_stays_has_no_gain(summary: dict[str, Any]) -> None:
+    summary |= {"validation_gain": None, "test_gain": {}, "test_mean": summary["test_mean"]}
+    summary["test_mean"]["champion"] = summary["test_mean"]["baseline"]
+    results, _ = tables(describe_study(summary, RANGES, ""))
+    assert {row[3] for row in results[1:]} == {"baseline kept"}
 
 
 def test_recall_has_the_interval_of_its_objective(summary: dict[str, Any]) -> None:

@@ -13,9 +13,9 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from las_tune import places
 from las_tune.errors import UserError
 from las_tune.tracking import registry
-from las_tune.tracking.connect import default_tracking_uri
 from las_tune.tracking.journal import STUDY_RUN
 from las_tune.tracking.ledger import Ledger
 from las_tune.tracking.record import METRICS, TrialRecord
@@ -324,7 +324,7 @@ def test_an_experiment_that_was_deleted_is_one_line(filled: Filled, store: Path)
 
 
 def test_the_default_store_lies_beside_the_results() -> None:
-    assert default_tracking_uri(Path("/my results/las")) == "sqlite:////my results/las/mlflow.db"
+    assert places.default_store(Path("/my results/las")) == "sqlite:////my results/las/mlflow.db"
 
 
 def test_a_clock_that_is_set_back_loses_nothing(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 import las_tune
-from las_tune import versions
 from las_tune.errors import without_password
 from las_tune.spec import TrainSpec
 from las_tune.study_spec import StudySpec
@@ -88,7 +87,7 @@ def test_whatever_looked_at_test_pictures_says_so(fields: dict[str, Any], says: 
 
 
 def test_a_package_that_is_missing_has_no_tag(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(versions, "PACKAGES", ("torch", "no-such-package"))
+    monkeypatch.setattr(provenance, "PACKAGES", ("torch", "no-such-package"))
     tags = provenance_tags(spec_of())
     assert "version.torch" in tags and "version.no-such-package" not in tags
 

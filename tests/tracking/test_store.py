@@ -120,6 +120,8 @@ def test_the_sealed_test_by_metric(store: FilledStore) -> None:
         "+0.1000 (noise unknown: too few pictures or seeds)",
         "+0.1000",
     ]
+    kept = sealed_table(study, {"test_gain": {}})
+    assert [row[-1] for row in kept.rows] == ["baseline kept"] * 3
     assert sealed_table(find_study(store.client, store.experiment_id, "running"), {}).rows == []
 
 

@@ -10,7 +10,7 @@ from las_tune.errors import SpaceError
 from las_tune.spec import tunable_names
 from las_tune.study_spec import MPDD_CATEGORIES
 from las_tune.tuning.alive import knob_effects, require_effects
-from las_tune.tuning.space import known_spaces, load_space
+from las_tune.tuning.space import load_space
 
 MASKS, PICTURES, LABELS = "masks", "pictures", "labels"
 MOVES = {
@@ -26,10 +26,6 @@ MOVES = {
 def write(folder: Path, text: str) -> str:
     (folder / "mine.toml").write_text(text)
     return str(folder / "mine.toml")
-
-
-def test_shipped_spaces_are_known() -> None:
-    assert set(known_spaces()) == {"core", "default", "extended", *MPDD_CATEGORIES}  # default is core
 
 
 def test_extended_holds_every_knob_there_is() -> None:
