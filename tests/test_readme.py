@@ -9,6 +9,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -151,24 +152,31 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_commands_in_the_order_of_a_users_day(place: Path) -> None:
+@pytest.fixture(scope="module")
+def day(place: Path) -> Path:
+    """The same, after all commands that go on from there."""
     for command in IN_ORDER:
         done = run(place, command)
         assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
-    summary = json.loads((place / "results/las/STUDY/summary.json").read_text())
-    assert summary["trials"]["total"] == 6 + 4
-    assert (place / "las-metal_plate.onnx").is_file() and (place / "DIR/predictions.csv").is_file()
-    assert (place / "parts/bolt/train/good").is_dir() and list(place.glob("*.html"))
+    return place
 
 
 @pytest.mark.slow
-def test_the_ui_and_the_served_model_answer(place: Path) -> None:
+@pytest.mark.timeout(900)
+def test_commands_in_the_order_of_a_users_day(day: Path) -> None:
+    summary = json.loads((day / "results/las/STUDY/summary.json").read_text())
+    assert summary["trials"]["total"] == 6 + 4
+    assert (day / "las-metal_plate.onnx").is_file() and (day / "DIR/predictions.csv").is_file()
+    assert (day / "parts/bolt/train/good").is_dir() and list(day.glob("*.html"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_ui_and_the_served_model_answer(day: Path) -> None:
     for command, address in ((UI, None), (SERVE, "http://127.0.0.1:5001/ping")):
         server = subprocess.Popen(
             ["bash", "-c", f"exec {command}" if command is UI else f"env {command}"],
-            cwd=place, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, process_group=0,
+            cwd=day, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, process_group=0,
         )  # fmt: skip
         try:
             assert server.stdout is not None
@@ -176,10 +184,11 @@ def test_the_ui_and_the_served_model_answer(place: Path) -> None:
                 address = next(line for line in server.stdout if "http://127.0.0.1" in line).strip().split()[-1]
             wait_for_answer(address.partition("#")[0], process=server)
             if command is SERVE:
-                answer = json.loads(run(place, CURL).stdout)
+                answer = json.loads(run(day, CURL).stdout)
                 assert 0 <= answer["predictions"][0]["score"] <= 1
         finally:
-            os.killpg(server.pid, signal.SIGTERM)
+            with suppress(ProcessLookupError):
+                os.killpg(server.pid, signal.SIGTERM)
             server.wait(30)
 
 

@@ -78,9 +78,18 @@ def ray_cluster(address: str | None) -> Iterator[None]:
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what trials failed of is told by us, and in files
     try:
         ray.init(address or "local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    except (OSError, RuntimeError, ValueError, SystemExit) as error:  # Ray itself exits where nobody answers
+    except (
+        Exception,
+        SystemExit,
+    ) as error:  # Ray itself exits where nobody answers, and its start has no class of error
         if address is None:
-            raise
+            if isinstance(error, OSError):
+                raise
+            raise UserError(
+                "Ray must start on this machine",
+                said(error),
+                "try again when it is less busy; /tmp/ray has Ray's own logs",
+            ) from error
         raise UserError(
             "--address must be that of a running Ray cluster", f"{address} ({said(error)})", "start it"
         ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -107,6 +108,15 @@ class Watch:
 
 
 def test_pending_trials_bring_workers_and_none_is_held_idle(address: str, tmp_path: Path) -> None:
+    """In a process of its own: Ray keeps for good whether a process has a token, and this cluster has none."""
+    study = multiprocessing.get_context("spawn").Process(target=grow_and_shrink, args=(address, tmp_path))
+    study.start()
+    study.join(300)
+    study.kill()
+    assert study.exitcode == 0, "what it said is above"
+
+
+def grow_and_shrink(address: str, tmp_path: Path) -> None:
     make_part(tmp_path)
     make_textures(tmp_path / "textures")
     train = TrainSpec(image_size=32, epochs=3, backbone="resnet18", backbone_weights="random")
@@ -114,7 +124,8 @@ def test_pending_trials_bring_workers_and_none_is_held_idle(address: str, tmp_pa
     spec.folder.mkdir(parents=True)
     watch = Watch()
     with ray_cluster(address):
-        assert len(alive_nodes()) == 1, "no worker before there is work"
+        # On a busy machine the autoscaler may bring one before there is work, and takes it back.
+        wait_until(lambda: len(alive_nodes()) == 1, "no worker before there is work", 90, every_s=0.5)
         resources = resources_of(spec)
         assert (resources.cpus, resources.max_concurrent) == (1, WORKERS), "what the cluster can become"
         backbone, pictures = load_backbone("resnet18", "random"), load_pictures(spec).trials
