@@ -78,18 +78,12 @@ def ray_cluster(address: str | None) -> Iterator[None]:
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what trials failed of is told by us, and in files
     try:
         ray.init(address or "local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    except (
-        Exception,
-        SystemExit,
-    ) as error:  # Ray itself exits where nobody answers, and its start has no class of error
+    except (Exception, SystemExit) as error:  # Ray exits where nobody answers; its start has no class of error
+        if address is None and isinstance(error, OSError):
+            raise
         if address is None:
-            if isinstance(error, OSError):
-                raise
-            raise UserError(
-                "Ray must start on this machine",
-                said(error),
-                "try again when it is less busy; /tmp/ray has Ray's own logs",
-            ) from error
+            do = "try again when it is less busy; /tmp/ray has Ray's own logs"
+            raise UserError("Ray must start on this machine", said(error).rstrip("."), do) from error
         raise UserError(
             "--address must be that of a running Ray cluster", f"{address} ({said(error)})", "start it"
         ) from error

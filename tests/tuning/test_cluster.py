@@ -12,7 +12,15 @@ from las_tune.errors import UserError
 from las_tune.spec import TrainSpec
 from las_tune.study_spec import StudySpec
 from las_tune.tuning import cluster
-from las_tune.tuning.cluster import HEAD, KUBERAY, Machines, check_storage, machines_of_cluster, resources_of
+from las_tune.tuning.cluster import (
+    HEAD,
+    KUBERAY,
+    Machines,
+    check_storage,
+    machines_of_cluster,
+    ray_cluster,
+    resources_of,
+)
 
 HEAD_NODE = {"Resources": {"CPU": 8.0, HEAD: 1.0}, "NodeID": "h", "NodeManagerHostname": "head", "Alive": True}
 GPU_NODE = {"Resources": {"CPU": 4.0, "GPU": 1.0}, "NodeID": "w", "NodeManagerHostname": "worker", "Alive": True}
@@ -174,3 +182,18 @@ def test_one_machine_or_an_object_store_is_not_asked(
 def test_storage_of_another_kind_is_refused(uri: str) -> None:
     with pytest.raises(UserError, match=r"--storage must be a folder, s3://... or gs://..."):
         check_storage(make_spec(storage=uri))
+
+
+# --- Ray's start ---
+
+
+def test_ray_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(*_: Any, **__: Any) -> None:
+        raise Exception("The current node timed out\nduring startup.")  # as Ray raises it
+
+    monkeypatch.setattr(cluster.ray, "init", start)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "t")
+    with pytest.raises(UserError) as refused, ray_cluster(None):
+        pass
+    line = "Ray must start on this machine, got The current node timed out during startup. try again when"
+    assert str(refused.value).startswith(line), refused.value
