@@ -59,7 +59,7 @@ ELSEWHERE = {
         "tests/tuning/test_plan.py"
     ),
     "python -m tests.benchmarks.epoch": "tests/test_benchmarks.py",
-    "python -m tests.benchmarks.trials": "tests/test_benchmarks.py",
+    "python -m tests.benchmarks.trials --trials 16": "tests/test_benchmarks.py",
     "python -m tests.benchmarks.epoch --num-fit 289 --num-test 79 --share-at-batch 8 --share-at-batch 64": (
         "tests/test_benchmarks.py"
     ),

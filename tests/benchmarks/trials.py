@@ -101,15 +101,16 @@ def main(
         study.run_studies([spec], lambda _: [listener], untold)
         wall_s = time.perf_counter() - started
         workers, second_s = first_steps(stamps)
-    training_s = sum(trial.seconds for trial in listener.trials.values())
-    table = Table(show_header=False, title=f"{trials} trials of {epochs} epochs on {workers} workers")
+    training_s, count = sum(trial.seconds for trial in listener.trials.values()), len(listener.trials)
+    title = f"{trials} trials and {count - trials} trainings over new seeds, of {epochs} epochs, on {workers} workers"
+    table = Table(show_header=False, title=title)
     table.add_row("study", f"{wall_s:.1f} s")
-    table.add_row("training, all trials", f"{training_s:.1f} s, {training_s / trials:.1f} s a trial")
+    table.add_row("training", f"{training_s:.1f} s, {training_s / count:.1f} s each")
     Console(width=110).print(table)
     result = {
         "wall_over_ideal": round(wall_s * workers / training_s, 3),
         "second_trial_first_step_s": round(second_s, 3),
-        "per_trial_overhead_s": round((wall_s * workers - training_s) / trials, 3),
+        "per_training_overhead_s": round((wall_s * workers - training_s) / count, 3),
     }
     print(json.dumps(result))
 
