@@ -78,21 +78,29 @@ def ray_cluster(address: str | None) -> Iterator[None]:
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what trials failed of is told by us, and in files
     try:
         ray.init(address or "local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    except (Exception, SystemExit) as error:  # Ray exits where nobody answers; its start has no class of error
-        if address is None and isinstance(error, OSError):
+    except (OSError, RuntimeError, ValueError, SystemExit) as error:  # Ray itself exits where nobody answers
+        if address is None and not isinstance(error, RuntimeError):
             raise
-        if address is None:
-            do = "try again when it is less busy; /tmp/ray has Ray's own logs"
-            raise UserError("Ray must start on this machine", said(error).rstrip("."), do) from error
-        raise UserError(
-            "--address must be that of a running Ray cluster", f"{address} ({said(error)})", "start it"
-        ) from error
+        raise _no_ray(address, error) from error
+    except Exception as error:
+        if address is None and type(error) is Exception:  # as Ray says that its start took too long
+            raise _no_ray(address, error) from error
+        raise
     try:
         if address is not None:
             check_nodes()
         yield
     finally:
         ray.shutdown()
+
+
+def _no_ray(address: str | None, error: BaseException) -> UserError:
+    told = said(error).rstrip(".")
+    if address is not None:
+        return UserError("--address must be that of a running Ray cluster", f"{address} ({told})", "start it")
+    return UserError(
+        "Ray must start on this machine", told, "try again when it is less busy; /tmp/ray has Ray's own logs"
+    )
 
 
 def keep_token() -> None:

@@ -187,13 +187,26 @@ def test_storage_of_another_kind_is_refused(uri: str) -> None:
 # --- Ray's start ---
 
 
-def test_ray_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error", [Exception("The node timed out\nduring startup."), RuntimeError("Failed to start GCS.")]
+)
+def test_ray_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    with pytest.raises(UserError) as refused:
+        start_ray(monkeypatch, error)
+    line = f"Ray must start on this machine, got {' '.join(str(error).split())} try again when"
+    assert str(refused.value).startswith(line), refused.value
+
+
+def test_our_own_mistakes_are_no_fault_of_rays(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(TypeError, match="ours"):
+        start_ray(monkeypatch, TypeError("ours"))
+
+
+def start_ray(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     def start(*_: Any, **__: Any) -> None:
-        raise Exception("The current node timed out\nduring startup.")  # as Ray raises it
+        raise error
 
     monkeypatch.setattr(cluster.ray, "init", start)
     monkeypatch.setenv("RAY_AUTH_TOKEN", "t")
-    with pytest.raises(UserError) as refused, ray_cluster(None):
+    with ray_cluster(None):
         pass
-    line = "Ray must start on this machine, got The current node timed out during startup. try again when"
-    assert str(refused.value).startswith(line), refused.value
