@@ -1,6 +1,6 @@
 """python -m las_tune."""
 
-from las_tune.cli import main
+from las_tune.cli.app import main
 
 if __name__ == "__main__":
     main()

@@ -7,17 +7,16 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from las_tune import places
-from las_tune.arguments import ELSEWHERE
+from las_tune.cli.flags import make_specs, store_of
+from las_tune.config import paths
+from las_tune.config.study_spec import BY_LIBRARY, ELSEWHERE, StudySpec, model_name
+from las_tune.config.train_spec import TrainSpec
 from las_tune.errors import UserError
-from las_tune.flags import make_specs, store_of
+from las_tune.inference.predictor import Predictor
 from las_tune.results import StudyResult, TrainingResult
-from las_tune.running import search, train_once
-from las_tune.spec import TrainSpec
-from las_tune.study_spec import BY_LIBRARY, StudySpec, model_name
-from las_tune.tracking.connect import undisturbed
-from las_tune.tracking.package import fetch_detector
-from las_tune.tracking.predict import Predictor
+from las_tune.terminal.session import search, train_once
+from las_tune.tracking.connection import undisturbed
+from las_tune.tracking.packaging import fetch_detector
 
 SETTINGS = {field.name for spec in (TrainSpec, StudySpec) for field in fields(spec)} - {
     "category", "train", "data_root", "textures", "results", "study", "run", "demo", "command", "extend",
@@ -27,9 +26,9 @@ SETTINGS = {field.name for spec in (TrainSpec, StudySpec) for field in fields(sp
 def tune(
     category: str,
     *,
-    data_root: str | Path = places.DATA_ROOT,
-    textures: str | Path = places.TEXTURES,
-    results: str | Path = places.RESULTS,
+    data_root: str | Path = paths.DATA_ROOT,
+    textures: str | Path = paths.TEXTURES,
+    results: str | Path = paths.RESULTS,
     study: str | None = None,
     demo: bool = False,
     **settings: Any,
@@ -39,7 +38,7 @@ def tune(
     Args:
         category: a folder in data_root.
         data_root: folder of categories in the layout of MPDD.
-        textures: folder of pictures that defects are painted with.
+        textures: folder of images that defects are painted with.
         results: folder of all studies; without tracking_uri also of the MLflow store.
         study: its name; that of a study that was cut off goes on with it. None: category and time.
         demo: render a small bracket_black, and search it with small settings.
@@ -56,9 +55,9 @@ def tune(
 def train(
     category: str,
     *,
-    data_root: str | Path = places.DATA_ROOT,
-    textures: str | Path = places.TEXTURES,
-    results: str | Path = places.RESULTS,
+    data_root: str | Path = paths.DATA_ROOT,
+    textures: str | Path = paths.TEXTURES,
+    results: str | Path = paths.RESULTS,
     study: str | None = None,
     demo: bool = False,
     **settings: Any,
@@ -72,7 +71,7 @@ def train(
 
 
 def load_champion(
-    category: str, *, results: str | Path = places.RESULTS, tracking_uri: str | Path = "", device: str = "cpu"
+    category: str, *, results: str | Path = paths.RESULTS, tracking_uri: str | Path = "", device: str = "cpu"
 ) -> Predictor:
     """The champion of a category, from MLflow's model registry.
 

@@ -8,16 +8,25 @@ INTERRUPTED = 130
 
 
 class UserError(ValueError):
-    """A wrong input. Its text is one line: the rule, then the value, then what to do."""
+    """A wrong input. The message is one line: `<what is wrong, with the value>. <What to do.>`"""
 
-    def __init__(self, rule: str, received: object = None, do: str = "") -> None:
-        """Args:
-        rule: what must hold, as a sentence without its full stop.
-        received: the value that broke the rule; left out of the line when None.
-        do: what the user can do about it, as a sentence without its full stop.
+    def __init__(self, problem: str, received: object = None, do: str = "", *, remedy: str = "") -> None:
+        """Compose the line.
+
+        Args:
+            problem: what is wrong, with the value, as a sentence without its full stop.
+            received: deprecated, being removed: put the value into `problem`.
+            do: deprecated, being removed: use `remedy`.
+            remedy: what to do about it, as a sentence or two without the last full stop.
         """
-        text = rule if received is None else f"{rule}, got {received}"
-        super().__init__(f"{text}. {do}." if do else f"{text}.")
+        text = problem if received is None else f"{problem}, got {received}"
+        super().__init__(" ".join(f"{sentence}." for sentence in (text, do or remedy) if sentence))
+
+
+def require(holds: object, problem: str, *, remedy: str = "", error: type[UserError] = UserError) -> None:
+    """Raise a UserError, or the given kind of it, unless a condition holds."""
+    if not holds:
+        raise error(problem, remedy=remedy)
 
 
 def disk_error(error: BaseException | None) -> str | None:
@@ -30,7 +39,7 @@ def disk_error(error: BaseException | None) -> str | None:
 
 
 class DataError(UserError):
-    """Pictures, masks or folders that are not as the layout demands."""
+    """Images, masks or folders that are not as the layout demands."""
 
 
 class SpaceError(UserError):

@@ -10,13 +10,13 @@ from typing import Any
 
 import pandas as pd
 
-from las_tune import places
-from las_tune.tracking.gains import GAIN, gain_rows
-from las_tune.tracking.predict import Predictor
-from las_tune.tuning.history import History
-from las_tune.tuning.single import SingleResult
+from las_tune.config import paths
+from las_tune.execution.history import History
+from las_tune.inference.predictor import Predictor
+from las_tune.reporting.gains import GAIN, gain_rows
+from las_tune.study.single import SingleResult
 
-SHOWN = ("optimisation_history.png", "importance.png")
+SHOWN = ("optimization_history.png", "importance.png")
 """Figures of a study that a notebook shows, beside curves and ROC."""
 
 
@@ -86,7 +86,7 @@ class StudyResult:
 
     def predictor(self, device: str = "cpu") -> Predictor:
         """The champion, from the study's folder."""
-        return Predictor(self.folder / places.model_file(self.summary["category"]), device)
+        return Predictor(self.folder / paths.model_file(self.summary["category"]), device)
 
     def _repr_html_(self) -> str:
         shown = [file for file in self.figures if file.parent == self.folder or file.name in SHOWN]
@@ -111,7 +111,7 @@ class TrainingResult:
 
     @property
     def epochs(self) -> pd.DataFrame:
-        """One row an epoch: losses and metrics on validation pictures."""
+        """One row an epoch: losses and metrics on validation images."""
         return pd.DataFrame(self.single.trial.epochs).set_index("epoch")
 
     @property
@@ -121,20 +121,20 @@ class TrainingResult:
 
     def predictor(self, device: str = "cpu") -> Predictor:
         """The detector of the best epoch."""
-        return Predictor(next(self.folder.glob(places.model_file("*"))), device)
+        return Predictor(next(self.folder.glob(paths.model_file("*"))), device)
 
     def _repr_html_(self) -> str:
         best = self.single.trial.best
-        told = f"best epoch {int(best['epoch'])}: objective {best['objective']:.4f} on validation pictures"
+        told = f"best epoch {int(best['epoch'])}: objective {best['objective']:.4f} on validation images"
         return _page(self.folder.name, told, self.scores, self.figures)
 
 
 def _page(title: str, told: str, table: pd.DataFrame, figures: list[Path]) -> str:
-    """A table and pictures, as notebooks show them."""
-    pictures = "".join(
+    """A table and images, as notebooks show them."""
+    images = "".join(
         f'<img alt="{html.escape(file.stem)}" style="max-width: 48%" '
         f'src="data:image/png;base64,{base64.b64encode(file.read_bytes()).decode()}">'
         for file in figures
     )
     shown = table.to_html(float_format="{:.4f}".format)
-    return f"<h4>{html.escape(title)}</h4>{shown}<p>{html.escape(told)}</p>{pictures}"
+    return f"<h4>{html.escape(title)}</h4>{shown}<p>{html.escape(told)}</p>{images}"

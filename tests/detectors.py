@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from las_tune.config.train_spec import TrainSpec
 from las_tune.las.backbone import Backbone, load_backbone
 from las_tune.las.checkpoint import save_detector
 from las_tune.las.features import extract_features
 from las_tune.las.head import Head
-from las_tune.spec import TrainSpec
-from las_tune.tracking.package import log_model
+from las_tune.tracking.packaging import log_model
 from tests.parts import empty_store
 
 SIZE = 64
@@ -23,7 +23,7 @@ THRESHOLD = 0.5
 
 
 def tiny_head(backbone: Backbone) -> Head:
-    """A head whose norm has seen the features of noise, so that scores differ from picture to picture."""
+    """A head whose norm has seen the features of noise, so that scores differ from image to image."""
     head = Head(backbone.channels, 16, torch.Generator().manual_seed(0))
     head.norm.momentum = 1.0
     noise = torch.rand(4, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
@@ -41,17 +41,17 @@ def make_detector(path: Path, backbone: str = "resnet18", backbone_inside: bool 
     return path
 
 
-def noise_pictures(number: int, height: int = 40, width: int = 52) -> NDArray[np.uint8]:
+def noise_images(number: int, height: int = 40, width: int = 52) -> NDArray[np.uint8]:
     """(N, height, width, 3) uint8."""
     return np.random.default_rng(0).integers(0, 256, (number, height, width, 3), np.uint8)
 
 
-def save_pictures(folder: Path, pictures: NDArray[np.uint8]) -> list[Path]:
-    """Write pictures as PNG. Returns their files."""
+def save_images(folder: Path, images: NDArray[np.uint8]) -> list[Path]:
+    """Write images as PNG. Returns their files."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{index:03}.png" for index in range(len(pictures))]
-    for path, picture in zip(paths, pictures, strict=True):
-        Image.fromarray(picture).save(path)
+    paths = [folder / f"{index:03}.png" for index in range(len(images))]
+    for path, image in zip(paths, images, strict=True):
+        Image.fromarray(image).save(path)
     return paths
 
 
@@ -79,7 +79,7 @@ class Store:
 
     def log(self, detector: Path) -> str:
         """Log a detector as the run's model; its id."""
-        return log_model(self.uri, self.run_id, detector, noise_pictures(2), "part")
+        return log_model(self.uri, self.run_id, detector, noise_images(2), "part")
 
     def folder(self, model_id: str) -> Path:
         """Where MLflow keeps a model."""

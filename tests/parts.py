@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from las_tune.cli import main
-from las_tune.spec import TrainSpec
-from las_tune.study_spec import StudySpec
-from las_tune.tracking.record import TrialRecord
-from tests.data.conftest import save_mask, save_picture
+from las_tune.cli.app import main
+from las_tune.config.study_spec import StudySpec
+from las_tune.config.train_spec import TrainSpec
+from las_tune.config.trial_record import TrialRecord
+from tests.data.conftest import save_image, save_mask
 
 TRAIN = TrainSpec(
     image_size=64, batch_size=4, epochs=2, backbone="resnet18", backbone_weights="random", hidden_width=32,
@@ -35,11 +35,11 @@ def untold(*_: object) -> None:
 
 
 def make_part(root: Path, name: str = "part", train: int = 6, good: int = 4, rust: int = 4) -> Path:
-    """Make a category of noise pictures, 12 x 8 pixels, masks included. Returns its folder."""
+    """Make a category of noise images, 12 x 8 pixels, masks included. Returns its folder."""
     counts = {"train/good": train, "test/good": good, "test/rust": rust}
     for folder, count in counts.items():
         for index in range(count):
-            save_picture(root / name / folder / f"{index:03}.png")
+            save_image(root / name / folder / f"{index:03}.png")
     for index in range(rust):
         save_mask(root / name / "ground_truth/rust" / f"{index:03}_mask.png")
     return root / name
@@ -48,7 +48,7 @@ def make_part(root: Path, name: str = "part", train: int = 6, good: int = 4, rus
 def make_textures(folder: Path) -> Path:
     """Make three textures."""
     for index in range(3):
-        save_picture(folder / "woven" / f"{index}.png", size=(16, 16))
+        save_image(folder / "woven" / f"{index}.png", size=(16, 16))
     return folder
 
 
@@ -59,7 +59,7 @@ def part_spec(root: Path, train: TrainSpec, **fields: Any) -> StudySpec:
 
 
 def cut_off(path: Path) -> Path:
-    """Truncate a picture, as a broken download does."""
+    """Truncate an image, as a broken download does."""
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
     return path

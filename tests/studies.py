@@ -15,7 +15,7 @@ from PIL import Image
 from tests.parts import empty_store
 
 PANEL = ("painted", "heat_maps", "worst", "curves")
-FIGURES = ("optimisation_history", "best_so_far", "importance")
+FIGURES = ("optimization_history", "best_so_far", "importance")
 OBJECTIVES = (0.80, 0.86, 0.74, 0.91, 0.88, 0.62, 0.90, 0.83)
 """Best objective by trial; trial 3 is the best, trial 5 was pruned."""
 
@@ -39,7 +39,7 @@ def make_store(folder: Path) -> FilledStore:
 
 
 def make_png(seed: int, size: tuple[int, int] = (320, 200)) -> bytes:
-    """A picture of smooth stripes."""
+    """An image of smooth stripes."""
     across, down = np.meshgrid(np.arange(size[0]), np.arange(size[1]))
     waves = [127 + 127 * np.sin((across * (k + 1) + down * seed) / 30) for k in range(3)]
     buffer = io.BytesIO()
@@ -52,13 +52,13 @@ def make_study(store: FilledStore, name: str, *, start_ms: int = 1_700_000_000_0
     parent = start_study(store, name, start_ms=start_ms, **tags)
     for number, objective in enumerate(OBJECTIVES):
         run_id = add_trial(store, parent, name, number, objective, start_ms=start_ms + 1000 * (number + 1))
-        add_pictures(store, run_id, number)
+        add_images(store, run_id, number)
     for index, (finalist, seed) in enumerate((f, s) for f in ("baseline", "trial 3") for s in (1, 2)):
         number, role = 8 + index, "baseline" if finalist == "baseline" else "champion"
         again = {"finalist": finalist, "finalist_seed": str(seed)} | ({role: "true"} if seed == 1 else {})
         objective = (0.80 if finalist == "baseline" else 0.90) + seed / 100
         run_id = add_trial(store, parent, name, number, objective, start_ms=start_ms + 1000 * (number + 1), **again)
-        add_pictures(store, run_id, number)
+        add_images(store, run_id, number)
     end_study(store, parent)
     return parent
 
@@ -96,7 +96,7 @@ def add_trial(
     return str(run_id)
 
 
-def add_pictures(store: FilledStore, run_id: str, seed: int) -> None:
+def add_images(store: FilledStore, run_id: str, seed: int) -> None:
     """A trial's panel."""
     for index, name in enumerate(PANEL):
         add_file(store, run_id, f"panel/{name}.png", make_png(seed + index))

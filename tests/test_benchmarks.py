@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from las_tune.config.train_spec import TrainSpec
 from las_tune.las.backbone import load_backbone
 from las_tune.las.features import extract_features
-from las_tune.spec import TrainSpec
-from las_tune.tuning import study
+from las_tune.study import run as study
 from tests.benchmarks import epoch, ledger, scale, trials
 from tests.benchmarks.plain import PlainTraining
 
@@ -26,7 +26,7 @@ def test_epoch_prints_its_figures_last(capsys: pytest.CaptureFixture[str]) -> No
     epoch.main(backbone="resnet18", image_size=64, num_fit=10, num_test=8, batch_size=4, share_at_batch=(4,))
     figures = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert set(figures) == {
-        "device", "backbone", "image_size", "seconds_ours", "seconds_plain", "ratio", "pictures_per_s",
+        "device", "backbone", "image_size", "seconds_ours", "seconds_plain", "ratio", "images_per_s",
         "flop_floor_s", "fraction_of_floor", "peak_memory_mb", "training_share_at_batch",
     }  # fmt: skip
     assert figures["ratio"] == pytest.approx(figures["seconds_plain"] / figures["seconds_ours"], rel=0.05)
@@ -40,14 +40,14 @@ def test_arithmetic_is_counted_by_hand() -> None:
 
 
 def test_the_plain_loop_sees_the_same_features() -> None:
-    pictures = epoch.render(4, 4, 64)
+    images = epoch.render(4, 4, 64)
     fit, textures, test, labels = map(
-        torch.from_numpy, (pictures.fit, pictures.textures, pictures.test.pictures, pictures.test.labels)
+        torch.from_numpy, (images.fit, images.textures, images.test.images, images.test.labels)
     )
     spec = TrainSpec(image_size=64, batch_size=4, backbone="resnet18", backbone_weights="random")
     plain = PlainTraining(spec, fit, textures, test, labels, "cpu")
     ours = extract_features(load_backbone("resnet18", "random"), fit.float() / 255)
-    theirs = plain.features(plain.normalised(plain.fit))
+    theirs = plain.features(plain.normalized(plain.fit))
     for one, two in zip(ours, theirs, strict=True):
         torch.testing.assert_close(one, two, atol=1e-4, rtol=1e-3)
     loss, auroc = plain.epoch()

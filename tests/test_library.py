@@ -86,7 +86,7 @@ def test_a_study_is_told_as_tables(report: dict[str, Any], place: Path) -> None:
     assert report["champion"] == summary["champion"]["params"]
     assert report["scores"]["sealed test image_auroc"]["baseline"] == summary["test_mean"]["baseline"]["image_auroc"]
     assert report["trials"]["0"]["status"] == "completed" and len(report["trials"]) == 3 + 4
-    assert {"roc_curve_part.png", "training_curves_part.png", "optimisation_history.png"} <= {*report["figures"]}
+    assert {"roc_curve_part.png", "training_curves_part.png", "optimization_history.png"} <= {*report["figures"]}
     assert "<table" in report["html"] and report["html"].count("data:image/png") == 4
     assert len(report["repr"]) < 200
 
@@ -98,7 +98,7 @@ def test_a_training_is_told_as_tables(report: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
-def test_a_champion_tells_pictures(report: dict[str, Any]) -> None:
+def test_a_champion_tells_images(report: dict[str, Any]) -> None:
     assert 0 <= report["score"] <= 1 and report["png"] == b"\x89PNG".hex()
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from las_tune.cli import app
-from tests.data.conftest import save_picture
+from las_tune.cli.app import app
+from tests.data.conftest import save_image
 from tests.parts import make_part
 from tests.waiting import wait_for_answer
 
@@ -36,7 +36,7 @@ IN_ORDER = (
     "python -m las_tune doctor --study STUDY --fix",
     "python -m las_tune compare STUDY STUDY",
     "python -m las_tune report STUDY",
-    "python -m las_tune predict --model models:/las-metal_plate@champion PICTURES --out DIR",
+    "python -m las_tune predict --model models:/las-metal_plate@champion IMAGES --out DIR",
     "python -m las_tune export --model models:/las-metal_plate@champion --format onnx",
     "python -m las_tune data init parts/bolt --good 'camera/*.png'",
     "python -m las_tune --extend 4 --study STUDY",
@@ -95,7 +95,7 @@ def test_every_flag_is_known(command: str) -> None:
     app.parse_args(words, exit_on_error=False, print_error=False)
 
 
-def test_pictures_and_files_that_are_named_are_there() -> None:
+def test_images_and_files_that_are_named_are_there() -> None:
     for target in re.findall(r"\]\(([^)h#][^)]*)\)", README):
         assert (ROOT / target).is_file(), target
 
@@ -128,16 +128,16 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("user")
     make_part(folder / "data/anomaly_dataset", "metal_plate", train=10)
     for index in range(3):
-        save_picture(folder / "data/dtd" / "woven" / f"{index}.png", size=(64, 64))
+        save_image(folder / "data/dtd" / "woven" / f"{index}.png", size=(64, 64))
     for index in range(60):
-        save_picture(folder / "camera" / f"{index}.png")
+        save_image(folder / "camera" / f"{index}.png")
     for index in range(24):
-        save_picture(folder / "PICTURES" / f"{index}.png")
+        save_image(folder / "IMAGES" / f"{index}.png")
     (folder / "returned").mkdir()
     for index in range(24):
-        with Image.open(folder / "PICTURES" / f"{index}.png") as picture:
-            picture.save(folder / "returned" / f"{index}.jpg")
-    save_picture(folder / "a.png")
+        with Image.open(folder / "IMAGES" / f"{index}.png") as image:
+            image.save(folder / "returned" / f"{index}.jpg")
+    save_image(folder / "a.png")
     command = ["python", *shlex.split(TUNE)[1:], "--study", "STUDY"]
     with subprocess.Popen(
         command, cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -193,7 +193,7 @@ def test_the_ui_and_the_served_model_answer(day: Path) -> None:
 
 
 SMALLER = """
-from las_tune.demo_settings import DEMO
+from las_tune.config.demo_settings import DEMO
 DEMO.update(trials=2, epochs=1, image_size=64, seeds=2)
 """
 

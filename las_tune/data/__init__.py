@@ -1,1 +1,1 @@
-"""Pictures on disk: index a category, split it, decode it once, fetch and check it."""
+"""Images on disk: index a category, split it, decode it once, fetch and check it."""

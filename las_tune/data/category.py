@@ -1,4 +1,4 @@
-"""One category on disk, in the MPDD/MVTec layout: its pictures, and which mask belongs to which."""
+"""One category on disk, in the MPDD/MVTec layout: its images, and which mask belongs to which."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ LAYOUT = "<data-root>/<category>/train/good, test/good, test/<defect>, ground_tr
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One picture of a part."""
+class ImageItem:
+    """One image of a part."""
 
     path: Path
     defect: str
     """Name of its folder; "good" for a part without a defect."""
     mask: Path | None = None
-    """Picture of where the defect is; None for good parts, and where there is none."""
+    """ImageItem of where the defect is; None for good parts, and where there is none."""
 
     @property
     def key(self) -> str:
@@ -33,28 +33,28 @@ class Picture:
 
 @dataclass(frozen=True)
 class Category:
-    """All pictures of one category, each tuple sorted by key."""
+    """All images of one category, each tuple sorted by key."""
 
     name: str
     folder: Path
-    train: tuple[Picture, ...]
+    train: tuple[ImageItem, ...]
     """train/good."""
-    test: tuple[Picture, ...]
+    test: tuple[ImageItem, ...]
     """test/good and test/<defect>; may be empty."""
 
     @property
     def defects(self) -> tuple[str, ...]:
         """Names of the defects in test, sorted, without "good"."""
-        return tuple(sorted({picture.defect for picture in self.test} - {GOOD}))
+        return tuple(sorted({image.defect for image in self.test} - {GOOD}))
 
     @property
     def masks_missing(self) -> int:
-        """Number of defective pictures without a mask."""
-        return sum(picture.defect != GOOD and picture.mask is None for picture in self.test)
+        """Number of defective images without a mask."""
+        return sum(image.defect != GOOD and image.mask is None for image in self.test)
 
     @property
     def has_masks(self) -> bool:
-        """True where every defective picture has a mask (and there is one): pixel metrics are possible."""
+        """True where every defective image has a mask (and there is one): pixel metrics are possible."""
         return bool(self.defects) and self.masks_missing == 0
 
 
@@ -74,7 +74,7 @@ def list_categories(data_root: Path) -> list[str]:
 
 
 def index_category(data_root: Path, name: str) -> Category:
-    """Find the pictures and masks of one category; nothing is decoded.
+    """Find the images and masks of one category; nothing is decoded.
 
     Raises UserError for a name that is no plain folder name, DataError where the layout does not hold.
     """
@@ -89,58 +89,58 @@ def index_category(data_root: Path, name: str) -> Category:
         where = f"{name!r} in {data_root.absolute()}"
         raise DataError("--category must be one of the folders found", where, f"Found: {', '.join(known)}")
     folder = data_root / name
-    train = tuple(Picture(path, GOOD) for path in list_pictures(folder / "train" / GOOD))
+    train = tuple(ImageItem(path, GOOD) for path in list_images(folder / "train" / GOOD))
     if not train:
         raise DataError(
-            "train/good must hold pictures of good parts",
+            "train/good must hold images of good parts",
             f"none in {(folder / 'train' / GOOD).absolute()}",
-            f"Put some there; picture files end in {' '.join(sorted(SUFFIXES))}",
+            f"Put some there; image files end in {' '.join(sorted(SUFFIXES))}",
         )
     defects = [subfolder.name for subfolder in subfolders(folder / "test")]
-    return Category(name, folder, train, tuple(p for defect in defects for p in _test_pictures(folder, defect)))
+    return Category(name, folder, train, tuple(p for defect in defects for p in _test_images(folder, defect)))
 
 
-def _test_pictures(folder: Path, defect: str) -> list[Picture]:
-    """The pictures of test/<defect>, each with its mask from ground_truth/<defect>."""
-    paths = list_pictures(folder / "test" / defect)
-    masks = {} if defect == GOOD else _match_masks(paths, list_pictures(folder / "ground_truth" / defect))
-    return [Picture(path, defect, masks.get(path)) for path in paths]
+def _test_images(folder: Path, defect: str) -> list[ImageItem]:
+    """The images of test/<defect>, each with its mask from ground_truth/<defect>."""
+    paths = list_images(folder / "test" / defect)
+    masks = {} if defect == GOOD else _match_masks(paths, list_images(folder / "ground_truth" / defect))
+    return [ImageItem(path, defect, masks.get(path)) for path in paths]
 
 
 def _match_masks(paths: list[Path], masks: list[Path]) -> dict[Path, Path]:
-    """Mask of each picture: <stem>_mask.<ext> or <stem>.<ext>, in any letter case; DataError unless 1:1."""
-    pictures_of, masks_of = defaultdict(list), defaultdict(list)
+    """Mask of each image: <stem>_mask.<ext> or <stem>.<ext>, in any letter case; DataError unless 1:1."""
+    images_of, masks_of = defaultdict(list), defaultdict(list)
     for path in paths:
-        pictures_of[path.stem.casefold()].append(path)
+        images_of[path.stem.casefold()].append(path)
     for mask in masks:
         masks_of[mask.stem.casefold().removesuffix("_mask")].append(mask)
-    for stem in pictures_of.keys() & masks_of.keys():
-        same = [*pictures_of[stem], *masks_of[stem]]
+    for stem in images_of.keys() & masks_of.keys():
+        same = [*images_of[stem], *masks_of[stem]]
         if len(same) > 2:
             raise DataError(
-                "A picture and its mask must be matched by name, one to one",
+                "An image and its mask must be matched by name, one to one",
                 f"{', '.join('/'.join(path.parts[-3:]) for path in same)} in {same[0].parents[2].absolute()}",
                 "Rename or remove what is there twice",
             )
-    return {pictures_of[stem][0]: masks_of[stem][0] for stem in pictures_of.keys() & masks_of.keys()}
+    return {images_of[stem][0]: masks_of[stem][0] for stem in images_of.keys() & masks_of.keys()}
 
 
-def list_pictures(folder: Path) -> list[Path]:
-    """Picture files of one folder, sorted by name; without hidden files; none where it is absent."""
-    return sorted(path for path in _entries(folder) if is_picture(path))
+def list_images(folder: Path) -> list[Path]:
+    """ImageItem files of one folder, sorted by name; without hidden files; none where it is absent."""
+    return sorted(path for path in _entries(folder) if is_image(path))
 
 
-def is_picture(path: Path) -> bool:
-    """True for a visible file with the suffix of a picture."""
+def is_image(path: Path) -> bool:
+    """True for a visible file with the suffix of an image."""
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
-def pictures_below(folder: Path) -> list[Path]:
-    """Pictures in a folder and the visible folders below it, sorted."""
+def images_below(folder: Path) -> list[Path]:
+    """Images in a folder and the visible folders below it, sorted."""
     return sorted(
         path
         for path in folder.rglob("*")
-        if is_picture(path) and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if is_image(path) and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
 
 
@@ -154,10 +154,10 @@ def _entries(folder: Path) -> Iterable[Path]:
 
 
 def find_duplicates(category: Category) -> list[tuple[str, ...]]:
-    """Keys of pictures that are the same file byte by byte, a tuple each; they leak across a split."""
+    """Keys of images that are the same file byte by byte, a tuple each; they leak across a split."""
     keys_of = defaultdict(list)
-    for picture in (*category.train, *category.test):
-        keys_of[sha256_of(picture.path)].append(picture.key)
+    for image in (*category.train, *category.test):
+        keys_of[sha256_of(image.path)].append(image.key)
     return sorted(tuple(keys) for keys in keys_of.values() if len(keys) > 1)
 
 

@@ -1,6 +1,6 @@
-"""Draw one picture of the demo category: a black bracket on a grey table, good, pierced or scratched.
+"""Draw one image of the demo category: a black bracket on a gray table, good, pierced or scratched.
 
-Lengths are in px of a 256 px picture, whatever its size; colours are in [0, 1]. Good pictures vary in pose,
+Lengths are in px of a 256 px image, whatever its size; colors are in [0, 1]. Good images vary in pose,
 light, paint grain, sheen and dust.
 """
 
@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]
 Points = npt.NDArray[np.float64]
-Picture = npt.NDArray[np.uint8]
+RgbImage = npt.NDArray[np.uint8]
 
 SUPERSAMPLING = 2
 VISIBLE_CHANGE = 4 / 255  # a pixel that a defect changes by more belongs to its mask
@@ -33,7 +33,7 @@ def spectral_noise(generator: np.random.Generator, side_px: int, slope: float, s
     return np.asarray(field[:, :side_px] / field.std(), np.float32)
 
 
-def coloured_noise(number: int, size: int) -> Picture:
+def colored_noise(number: int, size: int) -> RgbImage:
     """Textures of three independent fields each: (number, size, size, 3)."""
     generator = np.random.default_rng(0)
     fields = [[spectral_noise(generator, size, 1.2) for _ in range(3)] for _ in range(number)]
@@ -42,7 +42,7 @@ def coloured_noise(number: int, size: int) -> Picture:
 
 @dataclass(frozen=True)
 class Surfaces:
-    """Noise that all pictures share, each at its own offset; (side, side), periodic, mean 0, deviation 1."""
+    """Noise that all images share, each at its own offset; (side, side), periodic, mean 0, deviation 1."""
 
     streaks: Floats
     grain: Floats
@@ -50,7 +50,7 @@ class Surfaces:
 
     @classmethod
     def draw(cls, generator: np.random.Generator, size: int) -> Surfaces:
-        """Surfaces for pictures of this size."""
+        """Surfaces for images of this size."""
         kinds = ((0.8, 14.0), (0.35, 1.0), (1.7, 1.0))
         side = size * SUPERSAMPLING
         return cls(*(spectral_noise(generator, side, slope, stretch) for slope, stretch in kinds))
@@ -58,7 +58,7 @@ class Surfaces:
 
 @dataclass(frozen=True)
 class Camera:
-    """Uneven light (size, size, 3), softness of the lens, and sensor noise (size, size, 3) of one picture."""
+    """Uneven light (size, size, 3), softness of the lens, and sensor noise (size, size, 3) of one image."""
 
     gain: Floats
     softness: float
@@ -76,7 +76,7 @@ class Camera:
         return cls(gain, generator.uniform(0.06, 0.2), noise)
 
     def expose(self, scene: Floats) -> Floats:
-        """Scene (size * SUPERSAMPLING, same, 3) to picture (size, size, 3), without the sensor's noise."""
+        """Scene (size * SUPERSAMPLING, same, 3) to image (size, size, 3), without the sensor's noise."""
         steps = range(SUPERSAMPLING)
         pixels = sum(scene[i::SUPERSAMPLING, j::SUPERSAMPLING] for i in steps for j in steps)
         blurred = pixels * self.gain / SUPERSAMPLING**2
@@ -86,15 +86,15 @@ class Camera:
             blurred = blurred.swapaxes(0, 1)
         return np.asarray(blurred, np.float32)
 
-    def develop(self, pixels: Floats) -> Picture:
+    def develop(self, pixels: Floats) -> RgbImage:
         """Add the sensor's noise."""
         return np.asarray(np.clip(pixels + self.noise, 0, 1) * 255 + 0.5, np.uint8)
 
 
-def render_picture(
+def render_image(
     generator: np.random.Generator, surfaces: Surfaces, size: int, defect: str
-) -> tuple[Picture, Picture | None]:
-    """One picture (size, size, 3), and the mask of what its defect visibly changed (0 or 255; None if good).
+) -> tuple[RgbImage, RgbImage | None]:
+    """One image (size, size, 3), and the mask of what its defect visibly changed (0 or 255; None if good).
 
     The same generator draws the same bracket, whatever the defect.
     """
@@ -113,8 +113,8 @@ def render_picture(
 def _part_distance(u: Floats, v: Floats) -> Floats:
     """Signed distance to the bracket, negative on it: rounded boxes, fillets, drilled holes."""
 
-    def box(centre_u: float, centre_v: float, half_u: float, half_v: float, corner: float) -> Floats:
-        du, dv = np.abs(u - centre_u) - (half_u - corner), np.abs(v - centre_v) - (half_v - corner)
+    def box(center_u: float, center_v: float, half_u: float, half_v: float, corner: float) -> Floats:
+        du, dv = np.abs(u - center_u) - (half_u - corner), np.abs(v - center_v) - (half_v - corner)
         outside = np.sqrt(np.maximum(du, 0) ** 2 + np.maximum(dv, 0) ** 2)
         return np.asarray(outside + np.minimum(np.maximum(du, dv), 0) - corner)
 
@@ -122,8 +122,8 @@ def _part_distance(u: Floats, v: Floats) -> Floats:
     for tab in (box(-54, -56, 29, 44, 9), box(56, 58, 27, 42, 9)):
         blend = np.maximum(8 - np.abs(distance - tab), 0)
         distance = np.minimum(distance, tab) - blend**2 / 32
-    for centre_u, centre_v, radius in ((-54, -74, 8), (56, 76, 8), (-16, 0, 13)):
-        distance = np.maximum(distance, radius - np.sqrt((u - centre_u) ** 2 + (v - centre_v) ** 2))
+    for center_u, center_v, radius in ((-54, -74, 8), (56, 76, 8), (-16, 0, 13)):
+        distance = np.maximum(distance, radius - np.sqrt((u - center_u) ** 2 + (v - center_v) ** 2))
     return np.asarray(np.maximum(distance, -box(48, 2, 17, 6, 6)))
 
 
@@ -148,11 +148,11 @@ def _paint_scene(generator: np.random.Generator, surfaces: Surfaces) -> tuple[Fl
     shade = 0.5 / (1 + np.exp(np.minimum(lifted / 3, 50))) + 0.14 * np.exp(-np.maximum(distance, 0) / 2)
     table = (0.66 + 0.022 * clouds + 0.012 * grain) * (1 - shade)
     cover = np.clip(0.5 - distance * scale, 0, 1)
-    grey = table + (np.maximum(tone, 0.02) - table) * cover
+    gray = table + (np.maximum(tone, 0.02) - table) * cover
     count = int(generator.poisson(6))
     dust = _stamp(side, generator.uniform(0, 256, (count, 2)), *generator.uniform(0.15, 0.8, (2, count)))
-    grey += (0.65 - grey) * dust
-    scene = grey[..., None] * (TABLE_TINT + (PAINT_TINT - TABLE_TINT) * cover[..., None])
+    gray += (0.65 - gray) * dust
+    scene = gray[..., None] * (TABLE_TINT + (PAINT_TINT - TABLE_TINT) * cover[..., None])
     return np.asarray(scene, np.float32), distance
 
 
@@ -171,8 +171,8 @@ def _paint_tone(generator: np.random.Generator, u: Floats, v: Floats, streaks: F
     return np.asarray(tone, np.float32)
 
 
-def _lay(scene: Floats, colour: Floats, cover: Floats) -> Floats:
-    return np.asarray(scene + (colour - scene) * cover[..., None], np.float32)
+def _lay(scene: Floats, color: Floats, cover: Floats) -> Floats:
+    return np.asarray(scene + (color - scene) * cover[..., None], np.float32)
 
 
 def _stamp(side: int, points: Points, radius: Points, strength: Points) -> Floats:
@@ -197,8 +197,8 @@ def _puncture(generator: np.random.Generator, scene: Floats, distance: Floats) -
     """An irregular pit with a torn rim; from a shallow dent to one that lets the table shine through."""
     side, radius = len(distance), generator.uniform(3, 9)
     x = (np.arange(side, dtype=np.float32) + 0.5) * (256 / side)
-    centre_x, centre_y = _place(generator, distance, radius + 4)
-    dx, dy = x[None, :] - np.float32(centre_x), x[:, None] - np.float32(centre_y)
+    center_x, center_y = _place(generator, distance, radius + 4)
+    dx, dy = x[None, :] - np.float32(center_x), x[:, None] - np.float32(center_y)
     angle, through = np.arctan2(dy, dx), generator.random() < 0.3
     rough = generator.uniform((0, 0), (6.3, 0.22), (8, 2)).astype(np.float32)
     waves = [height * np.cos(k * angle + phase) / k**0.5 for k, (phase, height) in enumerate(rough, start=1)]

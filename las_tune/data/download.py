@@ -15,11 +15,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from las_tune.config.study_spec import MPDD_CATEGORIES
 from las_tune.data.category import GOOD, sha256_of
-from las_tune.data.pictures import Progress
+from las_tune.data.images import Progress
 from las_tune.data.textures import texture_base
 from las_tune.errors import UserError
-from las_tune.study_spec import MPDD_CATEGORIES
 
 MPDD_PAGE = "https://github.com/stepanje/MPDD"
 MPDD_DRIVE_ID = "1b3dcRqTXR7LZkOEkVQ9qO_EcKzzC2EEI"

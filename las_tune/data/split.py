@@ -1,9 +1,9 @@
 """Split a category into fit, calibration, validation and sealed test, by file names and the seed alone.
 
 labelled   half of every test folder validates, the rest is the sealed test
-synthetic  good pictures of train/good are held out, and defects are painted on them; the labelled half is watched
-           only. Without enough labelled pictures the sealed test is painted as well, on other good pictures
-paper      all labelled test pictures are both: published practice, for comparison with published tables
+synthetic  good images of train/good are held out, and defects are painted on them; the labeled half is watched
+           only. Without enough labeled images the sealed test is painted as well, on other good images
+paper      all labeled test images are both: published practice, for comparison with published tables
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
-from las_tune.data.category import GOOD, Category, Picture
+from las_tune.config.study_spec import Protocol, Validation
+from las_tune.data.category import GOOD, Category, ImageItem
 from las_tune.errors import DataError
-from las_tune.study_spec import Protocol, Validation
 
 CALIBRATION_SHARE = 0.1
-"""Of train/good, held back for the threshold, at least one picture."""
+"""Of train/good, held back for the threshold, at least one image."""
 SYNTHETIC_SHARE = 0.2
 """Of train/good, held out to be painted on."""
 LEAST_SYNTHETIC = 4
@@ -31,23 +31,23 @@ LEAST_SYNTHETIC = 4
 class Split:
     """Parts of one category, each sorted by key; disjoint, but for the paper's protocol."""
 
-    fit: tuple[Picture, ...]
+    fit: tuple[ImageItem, ...]
     """Good parts to train on."""
-    calibration: tuple[Picture, ...]
+    calibration: tuple[ImageItem, ...]
     """Good parts held back from training; empty where train/good holds fewer than four."""
-    validation: tuple[Picture, ...]
-    """Pictures that the search may look at; good ones alone where it is synthetic."""
-    sealed_test: tuple[Picture, ...]
-    """Pictures that no trial ever sees."""
-    labelled: tuple[Picture, ...] = ()
-    """Labelled pictures beside a synthetic validation: scored in every epoch, never chosen by."""
+    validation: tuple[ImageItem, ...]
+    """Images that the search may look at; good ones alone where it is synthetic."""
+    sealed_test: tuple[ImageItem, ...]
+    """Images that no trial ever sees."""
+    labelled: tuple[ImageItem, ...] = ()
+    """Labeled images beside a synthetic validation: scored in every epoch, never chosen by."""
     painted: tuple[str, ...] = ()
-    """Parts that defects are painted on: each picture stands for itself and for a defective copy."""
+    """Parts that defects are painted on: each image stands for itself and for a defective copy."""
 
     def as_dict(self) -> dict[str, Any]:
         """Keys of each part, and `digest`, the SHA-256 of the sealed test's keys, for splits.json."""
         names = ["fit", "calibration", "validation", "sealed_test", *(["labelled"] if self.labelled else [])]
-        parts: dict[str, Any] = {name: [picture.key for picture in getattr(self, name)] for name in names}
+        parts: dict[str, Any] = {name: [image.key for image in getattr(self, name)] for name in names}
         parts["digest"] = _sha256("\n".join(sorted(parts["sealed_test"])))
         return parts | ({"painted": ", ".join(self.painted)} if self.painted else {})
 
@@ -61,10 +61,10 @@ def split_category(
 ) -> Split:
     """Split a category.
 
-    seed         decides which pictures go where
+    seed         decides which images go where
     holdout      share in (0, 1) of every test folder that goes to validation; the rest is the sealed test
     validation, protocol  see above
-    Raises UserError for a share out of range, DataError where there are too few pictures.
+    Raises UserError for a share out of range, DataError where there are too few images.
     """
     _require_train(category, 2 if validation == "labelled" else 3 * LEAST_SYNTHETIC)
     train = seeded_order(category.train, seed)
@@ -84,11 +84,11 @@ def split_category(
 
 
 def _sorted(
-    fit: list[Picture],
-    calibration: list[Picture],
-    validation: list[Picture],
-    sealed_test: list[Picture],
-    labelled: Sequence[Picture] = (),
+    fit: list[ImageItem],
+    calibration: list[ImageItem],
+    validation: list[ImageItem],
+    sealed_test: list[ImageItem],
+    labelled: Sequence[ImageItem] = (),
     painted: tuple[str, ...] = (),
 ) -> Split:
     """The parts, each sorted by key."""
@@ -102,9 +102,9 @@ def _sorted(
     )
 
 
-def seeded_order(pictures: Iterable[Picture], seed: int) -> list[Picture]:
-    """Pictures in an order that only their keys and the seed decide, on every machine and Python."""
-    return sorted(pictures, key=lambda picture: seeded_rank(picture.key, seed))
+def seeded_order(images: Iterable[ImageItem], seed: int) -> list[ImageItem]:
+    """Images in an order that only their keys and the seed decide, on every machine and Python."""
+    return sorted(images, key=lambda image: seeded_rank(image.key, seed))
 
 
 def seeded_rank(key: str, seed: int) -> str:
@@ -112,16 +112,16 @@ def seeded_rank(key: str, seed: int) -> str:
     return _sha256(f"{seed}:{key}")
 
 
-def _split_test(category: Category, seed: int, holdout: float) -> tuple[list[Picture], list[Picture]]:
+def _split_test(category: Category, seed: int, holdout: float) -> tuple[list[ImageItem], list[ImageItem]]:
     """Validation and sealed test, folder by folder.
 
-    The cut is rounded on the running total, not folder by folder: with one half, the extra pictures of odd
+    The cut is rounded on the running total, not folder by folder: with one half, the extra images of odd
     folders go to either side in turn. Good comes first, so that the turns of the defects are their own.
     """
-    validation: list[Picture] = []
-    sealed_test: list[Picture] = []
+    validation: list[ImageItem] = []
+    sealed_test: list[ImageItem] = []
     for defect in (GOOD, *category.defects):
-        stratum = seeded_order((picture for picture in category.test if picture.defect == defect), seed)
+        stratum = seeded_order((image for image in category.test if image.defect == defect), seed)
         num_seen = len(validation) + len(sealed_test) + len(stratum)
         cut = math.floor(holdout * num_seen + 0.5) - len(validation)
         validation += stratum[:cut]
@@ -132,34 +132,34 @@ def _split_test(category: Category, seed: int, holdout: float) -> tuple[list[Pic
 def _require_train(category: Category, least: int) -> None:
     if len(category.train) < least:
         raise DataError(
-            f"train/good must hold at least {least} pictures" + (" for --validation synthetic" if least > 2 else ""),
+            f"train/good must hold at least {least} images" + (" for --validation synthetic" if least > 2 else ""),
             f"{len(category.train)} in {category.folder.absolute()}",
-            "Add pictures of good parts",
+            "Add images of good parts",
         )
 
 
-def _has_both_kinds(part: Iterable[Picture]) -> bool:
-    """Whether there is a good and a defective picture."""
-    return {picture.defect == GOOD for picture in part} == {True, False}
+def _has_both_kinds(part: Iterable[ImageItem]) -> bool:
+    """Whether there is a good and a defective image."""
+    return {image.defect == GOOD for image in part} == {True, False}
 
 
 def _require_both_kinds(
-    category: Category, validation: list[Picture], sealed_test: list[Picture], holdout: float
+    category: Category, validation: list[ImageItem], sealed_test: list[ImageItem], holdout: float
 ) -> None:
-    """DataError unless validation and sealed test each hold a good and a defective picture."""
+    """DataError unless validation and sealed test each hold a good and a defective image."""
     if not (_has_both_kinds(validation) and _has_both_kinds(sealed_test)):
-        num_good = sum(picture.defect == GOOD for picture in category.test)
+        num_good = sum(image.defect == GOOD for image in category.test)
         raise DataError(
-            "Validation and sealed test each need a good and a defective picture, so test needs 2 of each",
+            "Validation and sealed test each need a good and a defective image, so test needs 2 of each",
             f"{num_good} good and {len(category.test) - num_good} defective in {category.folder.absolute()} "
             f"with --holdout {holdout:g}",
-            "Add labelled pictures to test/good and test/<defect>, move --holdout towards 0.5, "
+            "Add labeled images to test/good and test/<defect>, move --holdout towards 0.5, "
             "or use --validation synthetic, which needs none",
         )
 
 
-def _by_key(pictures: Iterable[Picture]) -> tuple[Picture, ...]:
-    return tuple(sorted(pictures, key=attrgetter("key")))
+def _by_key(images: Iterable[ImageItem]) -> tuple[ImageItem, ...]:
+    return tuple(sorted(images, key=attrgetter("key")))
 
 
 def _sha256(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Textures that are laid over parts: any folder of pictures, or DTD in torchvision's layout."""
+"""Textures that are laid over parts: any folder of images, or DTD in torchvision's layout."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from las_tune.data.category import pictures_below
-from las_tune.data.pictures import Progress, decode_paths
+from las_tune.data.category import images_below
+from las_tune.data.images import Progress, decode_paths
 from las_tune.data.split import seeded_rank
 from las_tune.errors import DataError
 
@@ -18,21 +18,21 @@ from las_tune.errors import DataError
 class Textures:
     """Textures in memory."""
 
-    pictures: npt.NDArray[np.uint8]
+    images: npt.NDArray[np.uint8]
     """(M, 3, S, S) uint8, RGB."""
     skipped: tuple[str, ...]
     """One line a file that could not be read."""
 
 
 def list_textures(folder: Path) -> list[Path]:
-    """All pictures below a folder, sorted; of DTD only its `images`. DataError where there are none."""
+    """All images below a folder, sorted; of DTD only its `images`. DataError where there are none."""
     base = texture_base(folder)
-    found = pictures_below(base)
+    found = images_below(base)
     if not found:
         raise DataError(
-            "--textures must be a folder with pictures in it",
+            "--textures must be a folder with images in it",
             folder.absolute() if folder.is_dir() else f"{folder.absolute()} (no such folder)",
-            "Run `python -m las_tune data fetch dtd`, or give --textures any folder of pictures",
+            "Run `python -m las_tune data fetch dtd`, or give --textures any folder of images",
         )
     return found
 
@@ -45,7 +45,7 @@ def load_textures(
     skip_broken: bool = False,
     progress: Progress | None = None,
 ) -> Textures:
-    """Decode textures to size × size, their aspect kept: shorter side to size, centre cropped.
+    """Decode textures to size × size, their aspect kept: shorter side to size, center cropped.
 
     Of more than `limit` files, a subset that the seed and the names below the folder decide.
     Raises DataError where there are none, and for a broken one unless skip_broken.

@@ -25,7 +25,7 @@ BLUR_RADIUS_PX = 6
 def augment(textures: Tensor, generator: Generator) -> Tensor:
     """Apply three of the nine augmentations, drawn without replacement, to each texture.
 
-    Order: geometry, colour jitter, auto-contrast, blur, sharpness.
+    Order: geometry, color jitter, auto-contrast, blur, sharpness.
 
     Args:
         textures: (B, 3, H, W) float in [0, 1].
@@ -96,22 +96,22 @@ def _affine(
     return F.grid_sample(textures, grid, mode="bilinear", padding_mode="reflection", align_corners=False).clamp(0, 1)
 
 
-def _grey(textures: Tensor) -> Tensor:
+def _gray(textures: Tensor) -> Tensor:
     return (textures * torch.tensor(LUMA, device=textures.device).view(1, 3, 1, 1)).sum(1, keepdim=True)
 
 
 def _color_jitter(textures: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor, hue: Tensor) -> Tensor:
     """Brightness, contrast and saturation as factors; hue as a turn of the chroma plane, in full turns."""
     textures = (textures * _each(brightness)).clamp(0, 1)
-    mean = _grey(textures).mean((2, 3), keepdim=True)
+    mean = _gray(textures).mean((2, 3), keepdim=True)
     textures = torch.lerp(mean.expand_as(textures), textures, _each(contrast)).clamp(0, 1)
-    grey = _grey(textures)
-    chroma = (textures - grey) * _each(saturation)
-    # Hue: Rodrigues' rotation of the chroma about the grey axis (1, 1, 1) / √3.
+    gray = _gray(textures)
+    chroma = (textures - gray) * _each(saturation)
+    # Hue: Rodrigues' rotation of the chroma about the gray axis (1, 1, 1) / √3.
     cos, sin = _each((2 * math.pi * hue).cos()), _each((2 * math.pi * hue).sin())
     along = chroma.mean(1, keepdim=True)
     across = (chroma.roll(1, 1) - chroma.roll(-1, 1)) / math.sqrt(3)
-    return (grey + chroma * cos + across * sin + along * (1 - cos)).clamp(0, 1)
+    return (gray + chroma * cos + across * sin + along * (1 - cos)).clamp(0, 1)
 
 
 def _auto_contrast(textures: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The frozen network: pictures in, two feature maps out. Truncated, batch norms folded, channels last."""
+"""The frozen network: images in, two feature maps out. Truncated, batch norms folded, channels last."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EFFICIENTNET_LITE0 = "efficientnet_lite0"
 FEATURE_STRIDES = (8, 16)
 """Feature maps are taken at these strides: layers 2 and 3 of a ResNet."""
 
-# ImageNet statistics: the normalisation that torchvision's weights were trained with.
+# ImageNet statistics: the normalization that torchvision's weights were trained with.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -40,7 +40,7 @@ class Stages(nn.Module):
 
 
 class Backbone(nn.Module):
-    """Frozen network from pictures to the last feature maps at strides 8 and 16."""
+    """Frozen network from images to the last feature maps at strides 8 and 16."""
 
     mean: Tensor
     std: Tensor
@@ -56,15 +56,15 @@ class Backbone(nn.Module):
             self.channels = tuple(m.shape[-1] for m in self(torch.zeros(1, 3, 64, 64)))
         """Channels of each feature map, finest first."""
 
-    def forward(self, pictures: Tensor) -> list[Tensor]:
+    def forward(self, images: Tensor) -> list[Tensor]:
         """Args:
-            pictures: (B, 3, H, W) float in [0, 1], RGB.
+            images: (B, 3, H, W) float in [0, 1], RGB.
 
         Returns: feature maps (B, H/8, W/8, C1) and (B, H/16, W/16, C2), finest first; sizes that do not
             divide are rounded as the network pads.
         """
-        normalised = (pictures - self.mean) / self.std
-        maps = self.network(normalised.contiguous(memory_format=torch.channels_last))
+        normalized = (images - self.mean) / self.std
+        maps = self.network(normalized.contiguous(memory_format=torch.channels_last))
         return [m.permute(0, 2, 3, 1) for m in maps]
 
     def train(self, mode: bool = True) -> Backbone:

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from las_tune.config.train_spec import TrainSpec
 from las_tune.errors import UserError, said
 from las_tune.las.backbone import Backbone, load_backbone
 from las_tune.las.head import Head
 from las_tune.las.scoring import Detector
-from las_tune.spec import TrainSpec
 
 FORMAT = 1
 CHECKPOINT_NAME = "checkpoint.pth"

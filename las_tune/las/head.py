@@ -27,7 +27,7 @@ class Head(nn.Module):
         """Args:
         channels: channels of each feature map, finest first.
         hidden_width: width of the discriminator.
-        generator: CPU generator for the Xavier initialisation.
+        generator: CPU generator for the Xavier initialization.
         use_adaptor: without it the discriminator works on the features themselves, and W1 = 1, b1 = 0.
         """
         super().__init__()

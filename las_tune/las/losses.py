@@ -1,4 +1,4 @@
-"""What the head minimises: cross-entropy on normal patches, focal loss on synthesised pictures."""
+"""What the head minimizes: cross-entropy on normal patches, focal loss on synthesized images."""
 
 from __future__ import annotations
 

@@ -11,29 +11,29 @@ from las_tune.las.perlin import draw_perlin, perlin_noise
 NOISE_THRESHOLD = 0.5
 """A pixel is defective where the noise is above this (the authors' code)."""
 ATTEMPTS = 8
-"""Noise is drawn again at most this often for a picture whose mask is empty."""
+"""Noise is drawn again at most this often for an image whose mask is empty."""
 COARSE_STEP_PX = 8
 """Emptiness is judged on every 8th pixel: a mask with a pixel there is not empty."""
 MIN_SEPARABILITY = 0.7
-"""Otsu's η below which a picture has no two classes: a single Gaussian has 2/π ≈ 0.64."""
+"""Otsu's η below which an image has no two classes: a single Gaussian has 2/π ≈ 0.64."""
 
 
-def otsu_foreground(pictures: Tensor) -> Tensor:
-    """Tell parts from their background by Otsu's threshold (N. Otsu, 1979), picture by picture.
+def otsu_foreground(images: Tensor) -> Tensor:
+    """Tell parts from their background by Otsu's threshold (N. Otsu, 1979), image by image.
 
-    The background is the class that holds most of the picture's border. Pictures without two classes
+    The background is the class that holds most of the image's border. Images without two classes
     (separability η below 0.7: the part fills the frame) are foreground as a whole.
 
     Args:
-        pictures: (B, 3, H, W) uint8 RGB, not normalised.
+        images: (B, 3, H, W) uint8 RGB, not normalized.
 
     Returns: (B, 1, H, W) bool, 1 = part.
     """
-    luma = torch.tensor([0.299, 0.587, 0.114], device=pictures.device).view(1, 3, 1, 1)
-    grey = (pictures * luma).sum(1, keepdim=True).round().long()
-    threshold, separability = _otsu(grey)
-    bright = grey > threshold.view(-1, 1, 1, 1)
-    margin = max(1, grey.shape[-1] // 32)
+    luma = torch.tensor([0.299, 0.587, 0.114], device=images.device).view(1, 3, 1, 1)
+    gray = (images * luma).sum(1, keepdim=True).round().long()
+    threshold, separability = _otsu(gray)
+    bright = gray > threshold.view(-1, 1, 1, 1)
+    margin = max(1, gray.shape[-1] // 32)
     inner = torch.zeros_like(bright)
     inner[..., margin:-margin, margin:-margin] = True
     border_is_bright = (bright & ~inner).sum((1, 2, 3)) * 2 > (~inner).sum((1, 2, 3))
@@ -41,13 +41,13 @@ def otsu_foreground(pictures: Tensor) -> Tensor:
     return part | (separability < MIN_SEPARABILITY).view(-1, 1, 1, 1)
 
 
-def _otsu(grey: Tensor) -> tuple[Tensor, Tensor]:
+def _otsu(gray: Tensor) -> tuple[Tensor, Tensor]:
     """The threshold of greatest between-class variance, and that variance over the whole one; each (B,)."""
-    batch = grey.shape[0]
-    offset = 256 * torch.arange(batch, device=grey.device).view(-1, 1)
-    counts = torch.bincount((grey.flatten(1) + offset).flatten(), minlength=256 * batch).view(batch, 256).double()
+    batch = gray.shape[0]
+    offset = 256 * torch.arange(batch, device=gray.device).view(-1, 1)
+    counts = torch.bincount((gray.flatten(1) + offset).flatten(), minlength=256 * batch).view(batch, 256).double()
     share = counts / counts.sum(1, keepdim=True)
-    level = torch.arange(256, device=grey.device, dtype=torch.float64)
+    level = torch.arange(256, device=gray.device, dtype=torch.float64)
     weight = share.cumsum(1)
     partial_mean = (share * level).cumsum(1)
     mean = partial_mean[:, -1:]
@@ -71,9 +71,9 @@ def combine_masks(m1: Tensor, m2: Tensor, p: Tensor, alpha: float) -> Tensor:
 
 
 def draw_masks(foreground: Tensor, alpha: float, max_exponent: int, generator: Generator) -> Tensor:
-    """Defect masks by GLASS eq. 3: two Perlin masks a picture, combined by the α rule, inside the foreground.
+    """Defect masks by GLASS eq. 3: two Perlin masks an image, combined by the α rule, inside the foreground.
 
-    p is drawn once a picture; only the noise is drawn again while a mask is empty, so the shares α, α and
+    p is drawn once an image; only the noise is drawn again while a mask is empty, so the shares α, α and
     1 - 2α stay exact. After ATTEMPTS draws the mask stays empty (an empty foreground, say).
 
     Args:

@@ -23,11 +23,11 @@ PROJECTED_DIMENSIONS = 128
 
 @torch.no_grad()
 def build_bank(features: FeatureStore, num_patches: int = 2048, seed: int = 0) -> Tensor:
-    """A coreset of the patches of normal pictures; all of them, where there are no more than num_patches.
+    """A coreset of the patches of normal images; all of them, where there are no more than num_patches.
 
-    Returns: (K, C) float32, C the channels of all maps together, on the device of the pictures.
+    Returns: (K, C) float32, C the channels of all maps together, on the device of the images.
     """
-    assert num_patches >= 1 and len(features) >= 1, f"a bank of {num_patches} patches of {len(features)} pictures"
+    assert num_patches >= 1 and len(features) >= 1, f"a bank of {num_patches} patches of {len(features)} images"
     generator = torch.Generator().manual_seed(seed)
     candidates = _draw_candidates(features, max(MAX_CANDIDATES, num_patches), generator)
     first = int(torch.randint(len(candidates), (), generator=generator))
@@ -36,9 +36,9 @@ def build_bank(features: FeatureStore, num_patches: int = 2048, seed: int = 0) -
 
 @torch.no_grad()
 def score_bank(bank: Tensor, features: FeatureStore, size: int, batch_size: int = 8) -> Tensor:
-    """Heat maps (N, size, size): how far each patch is from its nearest neighbour in the bank (PatchCore, eq. 6).
+    """Anomaly maps (N, size, size): how far each patch is from its nearest neighbor in the bank (PatchCore, eq. 6).
 
-    The weight of a picture's score by the density of the bank (eq. 7) is left out: scores are those of its heat map.
+    The weight of an image's score by the density of the bank (eq. 7) is left out: scores are those of its anomaly map.
     """
     parts = []
     for start in range(0, len(features), batch_size):
@@ -75,11 +75,11 @@ def greedy_coreset(points: Tensor, num_chosen: int, first: int) -> Tensor:
 def nearest_distances(patches: Tensor, bank: Tensor) -> Tensor:
     """Euclidean distance of patches (P, C) to the nearest row of the bank (K, C): (P,).
 
-    The neighbour is found by ‖a - b‖² = ‖a‖² + ‖b‖² - 2ab, without ‖a‖², the same for all b. The distance is then
+    The neighbor is found by ‖a - b‖² = ‖a‖² + ‖b‖² - 2ab, without ‖a‖², the same for all b. The distance is then
     that of the two vectors themselves: near zero the formula has lost most of its digits.
     """
-    centre = bank.mean(0)  # smaller norms, smaller rounding errors of the products
-    patches, bank = patches - centre, bank - centre
+    center = bank.mean(0)  # smaller norms, smaller rounding errors of the products
+    patches, bank = patches - center, bank - center
     nearest = torch.addmm(bank.square().sum(1), patches, bank.T, alpha=-2).argmin(1)
     distances: Tensor = torch.linalg.vector_norm(patches - bank[nearest], dim=1)
     return distances
@@ -93,7 +93,7 @@ def _patch_vectors(maps: list[Tensor]) -> Tensor:
 
 
 def _draw_candidates(features: FeatureStore, limit: int, generator: Generator) -> Tensor:
-    """Patches (P, C) drawn at random, the same number of every picture up to one, at most limit in all."""
+    """Patches (P, C) drawn at random, the same number of every image up to one, at most limit in all."""
     parts = []
     for index in range(len(features)):
         patches = _patch_vectors(features.take(slice(index, index + 1))).flatten(0, 2)

@@ -21,7 +21,7 @@ PRO_LIMIT = 0.3
 
 
 def areas_of_positives(positives: Tensor, sorted_negatives: Tensor, limit: float = 1.0) -> Tensor:
-    """What each positive adds to the normalised area under the detection rate up to limit: (P,) float64 in [0, 1].
+    """What each positive adds to the normalized area under the detection rate up to limit: (P,) float64 in [0, 1].
 
     Their weighted mean equals the trapezoid rule over the curve's points at all distinct thresholds, cut at limit by
     interpolation.
@@ -41,12 +41,12 @@ def areas_of_positives(positives: Tensor, sorted_negatives: Tensor, limit: float
 
 
 def area_under_curve(positives: Tensor, weights: Tensor, sorted_negatives: Tensor, limit: float = 1.0) -> float:
-    """Normalised area under the weighted detection rate; weights (P,) float, what each positive counts, sum to 1."""
+    """Normalized area under the weighted detection rate; weights (P,) float, what each positive counts, sum to 1."""
     return float((areas_of_positives(positives, sorted_negatives, limit) * weights.double()).sum())
 
 
 def ascending(values: Tensor) -> Tensor:
-    """Sorted values; numpy's vectorised sort is several times torch's on a CPU."""
+    """Sorted values; numpy's vectorized sort is several times torch's on a CPU."""
     return values.sort().values if values.is_cuda else torch.from_numpy(np.sort(values.numpy()))
 
 
@@ -79,9 +79,9 @@ class PixelTargets:
         """The same on another device."""
         return PixelTargets(*(t.to(device) for t in (self.positive, self.negative, self.region_weight)))
 
-    def mask(self, picture: int, size: int) -> Tensor:
-        """(S, S) bool mask of one of the N pictures."""
-        ends = torch.tensor([picture, picture + 1], device=self.positive.device) * size**2
+    def mask(self, image: int, size: int) -> Tensor:
+        """(S, S) bool mask of one of the N images."""
+        ends = torch.tensor([image, image + 1], device=self.positive.device) * size**2
         first, last = torch.searchsorted(self.positive, ends).tolist()
         mask = torch.zeros(size**2, dtype=torch.bool, device=self.positive.device)
         mask[self.positive[first:last] - ends[0]] = True
@@ -113,12 +113,12 @@ def pixel_metrics(heat: Tensor, targets: PixelTargets) -> tuple[float, float]:
     )
 
 
-def aupro_by_picture(heat: Tensor, targets: PixelTargets) -> Tensor:
-    """What each picture adds to AUPRO: (N,) float64, 0 for good ones; its mean over the defective ones is AUPRO."""
+def aupro_by_image(heat: Tensor, targets: PixelTargets) -> Tensor:
+    """What each image adds to AUPRO: (N,) float64, 0 for good ones; its mean over the defective ones is AUPRO."""
     flat = heat.flatten()
     areas = areas_of_positives(flat[targets.positive], ascending(flat[targets.negative]), PRO_LIMIT)
-    picture = targets.positive // heat[0].numel()
+    image = targets.positive // heat[0].numel()
     sums = torch.zeros(len(heat), dtype=torch.float64, device=heat.device)
-    sums.index_add_(0, picture, areas * targets.region_weight)
-    num_defective = len(torch.bincount(picture, minlength=len(heat)).nonzero())
+    sums.index_add_(0, image, areas * targets.region_weight)
+    num_defective = len(torch.bincount(image, minlength=len(heat)).nonzero())
     return sums * num_defective

@@ -44,11 +44,11 @@ def draw_perlin(batch: int, max_exponent: int, generator: Generator) -> PerlinFi
 
 
 def perlin_noise(fields: PerlinFields, size: int, step: int = 1) -> Tensor:
-    """Evaluate fields at the centres of pixels.
+    """Evaluate fields at the centers of pixels.
 
     Args:
         fields: B fields.
-        size: side of the picture in pixels.
+        size: side of the image in pixels.
         step: evaluate every step-th pixel only, from pixel step // 2 on: a subset of the full noise.
 
     Returns: (B, S, S) float in [-1, 1], S = number of pixels step // 2, step // 2 + step, ... below size.
@@ -74,9 +74,9 @@ def perlin_noise(fields: PerlinFields, size: int, step: int = 1) -> Tensor:
 
 
 def _sample_points(fields: PerlinFields, size: int, step: int) -> tuple[Tensor, Tensor]:
-    """Pixel centres in cells of each field, rotated about the picture's centre: y and x, each (B, S, S)."""
-    centres = (torch.arange(step // 2, size, step, device=fields.angle.device) + 0.5) / size - 0.5
-    y, x = centres.view(1, -1, 1), centres.view(1, 1, -1)
+    """Pixel centers in cells of each field, rotated about the image's center: y and x, each (B, S, S)."""
+    centers = (torch.arange(step // 2, size, step, device=fields.angle.device) + 0.5) / size - 0.5
+    y, x = centers.view(1, -1, 1), centers.view(1, 1, -1)
     cos, sin = fields.angle.cos().view(-1, 1, 1), fields.angle.sin().view(-1, 1, 1)
     cells_y, cells_x = fields.cells.view(-1, 2, 1, 1).unbind(1)
     return (cos * y - sin * x + 0.5) * cells_y, (sin * y + cos * x + 0.5) * cells_x

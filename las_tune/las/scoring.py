@@ -1,4 +1,4 @@
-"""From patch logits to heat maps and picture scores."""
+"""From patch logits to anomaly maps and image scores."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from las_tune.las.features import FeatureStore, extract_features
 from las_tune.las.head import Head
 
 SMOOTHING_SIGMA_PX = 4.0
-"""Heat maps are smoothed by a Gaussian of this width, in pixels of the resized picture."""
+"""Anomaly maps are smoothed by a Gaussian of this width, in pixels of the resized image."""
 
 
 @lru_cache(maxsize=32)
@@ -28,7 +28,7 @@ def smoothing_matrix(grid: int, size: int) -> Tensor:
 
 
 def heat_maps(scores: Tensor, size: int) -> Tensor:
-    """Patch scores (B, rows, columns) to smoothed heat maps (B, size, size).
+    """Patch scores (B, rows, columns) to smoothed anomaly maps (B, size, size).
 
     Both steps are linear and separable, so they are two small matrix products.
     """
@@ -38,14 +38,14 @@ def heat_maps(scores: Tensor, size: int) -> Tensor:
     return vertical @ scores @ horizontal.T
 
 
-def picture_scores(maps: Tensor) -> Tensor:
-    """A picture is as defective as the worst place of its heat map: (B, S, S) -> (B,)."""
+def image_scores(maps: Tensor) -> Tensor:
+    """An image is as defective as the worst place of its anomaly map: (B, S, S) -> (B,)."""
     return maps.amax((1, 2))
 
 
 @torch.no_grad()
 def score_features(head: Head, features: FeatureStore, size: int, batch_size: int = 16) -> Tensor:
-    """Heat maps of the pictures of a store: (N, size, size) float."""
+    """Anomaly maps of the images of a store: (N, size, size) float."""
     head.eval()
     first_layer = head.first_layer()
     parts = []
@@ -56,7 +56,7 @@ def score_features(head: Head, features: FeatureStore, size: int, batch_size: in
 
 
 class Detector(nn.Module):
-    """A whole detector: frozen network and trained head, from pictures to scores and heat maps."""
+    """A whole detector: frozen network and trained head, from images to scores and anomaly maps."""
 
     def __init__(self, backbone: Backbone, head: Head) -> None:
         super().__init__()
@@ -64,12 +64,12 @@ class Detector(nn.Module):
         self.head = head
 
     @torch.no_grad()
-    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Args:
-            pictures: (B, 3, S, S) float in [0, 1], RGB, resized as in training.
+            images: (B, 3, S, S) float in [0, 1], RGB, resized as in training.
 
-        Returns: scores (B,) and heat maps (B, S, S), both in [0, 1], high = defective.
+        Returns: scores (B,) and anomaly maps (B, S, S), both in [0, 1], high = defective.
         """
-        logits = self.head(extract_features(self.backbone, pictures))
-        maps = heat_maps(torch.sigmoid(logits), pictures.shape[-1])
-        return picture_scores(maps), maps
+        logits = self.head(extract_features(self.backbone, images))
+        maps = heat_maps(torch.sigmoid(logits), images.shape[-1])
+        return image_scores(maps), maps

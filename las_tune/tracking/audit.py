@@ -9,7 +9,7 @@ from pathlib import Path
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from las_tune.tracking.connect import open_store
+from las_tune.tracking.connection import open_store
 from las_tune.tracking.journal import Journal, Write
 from las_tune.tracking.runs import KEY_TAG
 from las_tune.tracking.store import search_all

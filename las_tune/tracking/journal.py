@@ -11,7 +11,6 @@ import contextlib
 import fcntl
 import itertools
 import json
-import os
 import threading
 import uuid
 from collections import deque
@@ -20,11 +19,12 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from las_tune import places
+from las_tune.config import paths
+from las_tune.config.files import whole_lines
 from las_tune.errors import UserError
 
 EXAMPLE_NAME, PANELS_NAME = "input_example.npy", "panels"
-"""What waits beside it to be sent: the example of the model, the arrays that pictures are drawn from."""
+"""What waits beside it to be sent: the example of the model, the arrays that images are drawn from."""
 STUDY_RUN = "study"
 """Key of the study's own run; a trial's key is its number."""
 
@@ -67,8 +67,8 @@ class Journal:
 
         Raises: UserError where another process has it open.
         """
-        self.path = folder / places.LEDGER
-        self._count_path = folder / f"{places.LEDGER}.sent"
+        self.path = folder / paths.LEDGER
+        self._count_path = folder / f"{paths.LEDGER}.sent"
         self._lock = threading.Lock()
         self._file = self.path.open("a", encoding="utf-8")
         try:
@@ -136,21 +136,12 @@ class Journal:
 
 def is_running(folder: Path) -> bool:
     """Whether a process has the journal of a study's folder open."""
-    with (folder / places.LEDGER).open("rb") as file:
+    with (folder / paths.LEDGER).open("rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError:
             return True
     return False
-
-
-def whole_lines(path: Path) -> list[str]:
-    """The lines of a file; half a line at the end, where its writer was killed, is cut off."""
-    content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if len(whole) < len(content):
-        os.truncate(path, len(whole))
-    return whole.decode("utf-8").splitlines()
 
 
 def merge(writes: Sequence[Write]) -> list[Write]:

@@ -13,15 +13,15 @@ from typing import Any
 
 import numpy as np
 
+from las_tune.config.study_spec import model_name
+from las_tune.config.trial_record import METRICS, TrialRecord
 from las_tune.errors import without_password
-from las_tune.study_spec import model_name
-from las_tune.tracking.connect import bad_store, open_store
+from las_tune.reporting.panel import Array
+from las_tune.tracking.connection import bad_store, open_store
 from las_tune.tracking.journal import EXAMPLE_NAME, STUDY_RUN, Journal, Write
-from las_tune.tracking.panel import Array
-from las_tune.tracking.record import METRICS, TrialRecord
+from las_tune.tracking.journal_index import EXTENDED, Written
 from las_tune.tracking.registry import Holder, champion_of
 from las_tune.tracking.sender import AWAY, Sender
-from las_tune.tracking.written import EXTENDED, Written
 
 CLOSING_S = 5.0
 START_TIMEOUT_S = 60.0
@@ -164,14 +164,14 @@ class Ledger:
         return self.holder(model_name).tags
 
     def hand_over(
-        self, run: str, detector: Path, pictures: Array, category: str, tags: Mapping[str, str], **how: Any
+        self, run: str, detector: Path, images: Array, category: str, tags: Mapping[str, str], **how: Any
     ) -> None:
         """Log a detector as the model of a run, and register it, unless an earlier driver has.
 
         Args:
             run: the trial that the detector was trained in.
             detector: its file.
-            pictures: (2, H, W, 3) uint8 RGB, the input example.
+            images: (2, H, W, 3) uint8 RGB, the input example.
             category: the model's name is las-<category>.
             tags: of the version.
             how: version, promote: see registry.register.
@@ -179,7 +179,7 @@ class Ledger:
         if self._written.has_handed_over:
             return
         example = self.journal.path.with_name(EXAMPLE_NAME)
-        np.save(example, pictures)
+        np.save(example, images)
         holder = self._holders.get(model_name(category), Holder()).version
         model = {"detector": str(detector), "example": str(example), "category": category, "tags": dict(tags)}
         self._append(Write(run, model=model | {"holder": holder} | how))

@@ -9,12 +9,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from las_tune import __version__
-from las_tune.study_spec import StudySpec
-from las_tune.versions import PACKAGES
+from las_tune.config.study_spec import StudySpec
+from las_tune.config.versions import PACKAGES
 
 
 def provenance_tags(spec: StudySpec) -> dict[str, str]:
-    """Tags that every run of a study carries; whatever was chosen by, or looked at, test pictures says so."""
+    """Tags that every run of a study carries; whatever was chosen by, or looked at, test images says so."""
     tags = {
         "category": spec.category,
         "study": spec.study,

@@ -12,9 +12,9 @@ import numpy as np
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from las_tune.spec import known_hyperparameters
-from las_tune.study_spec import model_name
-from las_tune.tracking.package import log_model
+from las_tune.config.study_spec import model_name
+from las_tune.config.train_spec import known_hyperparameters
+from las_tune.tracking.packaging import log_model
 
 CHAMPION = "champion"
 
@@ -29,7 +29,7 @@ class Holder:
     def hyperparameters(self, demo: bool) -> dict[str, Any] | None:
         """Of a rival for the finalists; None where there is none, or it is the baseline.
 
-        Demos and studies of real pictures are no rivals of each other.
+        Demos and studies of real images are no rivals of each other.
         """
         if "hyperparameters" not in self.tags or self.tags.get("demo") != str(demo).lower():
             return None
@@ -67,7 +67,7 @@ def register(
         tracking_uri: of the store.
         run_id: the run that the detector was trained in.
         detector: file of the detector.
-        example: .npy of two pictures (2, H, W, 3) uint8 RGB.
+        example: .npy of two images (2, H, W, 3) uint8 RGB.
         category: the model's name is las-<category>.
         tags: of the version.
         version: whether it becomes a version; else it is a logged model only.

@@ -18,10 +18,10 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
-from las_tune import places
+from las_tune.config import paths
 from las_tune.errors import one_line, without_password
+from las_tune.reporting.panel_process import Painter, PaintingError
 from las_tune.tracking.journal import Journal, Write, merge
-from las_tune.tracking.painter import Painter, PaintingError
 from las_tune.tracking.registry import register
 from las_tune.tracking.runs import RefusedError, Runs
 
@@ -59,7 +59,7 @@ class Sender(threading.Thread):
         self._closed = threading.Event()
         self._painter = Painter()
         self._attempts: Counter[str] = Counter()
-        self._refused_path = journal.path.with_name(f"{places.LEDGER}.refused")
+        self._refused_path = journal.path.with_name(f"{paths.LEDGER}.refused")
         self.num_refused = 0
         self.away: str = ""
         """Why nothing can be sent now; empty where it can."""
@@ -192,7 +192,7 @@ class Sender(threading.Thread):
         self._log_files(run_id, write)
 
     def _log_files(self, run_id: str, write: Write) -> None:
-        """Files, pictures and model; what is missing of them holds up nothing else."""
+        """Files, images and model; what is missing of them holds up nothing else."""
         missing = [file for file, _ in write.files if not Path(file).is_file()]
         for file, folder in write.files:
             if file not in missing:

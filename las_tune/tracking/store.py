@@ -14,9 +14,9 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
+from las_tune.config.objectives import TIE_BREAKS, ranking
 from las_tune.errors import UserError, without_password
-from las_tune.objectives import TIE_BREAKS, ranking
-from las_tune.tracking.connect import use_store
+from las_tune.tracking.connection import use_store
 
 Kind = Literal["tags", "metrics", "params"]
 RESULTS: tuple[tuple[Kind, str], ...] = (

@@ -16,18 +16,18 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from PIL import Image
 
-from las_tune import places
+from las_tune.config import paths
+from las_tune.reporting.summary import WARNINGS
 from las_tune.tracking.artifacts import Artifacts
 from las_tune.tracking.store import StudyRuns
-from las_tune.tracking.summary import WARNINGS
 from las_tune.tracking.tables import read_summary, sealed_table, trial_table
 
 AS_IT_IS_BYTES = 150_000
-"""Pictures above this are stored anew as JPEG, so that a report can be mailed."""
+"""Images above this are stored anew as JPEG, so that a report can be mailed."""
 WIDEST_PX = 1600
 TEMPLATE = files("las_tune.tracking") / "report.html"
 CAPTIONS = {
-    "optimisation_history": "Optimisation history: the objective of every trial",
+    "optimization_history": "Optimization history: the objective of every trial",
     "best_so_far": "Best so far",
     "importance": "Importance of the hyperparameters",
     "parallel_coordinates": "Parallel coordinates",
@@ -35,17 +35,17 @@ CAPTIONS = {
     "timeline": "Timeline of the trials",
     "training_curves": "Training curves of baseline and champion",
     "roc_curve": "ROC curves of baseline and champion",
-    "painted": "Good pictures with painted defects",
-    "heat_maps": "Validation pictures and their heat maps",
+    "painted": "Good images with painted defects",
+    "heat_maps": "Validation images and their anomaly maps",
     "worst": "The worst misses and false rejects",
-    "curves": "Curves on validation pictures",
+    "curves": "Curves on validation images",
 }
 """By the start of a file's name, in the order in which they are read; others follow by name."""
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture inside the file."""
+class ReportImage:
+    """An image inside the file."""
 
     caption: str
     address: str
@@ -54,10 +54,10 @@ class Picture:
 
 @dataclass(frozen=True)
 class Panel:
-    """The pictures of one trial."""
+    """The images of one trial."""
 
     title: str
-    pictures: list[Picture]
+    images: list[ReportImage]
 
 
 def make_report(client: MlflowClient, study: StudyRuns) -> tuple[str, list[str]]:
@@ -66,13 +66,13 @@ def make_report(client: MlflowClient, study: StudyRuns) -> tuple[str, list[str]]
     tags = study.parent.data.tags
     description = tags.get("mlflow.note.content", "")
     sealed = sealed_table(study, read_summary(client, study))
-    figures, panels = _pictures(parent, _figure_paths(parent)), _panels(client, study)
-    command = (parent.read_text(places.COMMAND) or study.parent.data.params.get("command", "")).strip()
+    figures, panels = _images(parent, _figure_paths(parent)), _panels(client, study)
+    command = (parent.read_text(paths.COMMAND) or study.parent.data.params.get("command", "")).strip()
     there = {
         "the description": description,
         "the sealed test, which is opened when a study ends": sealed.rows,
         "figures": figures,
-        "pictures of baseline and champion": panels,
+        "images of baseline and champion": panels,
         "the command": command,
     }
     missing = [name for name, content in there.items() if not content]
@@ -92,7 +92,7 @@ def make_report(client: MlflowClient, study: StudyRuns) -> tuple[str, list[str]]
         again=trial_table(study, study.again),
         command=command,
         versions={tag.removeprefix("version."): tags[tag] for tag in sorted(tags) if tag.startswith("version.")},
-        constraints=parent.read_text(places.CONSTRAINTS),
+        constraints=parent.read_text(paths.CONSTRAINTS),
     )
     return text, missing
 
@@ -102,7 +102,7 @@ def _warnings(tags: Mapping[str, str]) -> list[str]:
 
 
 def _as_html(markdown: str) -> str:
-    """A description; HTML in it is shown as it is written, and no picture is fetched."""
+    """A description; HTML in it is shown as it is written, and no image is fetched."""
     markdown_it = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
     return str(markdown_it.render(markdown))
 
@@ -132,7 +132,7 @@ def _panels(client: MlflowClient, study: StudyRuns) -> list[Panel]:
     panels = []
     for run_id, title in titles.items():
         artifacts = Artifacts(client, run_id)
-        panels.append(Panel(title[0].upper() + title[1:], _pictures(artifacts, _panel_paths(artifacts))))
+        panels.append(Panel(title[0].upper() + title[1:], _images(artifacts, _panel_paths(artifacts))))
     return panels
 
 
@@ -140,39 +140,39 @@ def _panel_paths(artifacts: Artifacts) -> list[str]:
     return [path for path in artifacts.names("panel") if path.endswith(".png")]
 
 
-def _pictures(artifacts: Artifacts, paths: Iterable[str]) -> list[Picture]:
-    """Pictures as addresses that hold them; those that cannot be read are left out."""
+def _images(artifacts: Artifacts, paths: Iterable[str]) -> list[ReportImage]:
+    """Images as addresses that hold them; those that cannot be read are left out."""
     found = []
     for place, path in sorted((_place(path), path) for path in paths):
         content = artifacts.read(path)
         address = _address(content) if content else ""
         if address:
             known = [*CAPTIONS.values(), Path(path).stem.replace("_", " ").capitalize()]
-            found.append(Picture(known[place], address))
+            found.append(ReportImage(known[place], address))
     return found
 
 
 def _place(path: str) -> int:
-    """Where a picture stands in CAPTIONS; behind them if it has none."""
+    """Where an image stands in CAPTIONS; behind them if it has none."""
     places = [place for place, start in enumerate(CAPTIONS) if Path(path).stem.startswith(start)]
     return places[0] if places else len(CAPTIONS)
 
 
 def _address(png: bytes) -> str:
-    """data:image/...;base64,...; empty where it is no picture."""
+    """data:image/...;base64,...; empty where it is no image."""
     try:
-        with Image.open(io.BytesIO(png)) as picture:
-            jpeg = _as_jpeg(picture) if len(png) > AS_IT_IS_BYTES else png
+        with Image.open(io.BytesIO(png)) as image:
+            jpeg = _as_jpeg(image) if len(png) > AS_IT_IS_BYTES else png
     except (OSError, ValueError):
         return ""
     kind, content = ("jpeg", jpeg) if len(jpeg) < len(png) else ("png", png)
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def _as_jpeg(picture: Image.Image) -> bytes:
+def _as_jpeg(image: Image.Image) -> bytes:
     """On white, not wider than a page needs."""
-    flat = Image.new("RGB", picture.size, "white")
-    flat.paste(picture, mask=picture.convert("RGBA").getchannel("A"))
+    flat = Image.new("RGB", image.size, "white")
+    flat.paste(image, mask=image.convert("RGBA").getchannel("A"))
     flat.thumbnail((WIDEST_PX, 4 * WIDEST_PX))
     buffer = io.BytesIO()
     flat.save(buffer, "JPEG", quality=85)

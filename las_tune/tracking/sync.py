@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from las_tune import places
+from las_tune.config import paths
 from las_tune.errors import UserError, without_password
-from las_tune.tracking.connect import open_store
+from las_tune.tracking.connection import open_store
 from las_tune.tracking.journal import STUDY_RUN, Journal, Write
 from las_tune.tracking.sender import Sender
 
@@ -27,9 +27,9 @@ def sync_study(folder: Path, tracking_uri: str, progress: Callable[[str, int, in
 
     Raises: UserError where there is no journal, the study runs, or the store is another, or does not answer.
     """
-    if not (folder / places.LEDGER).is_file():
+    if not (folder / paths.LEDGER).is_file():
         raise UserError(
-            "A study must be in --results to be sent", f"{folder} without {places.LEDGER}", "check both names"
+            "A study must be in --results to be sent", f"{folder} without {paths.LEDGER}", "check both names"
         )
     journal = Journal(folder)
     uri = tracking_uri or journal.header["tracking_uri"]

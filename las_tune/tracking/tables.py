@@ -10,10 +10,10 @@ from typing import Any, get_args
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from las_tune import places
-from las_tune.objectives import Objective, objective_value
+from las_tune.config import paths
+from las_tune.config.objectives import Objective, objective_value
+from las_tune.reporting.gains import GAIN, gain_on_test
 from las_tune.tracking.artifacts import Artifacts
-from las_tune.tracking.gains import GAIN, gain_on_test
 from las_tune.tracking.store import Kind, StudyRuns, cell, mark
 
 ROLES = ("baseline", "champion", "memory_bank")
@@ -108,7 +108,7 @@ def _gain(summary: Mapping[str, Any], name: str, baseline: float | None, champio
 
 def read_summary(client: MlflowClient, study: StudyRuns) -> dict[str, Any]:
     """summary.json of a study; empty where there is none."""
-    text = Artifacts(client, study.parent.info.run_id).read_text(places.SUMMARY)
+    text = Artifacts(client, study.parent.info.run_id).read_text(paths.SUMMARY)
     return json.loads(text) if text else {}
 
 

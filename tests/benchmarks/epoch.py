@@ -1,9 +1,9 @@
 """Time one epoch of training and validation: the engine against a straightforward loop, in turn, in one process.
 
-    python -m tests.benchmarks.epoch                              # CPU: 54 + 97 pictures, as MPDD's metal_plate
+    python -m tests.benchmarks.epoch                              # CPU: 54 + 97 images, as MPDD's metal_plate
     python -m tests.benchmarks.epoch --num-fit 289 --num-test 79  # GPU: as bracket_black
 
-Rendered pictures and random weights: the arithmetic is that of real ones. Prints a table and, last, one JSON line.
+Rendered images and random weights: the arithmetic is that of real ones. Prints a table and, last, one JSON line.
 The floor is the arithmetic that the engine's own epoch holds (counted by torch), at the measured rate of a large matrix
 product: float32 on a CPU, bfloat16 on a GPU.
 """
@@ -25,43 +25,43 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
-from las_tune.data.demo_part import Surfaces, coloured_noise, render_picture
+from las_tune.config.train_spec import TrainSpec
+from las_tune.data.demo_part import Surfaces, colored_noise, render_image
+from las_tune.data.study_images import LabeledImages, TrialImages
+from las_tune.data.trial_data import share
 from las_tune.las.backbone import Backbone, load_backbone
 from las_tune.las.features import FeatureStore
 from las_tune.las.memory import keep_freed_memory
-from las_tune.las.scored import metrics_of, threshold_of
-from las_tune.las.scoring import picture_scores, score_features
-from las_tune.las.train import TrainData, Training, pick_device, train, train_epoch
-from las_tune.spec import TrainSpec
-from las_tune.tuning.pictures import Labelled, TrialPictures
-from las_tune.tuning.prepare import share
+from las_tune.las.scored_images import metrics_of, threshold_of
+from las_tune.las.scoring import image_scores, score_features
+from las_tune.las.training import TrainData, Training, pick_device, train, train_epoch
 from tests.benchmarks.plain import PlainTraining
 
 NUM_TEXTURES = 40
 
 
 @dataclass(frozen=True)
-class Pictures:
+class Images:
     """fit and textures (N, 3, S, S) uint8; test with labels and masks."""
 
     fit: np.ndarray[Any, Any]
     textures: np.ndarray[Any, Any]
-    test: Labelled
+    test: LabeledImages
 
 
-def render(num_fit: int, num_test: int, size: int) -> Pictures:
-    """Rendered brackets, half of the test pierced, and coloured noise as textures."""
+def render(num_fit: int, num_test: int, size: int) -> Images:
+    """Rendered brackets, half of the test pierced, and colored noise as textures."""
     surfaces = Surfaces.draw(np.random.default_rng(0), size)
     defects = ["good"] * num_fit + ["good", "hole"] * num_test
     drawn = [
-        render_picture(np.random.default_rng(index), surfaces, size, defect)
+        render_image(np.random.default_rng(index), surfaces, size, defect)
         for index, defect in enumerate(defects[: num_fit + num_test])
     ]
-    pictures = np.stack([picture.transpose(2, 0, 1) for picture, _ in drawn])
+    images = np.stack([image.transpose(2, 0, 1) for image, _ in drawn])
     masks = np.stack([np.zeros((size, size), bool) if mask is None else mask > 0 for _, mask in drawn[num_fit:]])
     labels = masks.any((1, 2))
-    textures = coloured_noise(NUM_TEXTURES, size).transpose(0, 3, 1, 2)
-    return Pictures(pictures[:num_fit], textures.copy(), Labelled(pictures[num_fit:], labels.astype(np.int64), masks))
+    textures = colored_noise(NUM_TEXTURES, size).transpose(0, 3, 1, 2)
+    return Images(images[:num_fit], textures.copy(), LabeledImages(images[num_fit:], labels.astype(np.int64), masks))
 
 
 def seconds_of(work: Callable[[], object], device: torch.device) -> float:
@@ -101,31 +101,31 @@ def peak_memory_mb(device: torch.device) -> float:
 
 
 def validate(training: Training, spec: TrainSpec, data: TrainData) -> None:
-    """Score the validation pictures; all metrics."""
-    normal = picture_scores(score_features(training.head, data.calibration, spec.image_size))
+    """Score the validation images; all metrics."""
+    normal = image_scores(score_features(training.head, data.calibration, spec.image_size))
     heat = score_features(training.head, data.validation.features, spec.image_size)
     metrics_of(heat, data.validation, threshold_of(normal.cpu().numpy(), spec.fpr))
 
 
 def first(data: TrainData, number: int) -> TrainData:
-    """The same with few pictures, repeated where there are not enough."""
-    index = torch.arange(number, device=data.pictures.device) % len(data.pictures)
-    features = FeatureStore(data.pictures[index], data.features.take(index), data.features.backbone)
+    """The same with few images, repeated where there are not enough."""
+    index = torch.arange(number, device=data.images.device) % len(data.images)
+    features = FeatureStore(data.images[index], data.features.take(index), data.features.backbone)
     return TrainData(features, data.foreground[index], data.textures, data.calibration, data.validation)
 
 
 def epoch_flops(spec: TrainSpec, backbone: Backbone, data: TrainData) -> tuple[float, float]:
     """Arithmetic of the steps of an epoch, and of its validation."""
-    batch = min(spec.batch_size, len(data.pictures))
-    training = Training(spec, backbone.channels, data.pictures.device)
+    batch = min(spec.batch_size, len(data.images))
+    training = Training(spec, backbone.channels, data.images.device)
     step = count_flops(lambda: train_epoch(training, spec, backbone, first(data, batch)))
     scoring = count_flops(lambda: score_features(training.head, data.validation.features, spec.image_size))
-    return step * len(data.pictures) / batch, float(scoring)
+    return step * len(data.images) / batch, float(scoring)
 
 
 def arithmetic_share(spec: TrainSpec, backbone: Backbone, data: TrainData, rate: float) -> float:
     """Share of the machine's matrix rate that training steps reach at the batch size of spec."""
-    device = data.pictures.device
+    device = data.images.device
     few = first(data, spec.batch_size * 4)
     training = Training(spec, backbone.channels, device)
     seconds_of(lambda: train_epoch(training, spec, backbone, few), device)
@@ -161,17 +161,17 @@ def main(
         image_size=image_size, batch_size=batch_size, backbone=backbone, backbone_weights="random",
         objective="combined", epochs=rounds + 1,
     )  # fmt: skip
-    pictures = render(num_fit, num_test, image_size)
+    images = render(num_fit, num_test, image_size)
     network = load_backbone(backbone, "random").to(on)
-    calibration = pictures.fit[: max(1, num_fit // 10)]
-    seen = TrialPictures(pictures.fit, calibration, pictures.test, pictures.textures)
+    calibration = images.fit[: max(1, num_fit // 10)]
+    seen = TrialImages(images.fit, calibration, images.test, images.textures)
     data = share(network, seen)[0].to_device(network)
     rate = matrix_rate(on)
     train_flops, validation_flops = epoch_flops(spec, network, data)
 
     epochs = train(spec, network, data)
     next(epochs)  # warms caches up, as any study does
-    plain = PlainTraining(spec, *map(torch.from_numpy, (pictures.fit, pictures.textures, pictures.test.pictures, pictures.test.labels)), device=str(on))  # fmt: skip  # noqa: E501
+    plain = PlainTraining(spec, *map(torch.from_numpy, (images.fit, images.textures, images.test.images, images.test.labels)), device=str(on))  # fmt: skip  # noqa: E501
     warm_up(plain)
     ours, others, memory = [], [], 0.0
     for _ in range(rounds):
@@ -198,7 +198,7 @@ def main(
             ("share of the floor", f"{floor / seconds_ours:.0%}"),
             *((f"share of the rate in training at batch {at}", f"{share:.0%}") for at, share in shares.items()),
         ],
-        f"{backbone}, {image_size} px, batch {batch_size}, {num_fit} + {num_test} pictures, {name}",
+        f"{backbone}, {image_size} px, batch {batch_size}, {num_fit} + {num_test} images, {name}",
     )
     result = {
         "device": name,
@@ -207,7 +207,7 @@ def main(
         "seconds_ours": round(seconds_ours, 3),
         "seconds_plain": round(seconds_plain, 3),
         "ratio": round(seconds_plain / seconds_ours, 2),
-        "pictures_per_s": round(num_fit / seconds_ours, 2),
+        "images_per_s": round(num_fit / seconds_ours, 2),
         "flop_floor_s": round(floor, 3),
         "fraction_of_floor": round(floor / seconds_ours, 3),
         "peak_memory_mb": round(memory),

@@ -1,7 +1,7 @@
 """A straightforward LAS loop as the seed program describes it: what the engine is timed against.
 
-The whole network for both branches, masks and augmentations picture by picture on the CPU with numpy and PIL, two
-separate linear layers, a loss read back every step, evaluation through the network. Kept generous: pictures are
+The whole network for both branches, masks and augmentations image by image on the CPU with numpy and PIL, two
+separate linear layers, a loss read back every step, evaluation through the network. Kept generous: images are
 decoded before the clock starts, and evaluation works out image AUROC only.
 """
 
@@ -21,8 +21,8 @@ from torch import Tensor
 from torchvision import models
 from torchvision.transforms.functional import adjust_hue, pil_to_tensor
 
+from las_tune.config.train_spec import TrainSpec
 from las_tune.las.backbone import IMAGENET_MEAN, IMAGENET_STD
-from las_tune.spec import TrainSpec
 from tests.reference.head import PlainHead
 
 Floats = NDArray[np.float64]
@@ -30,15 +30,15 @@ AUGMENTATIONS = ("jitter", "blur", "rotation", "flip", "mirror", "translation", 
 
 
 class PlainTraining:
-    """One training of the plain program; pictures (N, 3, S, S) uint8 and labels (N,) bool."""
+    """One training of the plain program; images (N, 3, S, S) uint8 and labels (N,) bool."""
 
     def __init__(self, spec: TrainSpec, fit: Tensor, textures: Tensor, test: Tensor, labels: Tensor, device: str):
         self.spec = spec
         self.device = torch.device(device)
-        self.fit = [to_pil(picture) for picture in fit]
-        self.foregrounds = [otsu_mask(picture) for picture in self.fit]
+        self.fit = [to_pil(image) for image in fit]
+        self.foregrounds = [otsu_mask(image) for image in self.fit]
         self.textures = [to_pil(texture) for texture in textures]
-        self.test = [to_pil(picture) for picture in test]
+        self.test = [to_pil(image) for image in test]
         self.labels = labels.numpy()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # the weights that load_backbone draws
@@ -59,7 +59,7 @@ class PlainTraining:
 
     @torch.no_grad()
     def features(self, batch: Tensor) -> list[Tensor]:
-        """Normalised pictures (B, 3, S, S) through the whole network: averaged maps (B, rows, columns, C)."""
+        """Normalized images (B, 3, S, S) through the whole network: averaged maps (B, rows, columns, C)."""
         self.maps.clear()
         self.network(batch)
         pooled = [F.avg_pool2d(m, 3, stride=1, padding=1, count_include_pad=False) for m in self.maps]
@@ -74,8 +74,8 @@ class PlainTraining:
         for start in range(0, len(order), self.spec.batch_size):
             batch = order[start : start + self.spec.batch_size]
             painted = [self.paint(index) for index in batch]
-            good = self.normalised([self.fit[index] for index in batch])
-            synthetic = self.normalised([picture for picture, _ in painted])
+            good = self.normalized([self.fit[index] for index in batch])
+            synthetic = self.normalized([image for image, _ in painted])
             masks = torch.stack([torch.from_numpy(mask) for _, mask in painted]).to(self.device)
             on_good, on_synthetic = self.head(self.features(good)), self.head(self.features(synthetic))
             labels = F.adaptive_max_pool2d(masks.float(), on_good.shape[1:])
@@ -98,31 +98,31 @@ class PlainTraining:
 
     @torch.no_grad()
     def evaluate(self) -> float:
-        """Image AUROC of the test pictures, each through the network."""
+        """Image AUROC of the test images, each through the network."""
         self.head.eval()
         scores: list[float] = []
         for start in range(0, len(self.test), self.spec.batch_size):
-            logits = self.head(self.features(self.normalised(self.test[start : start + self.spec.batch_size])))
+            logits = self.head(self.features(self.normalized(self.test[start : start + self.spec.batch_size])))
             size = (self.spec.image_size, self.spec.image_size)
             heat = F.interpolate(logits.sigmoid().unsqueeze(1), size, mode="bilinear", align_corners=False)
             scores += heat.amax((1, 2, 3)).tolist()
         return float(roc_auc_score(self.labels, scores))
 
-    def normalised(self, pictures: Sequence[Image.Image]) -> Tensor:
-        """PIL pictures as one normalised batch on the device."""
+    def normalized(self, images: Sequence[Image.Image]) -> Tensor:
+        """PIL images as one normalized batch on the device."""
         mean = torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
         std = torch.tensor(IMAGENET_STD).view(3, 1, 1)
-        return torch.stack([(pil_to_tensor(p).float() / 255 - mean) / std for p in pictures]).to(self.device)
+        return torch.stack([(pil_to_tensor(p).float() / 255 - mean) / std for p in images]).to(self.device)
 
     def paint(self, index: int) -> tuple[Image.Image, NDArray[np.bool_]]:
-        """Steps I to III for one picture."""
+        """Steps I to III for one image."""
         mask = self.mask(self.foregrounds[index])
         texture = np.asarray(self.augmented(self.rng.choice(self.textures)), np.float64)
-        picture = np.asarray(self.fit[index], np.float64)
+        image = np.asarray(self.fit[index], np.float64)
         spec = self.spec
         beta = min(max(self.rng.gauss(spec.beta_mean, spec.beta_std), spec.beta_min), spec.beta_max)
         inside = mask[..., None]
-        blended = picture * ~inside + ((1 - beta) * texture + beta * picture) * inside
+        blended = image * ~inside + ((1 - beta) * texture + beta * image) * inside
         return Image.fromarray(blended.round().astype(np.uint8)), mask
 
     def mask(self, foreground: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -137,7 +137,7 @@ class PlainTraining:
         return mask
 
     def noise(self) -> Floats:
-        """Perlin noise of one picture, vectorised, rotated by PIL."""
+        """Perlin noise of one image, vectorized, rotated by PIL."""
         size = self.spec.image_size
         cells = [2 ** self.rng.randint(0, self.spec.perlin_max_exponent) for _ in range(2)]
         angles = 2 * math.pi * self.numpy_rng.random((cells[0] + 1, cells[1] + 1))
@@ -186,17 +186,17 @@ class PlainTraining:
         return texture
 
 
-def to_pil(picture: Tensor) -> Image.Image:
+def to_pil(image: Tensor) -> Image.Image:
     """(3, S, S) uint8 to PIL."""
-    return Image.fromarray(picture.permute(1, 2, 0).numpy())
+    return Image.fromarray(image.permute(1, 2, 0).numpy())
 
 
-def otsu_mask(picture: Image.Image) -> NDArray[np.bool_]:
-    """Foreground of one picture: the class that does not hold its corner."""
-    grey = np.asarray(picture.convert("L"))
-    counts = np.bincount(grey.ravel(), minlength=256) / grey.size
+def otsu_mask(image: Image.Image) -> NDArray[np.bool_]:
+    """Foreground of one image: the class that does not hold its corner."""
+    gray = np.asarray(image.convert("L"))
+    counts = np.bincount(gray.ravel(), minlength=256) / gray.size
     weight, partial = counts.cumsum(), (counts * np.arange(256)).cumsum()
     between = (partial[-1] * weight - partial) ** 2 / np.maximum(weight * (1 - weight), 1e-12)
-    bright = grey > int(between.argmax())
+    bright = gray > int(between.argmax())
     mask: NDArray[np.bool_] = ~bright if bright[0, 0] else bright
     return mask

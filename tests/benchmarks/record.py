@@ -3,7 +3,7 @@
     python -m tests.benchmarks.record --data-root DIR --textures DIR    # half an hour on two CPU cores
 
 Trials run as in a study (Ray, stored features), each with a seed of its own, so that the record holds the noise of
-training. The file holds hyperparameters and objectives only, no pictures.
+training. The file holds hyperparameters and objectives only, no images.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from typing import Any
 
 import cyclopts
 
+from las_tune.config.study_spec import StudySpec
+from las_tune.config.train_spec import TrainSpec
+from las_tune.config.trial_record import TrialRecord
+from las_tune.data.study_images import load_images
+from las_tune.execution.cluster import ray_cluster, resources_of
+from las_tune.execution.observer import TunedStudy
+from las_tune.execution.remote import prepare_remotely
+from las_tune.execution.trainable import SharedStudy, run_trial
+from las_tune.execution.tuner import run_trials
 from las_tune.las.backbone import load_backbone
-from las_tune.spec import TrainSpec
-from las_tune.study_spec import StudySpec
-from las_tune.tracking.record import TrialRecord
-from las_tune.tuning.cluster import ray_cluster, resources_of
-from las_tune.tuning.observer import TunedStudy
-from las_tune.tuning.pictures import load_pictures
-from las_tune.tuning.remote import prepare_remotely
-from las_tune.tuning.space import load_space
-from las_tune.tuning.trainable import SharedStudy, run_trial
-from las_tune.tuning.tuner import run_trials
+from las_tune.space.search_space import load_space
 from tests.parts import untold
 
 FILE = Path(__file__).with_name("recorded_trials.json")
@@ -83,12 +83,12 @@ def main(
             results=Path(folder), trials=trials, sampler="random", scheduler="none", cpus_per_trial=1, train=train,
         )  # fmt: skip
         spec.folder.mkdir()
-        pictures = load_pictures(spec)
+        images = load_images(spec)
         about = {"category": category, "space": space, "epochs": epochs, "image_size": image_size}
         with ray_cluster(None):
             resources = resources_of(spec)
             backbone = load_backbone(train.backbone, train.backbone_weights)
-            shared, _ = prepare_remotely(spec, backbone, pictures.trials, resources, untold)
+            shared, _ = prepare_remotely(spec, backbone, images.trials, resources, untold)
             recorder = Recorder(file, about)
             run_trials([TunedStudy(spec, load_space(space), shared, [recorder])], resources, seeded_trial)
 

@@ -25,15 +25,15 @@ import cyclopts
 import ray
 from ray import tune
 
-from las_tune.spec import TrainSpec
-from las_tune.study_spec import StudySpec
+from las_tune.config.study_spec import StudySpec
+from las_tune.config.train_spec import TrainSpec
+from las_tune.config.trial_record import TrialRecord
+from las_tune.execution.cluster import Resources
+from las_tune.execution.observer import TunedStudy
+from las_tune.execution.trainable import SharedStudy
+from las_tune.execution.tuner import run_trials
+from las_tune.space.search_space import load_space
 from las_tune.tracking.ledger import Ledger
-from las_tune.tracking.record import TrialRecord
-from las_tune.tuning.cluster import Resources
-from las_tune.tuning.observer import TunedStudy
-from las_tune.tuning.space import load_space
-from las_tune.tuning.trainable import SharedStudy
-from las_tune.tuning.tuner import run_trials
 
 WINDOW = 100
 """Trials that the driver's time is measured over."""

@@ -17,12 +17,12 @@ from optuna.samplers import BaseSampler
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 
-from las_tune.spec import TrainSpec
-from las_tune.study_spec import StudySpec
-from las_tune.tuning.samplers import distribution, make_sampler
-from las_tune.tuning.scheduler import make_scheduler
-from las_tune.tuning.search import METRIC, StudySearch
-from las_tune.tuning.space import Space
+from las_tune.config.study_spec import StudySpec
+from las_tune.config.train_spec import TrainSpec
+from las_tune.search.samplers import distribution, make_sampler
+from las_tune.search.schedulers import make_scheduler
+from las_tune.search.searcher import METRIC, StudySearch
+from las_tune.space.search_space import Space
 from tests.benchmarks.surrogate import Floats, Landscape
 
 WORKERS = 2

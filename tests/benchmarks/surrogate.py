@@ -24,8 +24,8 @@ from scipy.stats import qmc, spearmanr
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
-from las_tune.tuning.knobs import Range
-from las_tune.tuning.space import Space, load_space
+from las_tune.space.knobs import Range
+from las_tune.space.search_space import Space, load_space
 
 Floats = NDArray[np.float64]
 Params = Mapping[str, Any]

@@ -3,7 +3,7 @@
     python -m tests.benchmarks.trials
 
 Prints a table and, last, one JSON line:
-    wall_over_ideal            time of the whole study (reading pictures, starting Ray, features, trials, sealed test,
+    wall_over_ideal            time of the whole study (reading images, starting Ray, features, trials, sealed test,
                                writing the champion) over the training time of all trials divided by the workers
     second_trial_first_step_s  from the end of a worker's first trial to the first step of its second; the worst worker
     per_trial_overhead_s       worker time outside training, over the number of trials
@@ -24,32 +24,33 @@ import cyclopts
 from rich.console import Console
 from rich.table import Table
 
-from las_tune.data.demo import render_demo
-from las_tune.places import DEMO_CATEGORY
-from las_tune.spec import TrainSpec
-from las_tune.study_spec import StudySpec
-from las_tune.tracking.record import TrialRecord
-from las_tune.tuning import study, tuner
-from las_tune.tuning.trainable import SharedStudy, run_trial
+from las_tune.config.paths import DEMO_CATEGORY
+from las_tune.config.study_spec import StudySpec
+from las_tune.config.train_spec import TrainSpec
+from las_tune.config.trial_record import TrialRecord
+from las_tune.data.demo_category import render_demo
+from las_tune.execution import tuner
+from las_tune.execution.trainable import SharedStudy, run_trial
+from las_tune.study import run as study
 from tests.parts import untold
 
 
 def timed_trial(config: dict[str, Any], shared: SharedStudy, start: Any, stamps: Path) -> None:
     """A trial that writes down when it took its first step and when it ended."""
-    from las_tune.las import train
+    from las_tune.las import training as train
 
-    synthesise, first_step = train.synthesise, []
+    synthesize, first_step = train.synthesize, []
 
     def watched(*arguments: Any) -> Any:
         if not first_step:
             first_step.append(time.time())
-        return synthesise(*arguments)
+        return synthesize(*arguments)
 
-    train.synthesise = watched
+    train.synthesize = watched
     try:
         run_trial(config, shared, start)
     finally:
-        train.synthesise = synthesise
+        train.synthesize = synthesize
         line = json.dumps({"worker": os.getpid(), "first_step": first_step[0], "end": time.time()})
         with (stamps / f"{os.getpid()}.jsonl").open("a") as file:
             file.write(line + "\n")

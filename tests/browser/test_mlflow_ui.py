@@ -1,6 +1,6 @@
-"""MLflow's UI in a real browser: the address that `ui` prints leads to the study, its trials and their pictures.
+"""MLflow's UI in a real browser: the address that `ui` prints leads to the study, its trials and their images.
 
-The pictures of the README are made by this test, of a study that was really run:
+The images of the README are made by this test, of a study that was really run:
 
     LAS_TUNE_SCREENSHOTS=FOLDER LAS_TUNE_SCREENSHOT_STORE=sqlite:////.../mlflow.db LAS_TUNE_SCREENSHOT_STUDY=NAME \\
         python -m pytest tests/browser
@@ -169,11 +169,11 @@ def test_three_trials_are_compared(page: Any, served: Served, screenshots: Path)
     page.screenshot(path=screenshots / "compare.png")
 
 
-def test_a_trial_shows_its_pictures(page: Any, served: Served, screenshots: Path) -> None:
+def test_a_trial_shows_its_images(page: Any, served: Served, screenshots: Path) -> None:
     open_artifact(page, served, served.study.trials[0].info.run_id, "panel", "heat_maps.png")
-    picture = page.locator("img[alt='panel/heat_maps.png']")
-    picture.wait_for()
-    page.wait_for_function("picture => picture.complete && picture.naturalWidth > 200", arg=picture.element_handle())
+    image = page.locator("img[alt='panel/heat_maps.png']")
+    image.wait_for()
+    page.wait_for_function("image => image.complete && image.naturalWidth > 200", arg=image.element_handle())
     page.wait_for_timeout(500)
     page.screenshot(path=screenshots / "pictures.png")
 

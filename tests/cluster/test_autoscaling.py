@@ -18,16 +18,16 @@ from typing import Any
 import pytest
 import ray
 
+from las_tune.config.train_spec import TrainSpec
+from las_tune.config.trial_record import TrialRecord
+from las_tune.data.study_images import load_images
+from las_tune.execution.cluster import ray_cluster, resources_of
+from las_tune.execution.nodes import alive_nodes
+from las_tune.execution.observer import TunedStudy
+from las_tune.execution.remote import prepare_remotely
+from las_tune.execution.tuner import run_trials
 from las_tune.las.backbone import load_backbone
-from las_tune.spec import TrainSpec
-from las_tune.tracking.record import TrialRecord
-from las_tune.tuning.cluster import ray_cluster, resources_of
-from las_tune.tuning.nodes import alive_nodes
-from las_tune.tuning.observer import TunedStudy
-from las_tune.tuning.pictures import load_pictures
-from las_tune.tuning.remote import prepare_remotely
-from las_tune.tuning.space import load_space
-from las_tune.tuning.tuner import run_trials
+from las_tune.space.search_space import load_space
 from tests.benchmarks.scale import sleeping_trial
 from tests.parts import make_part, make_textures, part_spec, untold
 from tests.servers import free_port
@@ -128,8 +128,8 @@ def grow_and_shrink(address: str, tmp_path: Path) -> None:
         wait_until(lambda: len(alive_nodes()) == 1, "no worker before there is work", 90, every_s=0.5)
         resources = resources_of(spec)
         assert (resources.cpus, resources.max_concurrent) == (1, WORKERS), "what the cluster can become"
-        backbone, pictures = load_backbone("resnet18", "random"), load_pictures(spec).trials
-        shared, _ = prepare_remotely(spec, backbone, pictures, resources, untold)
+        backbone, images = load_backbone("resnet18", "random"), load_images(spec).trials
+        shared, _ = prepare_remotely(spec, backbone, images, resources, untold)
         study = TunedStudy(spec, load_space("default"), shared, [watch])
         (ran,) = run_trials([study], resources, partial(sleeping_trial, trial_s=4.0, num_epochs=3))
         assert WORKERS in watch.workers, "trials that waited brought the second"

@@ -81,7 +81,7 @@ def list_or_error(head: Head) -> str:
 
 @pytest.fixture(scope="module")
 def parts(head: Head) -> list[str]:
-    """Flags of a small study whose pictures lie on this machine."""
+    """Flags of a small study whose images lie on this machine."""
     make_part(head.home / "laptop/parts", "bolt", train=14)
     make_textures(head.home / "laptop/textures")
     folders = ["--data-root", str(head.home / "laptop/parts"), "--textures", str(head.home / "laptop/textures")]
@@ -103,7 +103,7 @@ def test_a_study_is_pushed_stopped_goes_on_under_its_name_and_is_not_done_twice(
     assert "stopped" in head.run("list", "--address", head.http)
     before = history.read_text()
     printed = head.run(*submit, "--follow")
-    assert "checking the pictures' digest" in printed
+    assert "checking the images' digest" in printed
     assert "going on with study pushed" in printed and "champion" in printed
     assert history.read_text().startswith(before), "nothing that was done is done again"
     assert history.read_text().count('"event": "ended", "trial": {"number": 0,') == 1

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from las_tune.errors import UserError
-from las_tune.tuning.cluster import ray_cluster
+from las_tune.execution.cluster import ray_cluster
 
 STUDY = """
 import sys
 import ray
-from las_tune.tuning.cluster import ray_cluster
+from las_tune.execution.cluster import ray_cluster
 with ray_cluster(None):
     print(ray.get_runtime_context().gcs_address, flush=True)
     sys.stdin.readline()

@@ -19,7 +19,7 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from las_tune.study_spec import MOST_TRIALS
+from las_tune.config.study_spec import MOST_TRIALS
 from tests.cluster.hosts import SHARED, USER, Host, Hosts
 from tests.parts import make_part, make_textures
 from tests.waiting import wait_until

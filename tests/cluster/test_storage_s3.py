@@ -14,22 +14,22 @@ import torch
 from moto.server import ThreadedMotoServer
 from ray import tune
 
+from las_tune.config.study_spec import StudySpec
+from las_tune.config.train_spec import TrainSpec
+from las_tune.data.study_images import load_images
+from las_tune.execution.checkpoint_storage import ROWS_NAME
+from las_tune.execution.cluster import ray_cluster, resources_of
+from las_tune.execution.observer import Ran, TunedStudy
+from las_tune.execution.remote import prepare_remotely
+from las_tune.execution.trainable import Reports, SharedStudy
+from las_tune.execution.tuner import load_trained, run_trials
 from las_tune.las.backbone import load_backbone
 from las_tune.las.checkpoint import CHECKPOINT_NAME
 from las_tune.las.head import Head
-from las_tune.spec import TrainSpec
-from las_tune.study_spec import StudySpec
-from las_tune.tracking.panel import PANEL_NAME
-from las_tune.tuning.cluster import ray_cluster, resources_of
-from las_tune.tuning.observer import Ran, TunedStudy
-from las_tune.tuning.pictures import load_pictures
-from las_tune.tuning.remote import prepare_remotely
-from las_tune.tuning.space import load_space
-from las_tune.tuning.storage import ROWS_NAME
-from las_tune.tuning.trainable import Reports, SharedStudy
-from las_tune.tuning.tuner import load_trained, run_trials
+from las_tune.reporting.panel import PANEL_NAME
+from las_tune.space.search_space import load_space
+from tests.execution.fake_trial import fake_study
 from tests.parts import TRAIN, make_part, make_textures, untold
-from tests.tuning.fake_trial import fake_study
 
 BUCKET = "las"
 BEST_EPOCH, LAST_EPOCH = 2, 5
@@ -140,13 +140,13 @@ def test_the_server_may_be_named_in_the_address_too(
 
 @pytest.mark.slow
 def test_a_checkpoint_holds_no_frozen_network(bucket: Bucket, tmp_path: Path) -> None:
-    """Of a real training: adaptor, discriminator, what their optimisers remember, and a few numbers."""
+    """Of a real training: adaptor, discriminator, what their optimizers remember, and a few numbers."""
     make_part(tmp_path)
     textures = make_textures(tmp_path / "textures")
     spec = make_spec(tmp_path, f"s3://{BUCKET}/real", train=TRAIN, trials=2, textures=textures)
     backbone = load_backbone(TRAIN.backbone, "random")
     resources = resources_of(spec)
-    shared, _ = prepare_remotely(spec, backbone, load_pictures(spec).trials, resources, untold)
+    shared, _ = prepare_remotely(spec, backbone, load_images(spec).trials, resources, untold)
     (ran,) = run_trials([TunedStudy(spec, load_space("default"), shared, [])], resources)
     assert [record.status for record in ran.records] == ["completed"] * 2
 
@@ -159,7 +159,7 @@ def test_a_checkpoint_holds_no_frozen_network(bucket: Bucket, tmp_path: Path) ->
         state, trained = content["state"], TrainSpec(**content["spec"])
         head = Head(backbone.channels, trained.hidden_width, torch.Generator(), trained.use_adaptor)
         assert set(content) == {"format", "kind", "spec", "state"}
-        assert set(state) == {"head", "optimisers", "generator", "epoch", "best_ranking", "best_epoch"}
+        assert set(state) == {"head", "optimizers", "generator", "epoch", "best_ranking", "best_epoch"}
         assert set(state["head"]) == set(head.state_dict())
         head_bytes = sum(value.nbytes for value in head.state_dict().values())
         assert sizes[key] < 3 * head_bytes + 64 * 1024, "Adam keeps two numbers for each weight"

@@ -12,8 +12,8 @@ from PIL import Image
 MakeCategory = Callable[..., Path]
 
 
-def save_picture(path: Path, value: int | None = None, size: tuple[int, int] = (12, 8)) -> Path:
-    """Save a grey of one value as RGB, or noise that its path decides; size is (width, height)."""
+def save_image(path: Path, value: int | None = None, size: tuple[int, int] = (12, 8)) -> Path:
+    """Save a gray of one value as RGB, or noise that its path decides; size is (width, height)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.full((size[1], size[0], 3), value or 0, np.uint8)
     if value is None:
@@ -37,10 +37,10 @@ def make_category(tmp_path: Path) -> MakeCategory:
 
     def make(name: str = "part", train: int = 6, good: int = 4, **defects: int) -> Path:
         for index in range(train):
-            save_picture(tmp_path / name / "train" / "good" / f"{index:03}.png")
+            save_image(tmp_path / name / "train" / "good" / f"{index:03}.png")
         for defect, count in {"good": good, **defects}.items():
             for index in range(count):
-                save_picture(tmp_path / name / "test" / defect / f"{index:03}.png")
+                save_image(tmp_path / name / "test" / defect / f"{index:03}.png")
                 if defect != "good":
                     save_mask(tmp_path / name / "ground_truth" / defect / f"{index:03}_mask.png")
         return tmp_path

@@ -11,24 +11,24 @@ from hypothesis import strategies as st
 from las_tune.data.category import find_duplicates, index_category, list_categories
 from las_tune.errors import DataError, UserError
 
-from .conftest import MakeCategory, save_mask, save_picture
+from .conftest import MakeCategory, save_image, save_mask
 
 METAL_PLATE = Path(__file__).parents[3] / "shared/data/mpdd/metal_plate"
 
 
-def test_index_finds_pictures_and_masks(make_category: MakeCategory) -> None:
+def test_index_finds_images_and_masks(make_category: MakeCategory) -> None:
     root = make_category(train=3, good=2, rust=2, bent=1)
     category = index_category(root, "part")
     assert category.defects == ("bent", "rust")
-    assert [picture.key for picture in category.train] == [f"train/good/00{i}.png" for i in range(3)]
-    assert [picture.key for picture in category.test] == [
+    assert [image.key for image in category.train] == [f"train/good/00{i}.png" for i in range(3)]
+    assert [image.key for image in category.test] == [
         "test/bent/000.png",
         "test/good/000.png",
         "test/good/001.png",
         "test/rust/000.png",
         "test/rust/001.png",
     ]
-    assert [picture.mask.name if picture.mask else None for picture in category.test] == [
+    assert [image.mask.name if image.mask else None for image in category.test] == [
         "000_mask.png",
         None,
         None,
@@ -40,8 +40,8 @@ def test_index_finds_pictures_and_masks(make_category: MakeCategory) -> None:
 
 def test_masks_match_by_stem_in_any_case_and_extension(make_category: MakeCategory) -> None:
     root = make_category(good=1)
-    save_picture(root / "part/test/rust/A1.JPG")
-    save_picture(root / "part/test/rust/b2.png")
+    save_image(root / "part/test/rust/A1.JPG")
+    save_image(root / "part/test/rust/b2.png")
     save_mask(root / "part/ground_truth/rust/a1_MASK.Bmp")
     save_mask(root / "part/ground_truth/rust/B2.tif")
     category = index_category(root, "part")
@@ -73,26 +73,26 @@ def test_other_and_hidden_files_are_ignored(make_category: MakeCategory) -> None
     for name in ("Thumbs.db", ".DS_Store", "notes.txt", "._000.png"):
         (root / "part/train/good" / name).write_bytes(b"x")
     (root / "part/train/good/folder.png").mkdir()
-    save_picture(root / "part/test/.ipynb_checkpoints/000.png")
-    save_picture(root / ".hidden/train/good/000.png")
-    assert [picture.key for picture in index_category(root, "part").train] == ["train/good/000.png"]
+    save_image(root / "part/test/.ipynb_checkpoints/000.png")
+    save_image(root / ".hidden/train/good/000.png")
+    assert [image.key for image in index_category(root, "part").train] == ["train/good/000.png"]
     assert len(index_category(root, "part").test) == 1
     assert list_categories(root) == ["part"]
 
 
-def test_pictures_sharing_a_mask_are_refused(make_category: MakeCategory) -> None:
+def test_images_sharing_a_mask_are_refused(make_category: MakeCategory) -> None:
     root = make_category(rust=1)
-    save_picture(root / "part/test/rust/000.jpg")
+    save_image(root / "part/test/rust/000.jpg")
     with pytest.raises(DataError) as error:
         index_category(root, "part")
     assert str(error.value) == (
-        "A picture and its mask must be matched by name, one to one, got test/rust/000.jpg, "
+        "An image and its mask must be matched by name, one to one, got test/rust/000.jpg, "
         f"test/rust/000.png, ground_truth/rust/000_mask.png in {root / 'part'}. "
         "Rename or remove what is there twice."
     )
 
 
-def test_two_masks_for_a_picture_are_refused(make_category: MakeCategory) -> None:
+def test_two_masks_for_a_image_are_refused(make_category: MakeCategory) -> None:
     root = make_category(rust=1)
     save_mask(root / "part/ground_truth/rust/000.png")
     with pytest.raises(DataError, match="one to one, got test/rust/000.png, ground_truth/rust/000.png, ground"):
@@ -101,7 +101,7 @@ def test_two_masks_for_a_picture_are_refused(make_category: MakeCategory) -> Non
 
 def test_same_stem_without_masks_is_allowed(make_category: MakeCategory) -> None:
     root = make_category(train=1)
-    save_picture(root / "part/train/good/000.jpg")
+    save_image(root / "part/train/good/000.jpg")
     assert len(index_category(root, "part").train) == 2
 
 
@@ -158,8 +158,8 @@ def test_empty_train(make_category: MakeCategory) -> None:
     with pytest.raises(DataError) as error:
         index_category(root, "part")
     assert str(error.value) == (
-        f"train/good must hold pictures of good parts, got none in {root / 'part/train/good'}. "
-        "Put some there; picture files end in .bmp .jpeg .jpg .png .tif .tiff .webp."
+        f"train/good must hold images of good parts, got none in {root / 'part/train/good'}. "
+        "Put some there; image files end in .bmp .jpeg .jpg .png .tif .tiff .webp."
     )
 
 
@@ -169,7 +169,7 @@ def test_duplicates(make_category: MakeCategory) -> None:
     assert find_duplicates(index_category(root, "part")) == [("train/good/001.png", "test/good/001.png")]
 
 
-@pytest.mark.skipif(not METAL_PLATE.is_dir(), reason=f"no real MPDD pictures at {METAL_PLATE}")
+@pytest.mark.skipif(not METAL_PLATE.is_dir(), reason=f"no real MPDD images at {METAL_PLATE}")
 def test_real_metal_plate() -> None:
     category = index_category(METAL_PLATE.parent, "metal_plate")
     assert len(category.train) == 54 and len(category.test) == 26 + 53 + 18
@@ -219,6 +219,6 @@ def test_any_folder_is_a_category_or_a_line(tree: list[tuple[str, str, str]], na
         except UserError as error:
             assert str(error)
             return
-        assert category.train and all(picture.path.is_file() for picture in (*category.train, *category.test))
-        keys = [picture.key for picture in (*category.train, *category.test)]
+        assert category.train and all(image.path.is_file() for image in (*category.train, *category.test))
+        keys = [image.key for image in (*category.train, *category.test)]
         assert len(set(keys)) == len(keys)

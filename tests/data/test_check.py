@@ -9,7 +9,7 @@ from PIL import Image
 from las_tune.data.category import index_category
 from las_tune.data.check import CheckRow, check_category
 
-from .conftest import MakeCategory, save_mask, save_picture
+from .conftest import MakeCategory, save_image, save_mask
 
 METAL_PLATE = Path(__file__).parents[3] / "shared/data/mpdd/metal_plate"
 
@@ -36,7 +36,7 @@ def test_masks_may_be_missing_altogether(make_category: MakeCategory) -> None:
 def test_every_problem_is_one_line(make_category: MakeCategory) -> None:
     root = make_category(train=3, good=2, rust=4)
     part = root / "part"
-    save_picture(part / "train/good/003.jpg", size=(10, 10))
+    save_image(part / "train/good/003.jpg", size=(10, 10))
     (part / "train/good/000.png").write_bytes(b"")
     shutil.copy(part / "train/good/001.png", part / "test/good/001.png")
     save_mask(part / "ground_truth/rust/000_mask.png", size=(6, 6))
@@ -46,27 +46,27 @@ def test_every_problem_is_one_line(make_category: MakeCategory) -> None:
     check = check_category(index_category(root, "part"))
     assert check.rows[0] == CheckRow("train", "good", 4, 0, ("10x10", "12x8"), ("JPEG RGB", "PNG RGB"))
     broken, size, empty, missing, alone, twice = check.problems
-    assert broken.startswith(f"A picture must be readable by Pillow, got {part}/train/good/000.png (")
-    assert size.startswith("A mask must be as large as its picture, got 6x6 (")
+    assert broken.startswith(f"An image must be readable by Pillow, got {part}/train/good/000.png (")
+    assert size.startswith("A mask must be as large as its image, got 6x6 (")
     assert empty == (
         f"A mask must mark its defect, got an empty one: {part}/ground_truth/rust/001_mask.png. Draw the defect."
     )
     assert missing == (
-        "Pixel metrics need a mask for every defective picture, got none for 1 (test/rust/002.png). "
+        "Pixel metrics need a mask for every defective image, got none for 1 (test/rust/002.png). "
         "Add them to ground_truth/<defect>, or go without pixel metrics."
     )
     assert alone == (
-        "A mask must belong to a picture of test/<defect>, got ground_truth/rust/2_mask.png alone. Rename or remove it."
+        "A mask must belong to an image of test/<defect>, got ground_truth/rust/2_mask.png alone. Rename or remove it."
     )
     assert twice == (
-        "A picture must be there once, got the same file as train/good/001.png, test/good/001.png. Keep one."
+        "An image must be there once, got the same file as train/good/001.png, test/good/001.png. Keep one."
     )
 
 
-@pytest.mark.skipif(not METAL_PLATE.is_dir(), reason=f"no real MPDD pictures at {METAL_PLATE}")
+@pytest.mark.skipif(not METAL_PLATE.is_dir(), reason=f"no real MPDD images at {METAL_PLATE}")
 def test_real_metal_plate() -> None:
     check = check_category(index_category(METAL_PLATE.parent, "metal_plate"))
-    assert [(row.defect, row.pictures, row.masks) for row in check.rows] == [
+    assert [(row.defect, row.images, row.masks) for row in check.rows] == [
         ("good", 54, 0),
         ("good", 26, 0),
         ("rust", 53, 53),

@@ -9,59 +9,59 @@ from pathlib import Path
 import pytest
 
 from las_tune.data import digest
-from las_tune.data.digest import PARTS, TEXTURES, check_digest, digest_of, pack, pictures_of
+from las_tune.data.digest import PARTS, TEXTURES, check_digest, digest_of, images_of, pack
 from las_tune.errors import UserError
-from tests.data.conftest import save_picture
+from tests.data.conftest import save_image
 from tests.parts import make_part, make_textures
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> dict[str, Path]:
+def images(tmp_path: Path) -> dict[str, Path]:
     make_part(tmp_path / "d")
     make_part(tmp_path / "d", "other")
-    (tmp_path / "d/part/notes.txt").write_text("no picture")
+    (tmp_path / "d/part/notes.txt").write_text("no image")
     make_textures(tmp_path / "t")
-    return pictures_of(tmp_path / "d", ["part"], tmp_path / "t")
+    return images_of(tmp_path / "d", ["part"], tmp_path / "t")
 
 
-def test_a_package_holds_the_categorys_pictures_and_the_textures(pictures: dict[str, Path], tmp_path: Path) -> None:
-    assert len(pictures) == 6 + 4 + 4 + 4 + 3 and list(pictures) == sorted(pictures)
-    assert f"{PARTS}/part/ground_truth/rust/000_mask.png" in pictures and f"{TEXTURES}/woven/0.png" in pictures
-    pack(pictures, tmp_path / "one.zip")
+def test_a_package_holds_the_categorys_images_and_the_textures(images: dict[str, Path], tmp_path: Path) -> None:
+    assert len(images) == 6 + 4 + 4 + 4 + 3 and list(images) == sorted(images)
+    assert f"{PARTS}/part/ground_truth/rust/000_mask.png" in images and f"{TEXTURES}/woven/0.png" in images
+    pack(images, tmp_path / "one.zip")
     with zipfile.ZipFile(tmp_path / "one.zip") as archive:
         archive.extractall(tmp_path / "there")
     arrived = tmp_path / "there"
-    check_digest(digest_of(pictures), arrived / PARTS, ["part"], arrived / TEXTURES)
+    check_digest(digest_of(images), arrived / PARTS, ["part"], arrived / TEXTURES)
 
 
-def test_the_same_pictures_are_the_same_bytes(pictures: dict[str, Path], tmp_path: Path) -> None:
+def test_the_same_images_are_the_same_bytes(images: dict[str, Path], tmp_path: Path) -> None:
     """Ray names a package by its content: what did not change is not sent again."""
-    pack(pictures, tmp_path / "one.zip")
-    for path in pictures.values():
+    pack(images, tmp_path / "one.zip")
+    for path in images.values():
         os.utime(path, (1e9, 1e9))
-    pack(pictures, tmp_path / "two.zip")
+    pack(images, tmp_path / "two.zip")
     assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "two.zip").read_bytes()
 
 
 @pytest.mark.parametrize("change", ["content", "missing", "another", "renamed"])
-def test_any_change_is_noticed(pictures: dict[str, Path], tmp_path: Path, change: str) -> None:
-    before, picture = digest_of(pictures), tmp_path / "d/part/train/good/000.png"
+def test_any_change_is_noticed(images: dict[str, Path], tmp_path: Path, change: str) -> None:
+    before, image = digest_of(images), tmp_path / "d/part/train/good/000.png"
     if change == "content":
-        picture.write_bytes(picture.read_bytes() + b"\0")
+        image.write_bytes(image.read_bytes() + b"\0")
     elif change == "missing":
-        picture.unlink()
+        image.unlink()
     elif change == "another":
-        save_picture(picture.with_name("new.png"))
+        save_image(image.with_name("new.png"))
     else:
-        picture.rename(picture.with_name("new.png"))
-    with pytest.raises(UserError, match=f"--data-digest must be that of the pictures.*instead of {before}"):
+        image.rename(image.with_name("new.png"))
+    with pytest.raises(UserError, match=f"--data-digest must be that of the images.*instead of {before}"):
         check_digest(before, tmp_path / "d", ["part"], tmp_path / "t")
 
 
 def test_more_than_ray_takes_is_refused(
-    pictures: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(digest, "MOST_MB", 0)
     with pytest.raises(UserError, match=r"--push-data takes at most 0 MB.*rsync-up"):
-        pack(pictures, tmp_path / "one.zip")
+        pack(images, tmp_path / "one.zip")
     assert not (tmp_path / "one.zip").exists()

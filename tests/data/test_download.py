@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from las_tune.config.study_spec import MPDD_CATEGORIES
 from las_tune.data.category import list_categories
 from las_tune.data.download import download_mpdd, fetch_dtd, fetch_mpdd
-from las_tune.data.pictures import Progress
+from las_tune.data.images import Progress
 from las_tune.data.textures import list_textures
 from las_tune.errors import UserError
-from las_tune.study_spec import MPDD_CATEGORIES
 
-from .conftest import save_picture
+from .conftest import save_image
 
 Download = Callable[[Path, Progress | None], None]
 
@@ -64,7 +64,7 @@ def test_mpdd_lands_whole_and_only_once(tmp_path: Path) -> None:
 
 
 def test_categories_that_are_there_are_left_alone(tmp_path: Path) -> None:
-    mine = save_picture(tmp_path / "data/tubes/train/good/mine.png")
+    mine = save_image(tmp_path / "data/tubes/train/good/mine.png")
     fetched = fetch_mpdd(tmp_path / "data", copying(make_zip(tmp_path / "source.zip")))
     assert "tubes" not in fetched.names and len(fetched.names) == 5
     assert list(mine.parent.iterdir()) == [mine]
@@ -190,7 +190,7 @@ def test_gdown_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_dtd_lands_whole_and_only_once(tmp_path: Path) -> None:
     def download(root: Path) -> None:
         assert not (root / "dtd/dtd").exists()
-        save_picture(root / "dtd/dtd/images/woven/woven_0001.jpg")
+        save_image(root / "dtd/dtd/images/woven/woven_0001.jpg")
         (root / "dtd/archive.tar.gz").write_bytes(b"x")
 
     assert fetch_dtd(tmp_path, download).folder == tmp_path
@@ -204,7 +204,7 @@ def test_dtd_lands_whole_and_only_once(tmp_path: Path) -> None:
 def test_dtd_half_unpacked_is_unpacked_again(tmp_path: Path) -> None:
     def failing(root: Path) -> None:
         assert not (root / "dtd/dtd").exists()
-        save_picture(root / "dtd/dtd/images/woven/woven_0001.jpg")
+        save_image(root / "dtd/dtd/images/woven/woven_0001.jpg")
         raise RuntimeError("File not found or corrupted.")
 
     for _ in range(2):

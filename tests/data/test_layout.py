@@ -1,4 +1,4 @@
-"""Loose pictures become a category: links, splits, and what is to be known of them."""
+"""Loose images become a category: links, splits, and what is to be known of them."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import pytest
 from las_tune.data.category import index_category
 from las_tune.data.layout import lay_out
 from las_tune.errors import DataError, UserError
-from tests.data.conftest import save_picture
+from tests.data.conftest import save_image
 from tests.parts import run_command
 
 
 @pytest.fixture
 def loose(tmp_path: Path) -> Path:
-    """30 good pictures in two folders, of which two share a name, 6 defective ones."""
+    """30 good images in two folders, of which two share a name, 6 defective ones."""
     for index in range(20):
-        save_picture(tmp_path / f"camera 1/{index:03}.png")
+        save_image(tmp_path / f"camera 1/{index:03}.png")
     for index in range(10):
-        save_picture(tmp_path / f"camera 2/deep/{index:03}.png")
+        save_image(tmp_path / f"camera 2/deep/{index:03}.png")
     for index in range(6):
-        save_picture(tmp_path / f"bad/{index:03}.png")
-    (tmp_path / "camera 1/notes.txt").write_text("no picture")
+        save_image(tmp_path / f"bad/{index:03}.png")
+    (tmp_path / "camera 1/notes.txt").write_text("no image")
     return tmp_path
 
 
@@ -30,22 +30,22 @@ def contents(folder: Path) -> dict[str, int]:
     return {part.relative_to(folder).as_posix(): len(list(part.iterdir())) for part in sorted(folder.glob("*/*"))}
 
 
-def test_good_and_defective_pictures_are_linked(loose: Path) -> None:
+def test_good_and_defective_images_are_linked(loose: Path) -> None:
     made = lay_out(loose / "parts/bolt", [str(loose / "camera *")], [str(loose / "bad/*.png")])
     assert made.counts == contents(loose / "parts/bolt") == {"test/defect": 6, "test/good": 6, "train/good": 24}
     links = [path for path in (loose / "parts/bolt").rglob("*") if not path.is_dir()]
     assert all(path.is_symlink() and path.resolve().is_file() for path in links)
-    assert len({path.resolve() for path in links}) == 36, "every picture is there once"
+    assert len({path.resolve() for path in links}) == 36, "every image is there once"
     assert (made.flags, made.duplicates) == ("", 0)
     category = index_category(loose / "parts", "bolt")
     assert (len(category.train), len(category.test)) == (24, 12)
     assert len(made.split.validation) == len(made.split.sealed_test) == 6
     assert [text.split(" are few")[0] for text in made.warnings] == [
-        "24 good pictures to train on", "6 in test/good", "6 in test/defect",
+        "24 good images to train on", "6 in test/good", "6 in test/defect",
     ]  # fmt: skip
 
 
-def test_the_same_pictures_and_seed_give_the_same_category(loose: Path) -> None:
+def test_the_same_images_and_seed_give_the_same_category(loose: Path) -> None:
     for name, seed in (("one", 0), ("two", 0), ("three", 1)):
         lay_out(loose / name / "bolt", [str(loose / "camera 1")], [str(loose / "bad")], seed)
     held = [
@@ -54,7 +54,7 @@ def test_the_same_pictures_and_seed_give_the_same_category(loose: Path) -> None:
     assert held[0] == held[1] != held[2]
 
 
-def test_without_defective_pictures_all_are_trained_on(loose: Path) -> None:
+def test_without_defective_images_all_are_trained_on(loose: Path) -> None:
     made = lay_out(loose / "parts/bolt", [str(loose / "camera 1"), str(loose / "camera 2/**/*.png")], [])
     assert made.counts == {"train/good": 30} and made.flags == "--validation synthetic"
     assert made.split.painted == ("validation", "sealed_test")
@@ -62,7 +62,7 @@ def test_without_defective_pictures_all_are_trained_on(loose: Path) -> None:
 
 
 def test_a_file_that_is_there_twice_is_linked_once(loose: Path) -> None:
-    """Else the same picture would be trained on and tested on."""
+    """Else the same image would be trained on and tested on."""
     (loose / "camera 1/copy.png").write_bytes((loose / "camera 1/000.png").read_bytes())
     made = lay_out(loose / "parts/bolt", [str(loose / "camera 1")], [])
     assert made.counts == {"train/good": 20} and made.duplicates == 1
@@ -71,10 +71,10 @@ def test_a_file_that_is_there_twice_is_linked_once(loose: Path) -> None:
 @pytest.mark.parametrize(
     ("good", "defective", "line"),
     [
-        ("nowhere/*.png", "bad", "--good must find pictures, got '{here}/nowhere/*.png'"),
-        ("camera 1", "none", "--defective must find pictures, got '{here}/none'"),
-        ("camera 1", "camera 1/003.png", "A picture must be good or defective, got {here}/camera 1/003.png, which is"),
-        ("camera 1/00[01].png", "", "train/good must hold at least 12 pictures for --validation synthetic, got 2"),
+        ("nowhere/*.png", "bad", "--good must find images, got '{here}/nowhere/*.png'"),
+        ("camera 1", "none", "--defective must find images, got '{here}/none'"),
+        ("camera 1", "camera 1/003.png", "An image must be good or defective, got {here}/camera 1/003.png, which is"),
+        ("camera 1/00[01].png", "", "train/good must hold at least 12 images for --validation synthetic, got 2"),
         ("camera 1", "bad/000.png", "test needs 2 of each, got 4 good and 1 defective"),
     ],
 )

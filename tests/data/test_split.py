@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from las_tune.data.category import Category, Picture
+from las_tune.data.category import Category, ImageItem
 from las_tune.data.split import Split, split_category
 from las_tune.errors import DataError
 
@@ -15,13 +15,13 @@ from las_tune.errors import DataError
 def made_up(train: int = 20, root: str = "/data/part", **test: int) -> Category:
     """A category of names alone; a split needs no files."""
     folder = Path(root)
-    pictures = [
-        Picture(folder / "test" / defect / f"{index:03}.png", defect)
+    images = [
+        ImageItem(folder / "test" / defect / f"{index:03}.png", defect)
         for defect, count in sorted(test.items())
         for index in range(count)
     ]
-    good = tuple(Picture(folder / "train/good" / f"{index:03}.png", "good") for index in range(train))
-    return Category("part", folder, good, tuple(pictures))
+    good = tuple(ImageItem(folder / "train/good" / f"{index:03}.png", "good") for index in range(train))
+    return Category("part", folder, good, tuple(images))
 
 
 def counts(split: Split) -> tuple[int, int, int, int]:
@@ -41,7 +41,7 @@ def test_parts_are_disjoint_and_complete(holdout: float) -> None:
     assert abs(len(split.validation) - holdout * len(category.test)) <= 0.5
 
 
-def test_odd_folders_give_their_extra_picture_in_turn() -> None:
+def test_odd_folders_give_their_extra_image_in_turn() -> None:
     split = split_category(made_up(good=4, a=3, b=1, c=5, d=1), seed=0)
     halves = {d: sum(p.defect == d for p in split.validation) for d in ("good", "a", "b", "c", "d")}
     assert halves == {"good": 2, "a": 2, "b": 0, "c": 3, "d": 0}
@@ -52,7 +52,7 @@ def test_two_of_each_always_suffice_at_one_half(seed: int) -> None:
     for good in (2, 3):
         split = split_category(made_up(good=good, a=1, z=1), seed)
         for part in (split.validation, split.sealed_test):
-            assert {picture.defect == "good" for picture in part} == {True, False}
+            assert {image.defect == "good" for image in part} == {True, False}
 
 
 def test_names_and_seed_alone_decide() -> None:
@@ -80,7 +80,7 @@ def test_as_dict_holds_the_digest_of_the_sealed_test() -> None:
 
 def test_names_that_are_no_utf8_split_as_well() -> None:
     category = made_up(good=2, rust=2)
-    odd = Picture(Path("/data/part/test/rust/\udcff.png"), "rust")
+    odd = ImageItem(Path("/data/part/test/rust/\udcff.png"), "rust")
     split = split_category(Category("part", category.folder, category.train, (*category.test, odd)), seed=0)
     assert len(split.as_dict()["digest"]) == 64
 
@@ -91,22 +91,22 @@ def test_size_of_calibration(train: int, expected: int) -> None:
     assert counts(split)[:2] == (train - expected, expected)
 
 
-def test_too_few_train_pictures() -> None:
+def test_too_few_train_images() -> None:
     with pytest.raises(DataError) as error:
         split_category(made_up(1, good=2, rust=2), seed=0)
     assert str(error.value) == (
-        "train/good must hold at least 2 pictures, got 1 in /data/part. Add pictures of good parts."
+        "train/good must hold at least 2 images, got 1 in /data/part. Add images of good parts."
     )
 
 
 @pytest.mark.parametrize("test", [{}, {"good": 5}, {"rust": 5}, {"good": 1, "rust": 5}, {"good": 5, "rust": 1}])
-def test_too_few_test_pictures(test: dict[str, int]) -> None:
+def test_too_few_test_images(test: dict[str, int]) -> None:
     with pytest.raises(DataError) as error:
         split_category(made_up(20, "/data/part", **test), seed=0)
     assert str(error.value) == (
-        "Validation and sealed test each need a good and a defective picture, so test needs 2 of each, got "
+        "Validation and sealed test each need a good and a defective image, so test needs 2 of each, got "
         f"{test.get('good', 0)} good and {test.get('rust', 0)} defective in /data/part with --holdout 0.5. "
-        "Add labelled pictures to test/good and test/<defect>, move --holdout towards 0.5, "
+        "Add labeled images to test/good and test/<defect>, move --holdout towards 0.5, "
         "or use --validation synthetic, which needs none."
     )
 
@@ -119,12 +119,12 @@ def test_holdout_that_empties_a_side() -> None:
 # --- a synthetic validation ---
 
 
-def keys(pictures: Iterable[Picture]) -> set[str]:
-    return {picture.key for picture in pictures}
+def keys(images: Iterable[ImageItem]) -> set[str]:
+    return {image.key for image in images}
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_beside_labelled_pictures_the_sealed_test_stays_the_same(seed: int) -> None:
+def test_beside_labelled_images_the_sealed_test_stays_the_same(seed: int) -> None:
     category = made_up(40, good=11, bent=7, rust=5)
     usual, synthetic = (split_category(category, seed, validation=kind) for kind in ("labelled", "synthetic"))  # type: ignore[arg-type]
     assert synthetic.sealed_test == usual.sealed_test
@@ -140,7 +140,7 @@ def test_beside_labelled_pictures_the_sealed_test_stays_the_same(seed: int) -> N
 @pytest.mark.parametrize(
     "test", [{}, {"good": 9}, {"rust": 9}, {"good": 1, "rust": 9}, {"good": 9, "rust": 1}], ids=str
 )
-def test_without_enough_labelled_pictures_both_are_painted(test: dict[str, int]) -> None:
+def test_without_enough_labelled_images_both_are_painted(test: dict[str, int]) -> None:
     category = made_up(40, **test)
     split = split_category(category, seed=3, validation="synthetic")
     assert split.painted == ("validation", "sealed_test") and not split.labelled
@@ -171,19 +171,19 @@ def test_what_is_painted_is_written_down() -> None:
 
 
 @pytest.mark.parametrize("test", [{}, {"good": 5, "rust": 5}], ids=str)
-def test_too_few_pictures_to_paint_on(test: dict[str, int]) -> None:
+def test_too_few_images_to_paint_on(test: dict[str, int]) -> None:
     with pytest.raises(DataError) as error:
         split_category(made_up(11, **test), seed=0, validation="synthetic")
     assert str(error.value) == (
-        "train/good must hold at least 12 pictures for --validation synthetic, got 11 in /data/part. "
-        "Add pictures of good parts."
+        "train/good must hold at least 12 images for --validation synthetic, got 11 in /data/part. "
+        "Add images of good parts."
     )
 
 
 # --- the paper's protocol ---
 
 
-def test_under_the_papers_protocol_all_test_pictures_are_both() -> None:
+def test_under_the_papers_protocol_all_test_images_are_both() -> None:
     category = made_up(20, good=3, a=2, b=1)
     split = split_category(category, seed=1, protocol="paper")
     assert split.validation == split.sealed_test == category.test
@@ -196,5 +196,5 @@ def test_under_the_papers_protocol_all_test_pictures_are_both() -> None:
 
 def test_the_papers_protocol_needs_one_of_each() -> None:
     assert len(split_category(made_up(good=1, rust=1), seed=0, protocol="paper").sealed_test) == 2
-    with pytest.raises(DataError, match="each need a good and a defective picture"):
+    with pytest.raises(DataError, match="each need a good and a defective image"):
         split_category(made_up(good=5), seed=0, protocol="paper")

@@ -9,39 +9,39 @@ from PIL import Image
 from las_tune.data.textures import list_textures, load_textures
 from las_tune.errors import DataError
 
-from .conftest import save_picture
+from .conftest import save_image
 
 
-def test_any_folder_of_pictures(tmp_path: Path) -> None:
+def test_any_folder_of_images(tmp_path: Path) -> None:
     for name in ("b.png", "deep/er/a.JPG", ".cache/c.png", "deep/.d.png"):
-        save_picture(tmp_path / name)
+        save_image(tmp_path / name)
     (tmp_path / "notes.txt").write_text("x")
     assert [path.name for path in list_textures(tmp_path)] == ["b.png", "a.JPG"]
 
 
 @pytest.mark.parametrize("inside", ["images", "dtd/images", "dtd/dtd/images"])
 def test_of_dtd_only_the_images(tmp_path: Path, inside: str) -> None:
-    save_picture(tmp_path / inside / "woven/woven_0001.jpg")
-    save_picture((tmp_path / inside).parent / "labels/plot.png")
+    save_image(tmp_path / inside / "woven/woven_0001.jpg")
+    save_image((tmp_path / inside).parent / "labels/plot.png")
     assert [path.name for path in list_textures(tmp_path)] == ["woven_0001.jpg"]
 
 
-def test_aspect_is_kept_and_the_centre_cropped(tmp_path: Path) -> None:
+def test_aspect_is_kept_and_the_center_cropped(tmp_path: Path) -> None:
     pixels = np.zeros((8, 24, 3), np.uint8)
     pixels[:, 8:16] = 255
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    assert (load_textures(tmp_path, 8, seed=0).pictures == 255).all()
+    assert (load_textures(tmp_path, 8, seed=0).images == 255).all()
 
 
 def test_a_seeded_subset(tmp_path: Path) -> None:
     for folder in ("here", "there"):
         for index in range(10):
-            save_picture(tmp_path / folder / f"{index}.png", value=index)
+            save_image(tmp_path / folder / f"{index}.png", value=index)
 
     def values(folder: str, seed: int) -> list[int]:
         chosen = load_textures(tmp_path / folder, 4, seed=seed, limit=5)
-        assert chosen.pictures.shape == (5, 3, 4, 4) and chosen.skipped == ()
-        return list(chosen.pictures[:, 0, 0, 0].tolist())
+        assert chosen.images.shape == (5, 3, 4, 4) and chosen.skipped == ()
+        return list(chosen.images[:, 0, 0, 0].tolist())
 
     chosen = values("here", seed=1)
     assert chosen == sorted(set(chosen)), "each once, in the order of their names"
@@ -50,7 +50,7 @@ def test_a_seeded_subset(tmp_path: Path) -> None:
 
 
 def test_broken_textures(tmp_path: Path) -> None:
-    save_picture(tmp_path / "a.png")
+    save_image(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"")
     with pytest.raises(DataError, match=r"b\.png"):
         load_textures(tmp_path, 4, seed=0)
@@ -65,7 +65,7 @@ def test_no_textures(tmp_path: Path, made: bool) -> None:
     with pytest.raises(DataError) as error:
         load_textures(folder, 4, seed=0)
     assert str(error.value) == (
-        f"--textures must be a folder with pictures in it, got {folder}"
+        f"--textures must be a folder with images in it, got {folder}"
         f"{'' if made else ' (no such folder)'}. "
-        "Run `python -m las_tune data fetch dtd`, or give --textures any folder of pictures."
+        "Run `python -m las_tune data fetch dtd`, or give --textures any folder of images."
     )

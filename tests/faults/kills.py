@@ -38,13 +38,13 @@ LONGEST_S = 300.0
 
 @dataclass(frozen=True)
 class Place:
-    """Pictures, shared by studies whose folders lie beside them."""
+    """Images, shared by studies whose folders lie beside them."""
 
     folder: Path
 
     @classmethod
     def make(cls, folder: Path) -> Place:
-        """Noise pictures and textures."""
+        """Noise images and textures."""
         make_part(folder / "d", train=8)
         make_textures(folder / "t")
         return cls(folder)

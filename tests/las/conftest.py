@@ -11,16 +11,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from las_tune.config.train_spec import TrainSpec
 from las_tune.las.backbone import Backbone, Stages, load_backbone
 from las_tune.las.features import FeatureStore, store_features
 from las_tune.las.metrics import pixel_targets
-from las_tune.las.scored import Scored
-from las_tune.las.train import EpochResult, TrainData, train
-from las_tune.spec import TrainSpec
+from las_tune.las.scored_images import Scored
+from las_tune.las.training import EpochResult, TrainData, train
 
 SIZE = 64
 SPEC = TrainSpec(image_size=SIZE, batch_size=4, epochs=3, hidden_width=16, perlin_max_exponent=3, objective="combined")
-"""A training of seconds, on the pictures below."""
+"""A training of seconds, on the images below."""
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -39,38 +39,38 @@ def tiny_backbone() -> Backbone:
     return Backbone(Stages(stages, [0, 1]))
 
 
-def tiny_data(backbone: Backbone, num_pictures: int = 6, masks: bool = True) -> TrainData:
-    """Grey parts on a dark background; validation has 3 good pictures and 3 with a bright square."""
-    pictures = part_pictures(num_pictures, seed=1)
-    validation = part_pictures(6, seed=2)
+def tiny_data(backbone: Backbone, num_images: int = 6, masks: bool = True) -> TrainData:
+    """Gray parts on a dark background; validation has 3 good images and 3 with a bright square."""
+    images = part_images(num_images, seed=1)
+    validation = part_images(6, seed=2)
     defective = np.zeros((6, SIZE, SIZE), bool)
     defective[3:, 20:36, 24:44] = True
     validation = torch.where(torch.from_numpy(defective).unsqueeze(1), uint8_noise(6, 3, SIZE, SIZE), validation)
-    foreground = torch.zeros(num_pictures, 1, SIZE, SIZE, dtype=torch.bool)
+    foreground = torch.zeros(num_images, 1, SIZE, SIZE, dtype=torch.bool)
     foreground[:, :, 8:56, 8:56] = True
     scored = Scored(
         stored(backbone, validation),
         torch.tensor([0, 0, 0, 1, 1, 1]),
         pixel_targets(defective) if masks else None,
     )
-    calibration = stored(backbone, part_pictures(2, seed=4))
+    calibration = stored(backbone, part_images(2, seed=4))
     textures = uint8_noise(4, 3, SIZE, SIZE, seed=3)
-    return TrainData(stored(backbone, pictures), foreground, textures, calibration, scored)
+    return TrainData(stored(backbone, images), foreground, textures, calibration, scored)
 
 
-def stored(backbone: Backbone, pictures: Tensor, dtype: torch.dtype = torch.float32) -> FeatureStore:
-    return FeatureStore(pictures, store_features(backbone, pictures, dtype), backbone)
+def stored(backbone: Backbone, images: Tensor, dtype: torch.dtype = torch.float32) -> FeatureStore:
+    return FeatureStore(images, store_features(backbone, images, dtype), backbone)
 
 
 def with_maps(data: TrainData, change: Callable[[Tensor], Tensor]) -> TrainData:
-    """The same with other stored features of the fit pictures."""
+    """The same with other stored features of the fit images."""
     assert data.features.maps is not None
     features = dataclasses.replace(data.features, maps=[change(m) for m in data.features.maps])
     return dataclasses.replace(data, features=features)
 
 
-def part_pictures(number: int, seed: int) -> Tensor:
-    """(N, 3, 64, 64) uint8: a grey square of 48 pixels, with a little noise."""
+def part_images(number: int, seed: int) -> Tensor:
+    """(N, 3, 64, 64) uint8: a gray square of 48 pixels, with a little noise."""
     base = torch.full((number, 3, SIZE, SIZE), 20)
     base[:, :, 8:56, 8:56] = 120
     return (base + torch.randint(0, 20, base.shape, generator=seeded(seed))).to(torch.uint8)

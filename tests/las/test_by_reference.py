@@ -6,20 +6,20 @@ import pytest
 import torch
 from torchvision import models
 
+from las_tune.config.train_spec import TrainSpec
 from las_tune.errors import UserError
 from las_tune.las.backbone import load_backbone
 from las_tune.las.checkpoint import load_detector, save_detector
-from las_tune.spec import TrainSpec
 from tests.detectors import make_detector, tiny_head
 from tests.las.conftest import uint8_noise
 
-PICTURES = uint8_noise(2, 3, 64, 64).float() / 255
+IMAGES = uint8_noise(2, 3, 64, 64).float() / 255
 
 
 def test_a_detector_by_reference_is_small_and_scores_the_same(tmp_path: Path) -> None:
     inside, reference = (make_detector(tmp_path / f"{kind}.pth", backbone_inside=kind) for kind in (True, False))
     assert reference.stat().st_size < inside.stat().st_size / 10
-    for found, wanted in zip(load_detector(reference)[0](PICTURES), load_detector(inside)[0](PICTURES), strict=True):
+    for found, wanted in zip(load_detector(reference)[0](IMAGES), load_detector(inside)[0](IMAGES), strict=True):
         assert torch.equal(found, wanted)
 
 

@@ -10,7 +10,7 @@ from las_tune.errors import UserError
 from las_tune.las.backbone import Backbone
 from las_tune.las.checkpoint import load_checkpoint, load_detector, save_checkpoint, save_detector
 from las_tune.las.scoring import Detector
-from las_tune.las.train import TrainData, train
+from las_tune.las.training import TrainData, train
 from tests.las.conftest import SPEC, numbers, seeded, tiny_data, uint8_noise
 
 
@@ -46,12 +46,12 @@ def test_a_detector_scores_the_same_after_its_file(use_adaptor: bool, resnet: Ba
     detector, read_spec, about = load_detector(tmp_path / "detector.pth")
     assert read_spec == spec and about == {"category": "part", "threshold": 0.5}
     assert not any(module.training for module in detector.modules())
-    pictures = uint8_noise(2, 3, 64, 64).float() / 255
+    images = uint8_noise(2, 3, 64, 64).float() / 255
     detector.head.load_state_dict(head_state)
-    before = Detector(changed, detector.head).eval()(pictures)
-    for one, other in zip(load_detector(tmp_path / "detector.pth")[0](pictures), before, strict=True):
+    before = Detector(changed, detector.head).eval()(images)
+    for one, other in zip(load_detector(tmp_path / "detector.pth")[0](images), before, strict=True):
         torch.testing.assert_close(one, other)
-    assert (Detector(resnet, detector.head).eval()(pictures)[1] - before[1]).abs().max() > 1e-4
+    assert (Detector(resnet, detector.head).eval()(images)[1] - before[1]).abs().max() > 1e-4
 
 
 @pytest.mark.parametrize("content", ["text", "detector", "other", "missing"])

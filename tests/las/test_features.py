@@ -7,17 +7,17 @@ import torch
 from las_tune.las.backbone import Backbone
 from las_tune.las.features import (
     FeatureStore,
-    _neighbourhood_average,
-    bytes_per_picture,
+    _neighborhood_average,
+    bytes_per_image,
     extract_features,
     store_features,
 )
 from tests.las.conftest import seeded, stored, uint8_noise
 
 
-def test_neighbourhood_average_equals_loops() -> None:
+def test_neighborhood_average_equals_loops() -> None:
     features = torch.rand(2, 4, 5, 3, generator=seeded())
-    averaged = _neighbourhood_average(features)
+    averaged = _neighborhood_average(features)
     for b in range(2):
         for row in range(4):
             for column in range(5):
@@ -33,28 +33,28 @@ def test_neighbourhood_average_equals_loops() -> None:
 def test_a_corner_is_the_mean_of_its_four() -> None:
     features = torch.zeros(1, 3, 3, 1)
     features[0, 0, 0] = 4.0
-    averaged = _neighbourhood_average(features)[0, :, :, 0]
+    averaged = _neighborhood_average(features)[0, :, :, 0]
     torch.testing.assert_close(averaged, torch.tensor([[1, 4 / 6, 0], [4 / 6, 4 / 9, 0], [0, 0, 0]]))
 
 
 @pytest.mark.parametrize("size", [64, 50])
 def test_features_are_the_averaged_maps(resnet: Backbone, size: int) -> None:
-    pictures = torch.rand(2, 3, size, size, generator=seeded())
-    maps = extract_features(resnet, pictures)
+    images = torch.rand(2, 3, size, size, generator=seeded())
+    maps = extract_features(resnet, images)
     fine, coarse = -(-size // 8), -(-size // 16)
     assert [m.shape for m in maps] == [(2, fine, fine, 128), (2, coarse, coarse, 256)]
-    for found, raw in zip(maps, resnet(pictures), strict=True):
+    for found, raw in zip(maps, resnet(images), strict=True):
         assert found.dtype == torch.float32 and not found.requires_grad
-        torch.testing.assert_close(found, _neighbourhood_average(raw))
+        torch.testing.assert_close(found, _neighborhood_average(raw))
 
 
 def test_stored_features_are_the_recomputed_ones(resnet: Backbone) -> None:
-    pictures = uint8_noise(5, 3, 64, 64)
+    images = uint8_noise(5, 3, 64, 64)
     calls: list[tuple[int, int]] = []
-    stored = store_features(resnet, pictures, batch_size=2, progress=lambda done, total: calls.append((done, total)))
+    stored = store_features(resnet, images, batch_size=2, progress=lambda done, total: calls.append((done, total)))
     assert calls == [(2, 5), (4, 5), (5, 5)]
     for index in range(5):
-        recomputed = extract_features(resnet, pictures[index : index + 1].float() / 255)
+        recomputed = extract_features(resnet, images[index : index + 1].float() / 255)
         for one, other in zip(stored, recomputed, strict=True):
             assert one.dtype == torch.float32
             torch.testing.assert_close(one[index], other[0], atol=1e-5, rtol=1e-4)
@@ -62,8 +62,8 @@ def test_stored_features_are_the_recomputed_ones(resnet: Backbone) -> None:
 
 @pytest.mark.parametrize(("dtype", "relative"), [(torch.float16, 1e-3), (torch.bfloat16, 8e-3)])
 def test_a_half_precision_store_is_close(resnet: Backbone, dtype: torch.dtype, relative: float) -> None:
-    pictures = uint8_noise(2, 3, 64, 64)
-    exact, stored = store_features(resnet, pictures), store_features(resnet, pictures, dtype)
+    images = uint8_noise(2, 3, 64, 64)
+    exact, stored = store_features(resnet, images), store_features(resnet, images, dtype)
     for one, other in zip(stored, exact, strict=True):
         assert one.dtype == dtype
         torch.testing.assert_close(one.float(), other, atol=1e-6, rtol=relative)
@@ -79,8 +79,8 @@ def test_take_is_float32_in_the_order_asked_for(resnet: Backbone) -> None:
 
 
 def test_a_store_without_maps_computes_them(resnet: Backbone) -> None:
-    pictures = uint8_noise(5, 3, 64, 64)
-    held, computed = stored(resnet, pictures), FeatureStore(pictures, None, resnet)
+    images = uint8_noise(5, 3, 64, 64)
+    held, computed = stored(resnet, images), FeatureStore(images, None, resnet)
     assert len(held) == len(computed) == 5
     for index in (torch.tensor([4, 1, 1]), slice(3, 9)):
         for one, other in zip(held.take(index), computed.take(index), strict=True):
@@ -88,6 +88,6 @@ def test_a_store_without_maps_computes_them(resnet: Backbone) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_bytes_of_a_picture(resnet: Backbone, dtype: torch.dtype) -> None:
+def test_bytes_of_a_image(resnet: Backbone, dtype: torch.dtype) -> None:
     maps = store_features(resnet, uint8_noise(3, 3, 50, 50), dtype)
-    assert 3 * bytes_per_picture(resnet, 50, dtype) == sum(m.nbytes for m in maps)
+    assert 3 * bytes_per_image(resnet, 50, dtype) == sum(m.nbytes for m in maps)

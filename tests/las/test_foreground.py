@@ -11,7 +11,7 @@ from tests.reference.masks import foreground as slow_foreground
 
 
 def part(inside: int, outside: int, size: int = 64, noise: int = 12, hole: bool = False) -> tuple[Tensor, Tensor]:
-    """A picture (1, 3, S, S) of a square part on a background, and where the part is (1, 1, S, S)."""
+    """An image (1, 3, S, S) of a square part on a background, and where the part is (1, 1, S, S)."""
     where = torch.zeros(1, 1, size, size, dtype=torch.bool)
     where[..., size // 4 : -size // 4, size // 5 : -size // 5] = True
     if hole:
@@ -23,50 +23,50 @@ def part(inside: int, outside: int, size: int = 64, noise: int = 12, hole: bool 
 @pytest.mark.parametrize("hole", [False, True])
 @pytest.mark.parametrize(("inside", "outside"), [(40, 220), (220, 40), (100, 160)])
 def test_finds_the_part_whichever_is_darker(inside: int, outside: int, hole: bool) -> None:
-    picture, where = part(inside, outside, hole=hole)
-    assert torch.equal(otsu_foreground(picture), where)
+    image, where = part(inside, outside, hole=hole)
+    assert torch.equal(otsu_foreground(image), where)
 
 
 @pytest.mark.parametrize("size", [33, 64, 100])
 @pytest.mark.parametrize("noise", [12, 120])
 def test_equals_the_exhaustive_threshold(size: int, noise: int) -> None:
-    pictures = torch.cat([part(*levels, size=size, noise=noise)[0] for levels in ((30, 110), (125, 20), (60, 90))])
-    fast = otsu_foreground(pictures)
-    for picture, found in zip(pictures, fast, strict=True):
-        np.testing.assert_array_equal(found[0].numpy(), slow_foreground(picture.numpy()))
+    images = torch.cat([part(*levels, size=size, noise=noise)[0] for levels in ((30, 110), (125, 20), (60, 90))])
+    fast = otsu_foreground(images)
+    for image, found in zip(images, fast, strict=True):
+        np.testing.assert_array_equal(found[0].numpy(), slow_foreground(image.numpy()))
 
 
-def test_colours_count_by_their_luma() -> None:
+def test_colors_count_by_their_luma() -> None:
     """Green on blue, equal in the mean of the channels."""
-    picture = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
-    picture[:, 2] = 200
-    picture[:, :, 8:24, 8:24] = torch.tensor([0, 200, 0], dtype=torch.uint8).view(3, 1, 1)
+    image = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
+    image[:, 2] = 200
+    image[:, :, 8:24, 8:24] = torch.tensor([0, 200, 0], dtype=torch.uint8).view(3, 1, 1)
     where = torch.zeros(1, 1, 32, 32, dtype=torch.bool)
     where[..., 8:24, 8:24] = True
-    assert torch.equal(otsu_foreground(picture), where)
+    assert torch.equal(otsu_foreground(image), where)
 
 
 def test_part_that_touches_one_side_is_still_the_part() -> None:
-    picture = torch.full((1, 3, 64, 64), 30, dtype=torch.uint8)
-    picture[..., 0:40, 20:40] = 200
-    assert torch.equal(otsu_foreground(picture), picture[:, :1] == 200)
+    image = torch.full((1, 3, 64, 64), 30, dtype=torch.uint8)
+    image[..., 0:40, 20:40] = 200
+    assert torch.equal(otsu_foreground(image), image[:, :1] == 200)
 
 
-def test_a_picture_without_two_classes_is_all_foreground() -> None:
+def test_a_image_without_two_classes_is_all_foreground() -> None:
     gaussian = (128 + 20 * torch.randn(1, 3, 64, 64, generator=seeded())).clamp(0, 255).to(torch.uint8)
     assert otsu_foreground(gaussian).all()
     assert otsu_foreground(uint8_noise(1, 3, 64, 64)).all()
 
 
 @pytest.mark.parametrize("value", [0, 128, 255])
-def test_a_constant_picture_is_all_foreground(value: int) -> None:
+def test_a_constant_image_is_all_foreground(value: int) -> None:
     assert otsu_foreground(torch.full((2, 3, 40, 40), value, dtype=torch.uint8)).all()
 
 
-def test_pictures_of_a_batch_do_not_touch_each_other() -> None:
+def test_images_of_a_batch_do_not_touch_each_other() -> None:
     flat = torch.full((1, 3, 64, 64), 9, dtype=torch.uint8)
-    pictures = torch.cat([part(40, 220)[0], uint8_noise(1, 3, 64, 64), part(220, 40)[0], flat])
-    together = otsu_foreground(pictures)
+    images = torch.cat([part(40, 220)[0], uint8_noise(1, 3, 64, 64), part(220, 40)[0], flat])
+    together = otsu_foreground(images)
     assert together.dtype == torch.bool and together.shape == (4, 1, 64, 64)
     for index in range(4):
-        assert torch.equal(together[index : index + 1], otsu_foreground(pictures[index : index + 1]))
+        assert torch.equal(together[index : index + 1], otsu_foreground(images[index : index + 1]))

@@ -7,9 +7,9 @@ import torch
 
 from las_tune.las.backbone import Backbone
 from las_tune.las.features import FeatureStore, store_features
-from las_tune.las.scored import Scored
+from las_tune.las.scored_images import Scored
 from las_tune.las.scoring import score_features
-from las_tune.las.train import TrainData, Training, train, train_epoch
+from las_tune.las.training import TrainData, Training, train, train_epoch
 from tests.las.conftest import SPEC, run, tiny_backbone, tiny_data
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")]
@@ -22,8 +22,8 @@ def on_gpu() -> tuple[Backbone, TrainData]:
     backbone.to(GPU)
 
     def store(features: FeatureStore) -> FeatureStore:
-        pictures = features.pictures.to(GPU)
-        return FeatureStore(pictures, store_features(backbone, pictures), backbone)
+        images = features.images.to(GPU)
+        return FeatureStore(images, store_features(backbone, images), backbone)
 
     targets = data.validation.targets
     assert targets is not None

@@ -105,7 +105,7 @@ def test_the_global_generator_does_not_matter() -> None:
 
 
 def test_upsample_by_hand() -> None:
-    """Two cells to four: their centres lie at 0.5 and 2.5 of four, outside them the edge is repeated."""
+    """Two cells to four: their centers lie at 0.5 and 2.5 of four, outside them the edge is repeated."""
     values = torch.tensor([0.0, 4.0]).view(1, 1, 2, 1)
     assert upsample(values, (1, 4)).flatten().tolist() == [0.0, 1.0, 3.0, 4.0]
 

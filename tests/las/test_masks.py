@@ -34,7 +34,7 @@ def test_combine_masks_by_hand(p: float, expected: list[bool]) -> None:
     assert combine_masks(m1, m2, torch.tensor([p]), 0.3)[0].tolist() == expected
 
 
-def test_combine_masks_decides_for_each_picture() -> None:
+def test_combine_masks_decides_for_each_image() -> None:
     m1, m2 = torch.tensor([[[True, False]]] * 3), torch.tensor([[[False, True]]] * 3)
     combined = combine_masks(m1, m2, torch.tensor([0.1, 0.3, 0.5]), 0.2)
     assert combined[:, 0].tolist() == [[False, False], [True, True], [True, False]]

@@ -9,7 +9,7 @@ import torch
 from las_tune.las.backbone import Backbone
 from las_tune.las.head import head_precision
 from las_tune.las.memory import keep_freed_memory
-from las_tune.las.train import TrainData, train
+from las_tune.las.training import TrainData, train
 from tests.las.conftest import SPEC, run
 
 

@@ -11,18 +11,18 @@ from las_tune.las import memory_bank as module
 from las_tune.las.backbone import Backbone
 from las_tune.las.features import FeatureStore
 from las_tune.las.memory_bank import build_bank, greedy_coreset, nearest_distances, score_bank
-from las_tune.las.scored import metrics_of
+from las_tune.las.scored_images import metrics_of
 from las_tune.las.scoring import heat_maps
-from las_tune.las.train import TrainData
-from tests.las.conftest import SIZE, part_pictures, seeded, stored, tiny_data, uint8_noise
+from las_tune.las.training import TrainData
+from tests.las.conftest import SIZE, part_images, seeded, stored, tiny_data, uint8_noise
 from tests.reference import memory_bank as slow
 
 
 def slow_patches(features: FeatureStore) -> Tensor:
     """All patches of a store by loops: (P, C) float64."""
     maps = [m.double().numpy() for m in features.take(slice(None))]
-    pictures = [slow.patch_vectors([m[index] for m in maps]) for index in range(len(features))]
-    return torch.from_numpy(np.concatenate([p.reshape(-1, p.shape[-1]) for p in pictures]))
+    images = [slow.patch_vectors([m[index] for m in maps]) for index in range(len(features))]
+    return torch.from_numpy(np.concatenate([p.reshape(-1, p.shape[-1]) for p in images]))
 
 
 def positions(bank: Tensor, patches: Tensor) -> list[int]:
@@ -32,10 +32,10 @@ def positions(bank: Tensor, patches: Tensor) -> list[int]:
     return distances.argmin(1).tolist()
 
 
-def numbered(num_pictures: int) -> FeatureStore:
-    """A store of one channel whose value is 100 · picture + patch, of 16 patches."""
-    values = 100.0 * torch.arange(num_pictures).view(-1, 1) + torch.arange(16)
-    return FeatureStore(torch.zeros(num_pictures, 3, 4, 4), [values.view(-1, 4, 4, 1)], None)  # type: ignore[arg-type]
+def numbered(num_images: int) -> FeatureStore:
+    """A store of one channel whose value is 100 · image + patch, of 16 patches."""
+    values = 100.0 * torch.arange(num_images).view(-1, 1) + torch.arange(16)
+    return FeatureStore(torch.zeros(num_images, 3, 4, 4), [values.view(-1, 4, 4, 1)], None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -102,11 +102,11 @@ def test_same_seed_same_bank(resnet: Backbone) -> None:
 
 def test_fewer_patches_than_asked_are_all_taken() -> None:
     bank = build_bank(numbered(3), 2048)
-    assert sorted(bank.flatten().tolist()) == [100 * picture + patch for picture in range(3) for patch in range(16)]
+    assert sorted(bank.flatten().tolist()) == [100 * image + patch for image in range(3) for patch in range(16)]
 
 
 @pytest.mark.parametrize(("limit", "num_patches", "total"), [(20, 20, 20), (20, 7, 7), (5, 31, 31)])
-def test_candidates_are_spread_over_pictures(
+def test_candidates_are_spread_over_images(
     limit: int, num_patches: int, total: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MAX_CANDIDATES", limit)
@@ -115,7 +115,7 @@ def test_candidates_are_spread_over_pictures(
     if num_patches >= limit:  # all candidates are in the bank
         counts = torch.bincount(values // 100, minlength=6)
         assert counts.max() - counts.min() <= 1
-        assert len(set((values % 100).tolist())) > 4, "not the same patches of every picture"
+        assert len(set((values % 100).tolist())) > 4, "not the same patches of every image"
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 16])
@@ -129,7 +129,7 @@ def test_heat_maps_are_the_slow_ones(batch_size: int, data: TrainData) -> None:
 
 
 def test_patches_of_the_bank_are_at_distance_zero(resnet: Backbone) -> None:
-    features = stored(resnet, part_pictures(3, seed=1))
+    features = stored(resnet, part_images(3, seed=1))
     bank = build_bank(features)
     assert len(bank) == 3 * 8 * 8
     assert score_bank(bank, features, SIZE).max() < 1e-5 * bank.norm(dim=1).max()
@@ -138,7 +138,7 @@ def test_patches_of_the_bank_are_at_distance_zero(resnet: Backbone) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_finds_a_bright_square(dtype: torch.dtype, backbone: Backbone) -> None:
     data = tiny_data(backbone)
-    fit, scored = (stored(backbone, store.pictures, dtype) for store in (data.features, data.validation.features))
+    fit, scored = (stored(backbone, store.images, dtype) for store in (data.features, data.validation.features))
     bank = build_bank(fit, 64)
     heat = score_bank(bank, scored, SIZE)
     metrics = metrics_of(heat, data.validation, threshold=0.5)
@@ -149,7 +149,7 @@ def test_finds_a_bright_square(dtype: torch.dtype, backbone: Backbone) -> None:
 
 def test_half_precision_store_scores_nearly_the_same(data: TrainData) -> None:
     bank, exact = build_bank(data.features, 64), data.validation.features
-    half = stored(exact.backbone, exact.pictures, torch.float16)
+    half = stored(exact.backbone, exact.images, torch.float16)
     found, expected = score_bank(bank, half, SIZE), score_bank(bank, exact, SIZE)
     torch.testing.assert_close(found, expected, atol=2e-3 * expected.max().item(), rtol=0)
 

@@ -105,7 +105,7 @@ def test_false_positives_beyond_the_limit_do_not_matter() -> None:
     assert both(heat, masks)[1] == 0
 
 
-def test_regions_touch_at_corners_but_not_across_pictures() -> None:
+def test_regions_touch_at_corners_but_not_across_images() -> None:
     masks = np.zeros((2, 4, 4), bool)
     masks[0, [0, 1, 2], [0, 1, 2]] = True
     masks[0, 0, 3] = True

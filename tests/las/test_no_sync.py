@@ -10,7 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from las_tune.las.backbone import Backbone
-from las_tune.las.train import TrainData, Training, train_epoch
+from las_tune.las.training import TrainData, Training, train_epoch
 from tests.las.conftest import SPEC
 
 READS_BACK = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "unique", "_unique2"}
@@ -35,7 +35,7 @@ def test_an_epoch_reads_nothing_back(foreground: str, stored: bool, backbone: Ba
     spec = SPEC.replace(foreground=foreground)
     training = Training(spec, backbone.channels, torch.device("cpu"))
     # On a CPU Adam reads its own step count; the fused one of a GPU does not.
-    training.optimisers = [torch.optim.SGD(training.head.parameters(), 1e-3)]  # type: ignore[list-item]
+    training.optimizers = [torch.optim.SGD(training.head.parameters(), 1e-3)]  # type: ignore[list-item]
     if not stored:
         data = dataclasses.replace(data, features=dataclasses.replace(data.features, maps=None))
     with Recorder() as recorder:

@@ -49,13 +49,13 @@ def test_step_takes_a_subset_of_the_full_noise(size: int, step: int) -> None:
 def test_zero_at_lattice_points() -> None:
     drawn = draw_perlin(4, 3, seeded())
     fields = PerlinFields(drawn.gradients, torch.full((4, 2), 8.0), torch.zeros(4))
-    noise = perlin_noise(fields, 12)  # 8 cells over 12 pixels: lattice points at the centres of 1, 4, 7, 10
+    noise = perlin_noise(fields, 12)  # 8 cells over 12 pixels: lattice points at the centers of 1, 4, 7, 10
     assert noise[:, 1::3, 1::3].abs().max() < 1e-5
     assert noise[:, ::3, ::3].abs().min(0).values.max() > 0.01
 
 
-def test_rotation_keeps_the_centre() -> None:
-    """The middle pixel of an odd picture is a lattice point of evenly many cells, whatever the angle."""
+def test_rotation_keeps_the_center() -> None:
+    """The middle pixel of an odd image is a lattice point of evenly many cells, whatever the angle."""
     fields = draw_perlin(64, 3, seeded())
     noise = perlin_noise(PerlinFields(fields.gradients, fields.cells.clamp_min(2), fields.angle), 21)
     assert noise[:, 10, 10].abs().max() < 1e-5
@@ -106,7 +106,7 @@ def test_gradients_are_unit_vectors_in_every_direction() -> None:
     assert stats.kstest(direction, stats.uniform(-math.pi, 2 * math.pi).cdf).pvalue > 1e-3
 
 
-def test_no_repeat_within_the_picture() -> None:
+def test_no_repeat_within_the_image() -> None:
     """Turned by 45 degrees, a diagonal crosses 4√2 cells; 70 of its 99 pixels are 4 of them."""
     drawn = draw_perlin(1, 2, seeded())
     fields = PerlinFields(drawn.gradients, torch.full((1, 2), 4.0), torch.full((1,), math.pi / 4))

@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from las_tune.las.backbone import Backbone
 from las_tune.las.head import Head
-from las_tune.las.scoring import Detector, heat_maps, picture_scores, score_features
+from las_tune.las.scoring import Detector, heat_maps, image_scores, score_features
 from tests.las.conftest import seeded, stored, uint8_noise
 
 
@@ -20,10 +20,10 @@ def test_heat_maps_are_upsampled_and_smoothed(grid: tuple[int, int], size: int) 
     np.testing.assert_allclose(heat_maps(scores, size).numpy(), expected, atol=1e-6)
 
 
-def test_a_picture_scores_as_its_worst_place() -> None:
+def test_a_image_scores_as_its_worst_place() -> None:
     maps = torch.zeros(2, 3, 3)
     maps[0, 1, 2], maps[0, 0, 0], maps[1] = 0.7, 0.2, 0.1
-    torch.testing.assert_close(picture_scores(maps), torch.tensor([0.7, 0.1]))
+    torch.testing.assert_close(image_scores(maps), torch.tensor([0.7, 0.1]))
 
 
 @pytest.fixture
@@ -36,10 +36,10 @@ def head(resnet: Backbone) -> Head:
 
 @pytest.mark.parametrize("batch_size", [1, 2, 16])
 def test_scores_of_stored_features_are_the_detectors(resnet: Backbone, head: Head, batch_size: int) -> None:
-    pictures = uint8_noise(5, 3, 64, 64)
+    images = uint8_noise(5, 3, 64, 64)
     before = head.norm.get_buffer("running_mean").clone()
-    maps = score_features(head, stored(resnet, pictures), 64, batch_size)
-    scores, detected = Detector(resnet, head).eval()(pictures.float() / 255)
+    maps = score_features(head, stored(resnet, images), 64, batch_size)
+    scores, detected = Detector(resnet, head).eval()(images.float() / 255)
     assert maps.shape == (5, 64, 64) and scores.shape == (5,)
     torch.testing.assert_close(maps, detected, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(scores, detected.amax((1, 2)))
@@ -48,7 +48,7 @@ def test_scores_of_stored_features_are_the_detectors(resnet: Backbone, head: Hea
 
 
 def test_half_precision_store_scores_nearly_the_same(resnet: Backbone, head: Head) -> None:
-    pictures = uint8_noise(2, 3, 64, 64)
-    exact = score_features(head, stored(resnet, pictures), 64)
-    half = score_features(head, stored(resnet, pictures, torch.float16), 64)
+    images = uint8_noise(2, 3, 64, 64)
+    exact = score_features(head, stored(resnet, images), 64)
+    half = score_features(head, stored(resnet, images, torch.float16), 64)
     torch.testing.assert_close(half, exact, atol=2e-3, rtol=0)

@@ -6,15 +6,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from las_tune.config.train_spec import TrainSpec
 from las_tune.las.augment import augment
 from las_tune.las.backbone import Backbone
 from las_tune.las.features import extract_features
 from las_tune.las.head import Head
 from las_tune.las.losses import focal_loss, normal_loss
 from las_tune.las.masks import draw_masks, grid_labels, otsu_foreground
-from las_tune.las.scoring import heat_maps, picture_scores
-from las_tune.las.synthesis import synthesise
-from las_tune.spec import TrainSpec
+from las_tune.las.scoring import heat_maps, image_scores
+from las_tune.las.synthesis import synthesize
 from tests.las.conftest import seeded, uint8_noise
 
 sizes = st.integers(33, 70)
@@ -26,25 +26,25 @@ relaxed = settings(deadline=None, max_examples=25)
 
 @relaxed
 @given(sizes, batches, seeds, st.floats(0, 0.5), st.integers(0, 7), kinds)
-def test_synthesise(size: int, batch: int, seed: int, alpha: float, exponent: int, kind: str) -> None:
+def test_synthesize(size: int, batch: int, seed: int, alpha: float, exponent: int, kind: str) -> None:
     foreground = torch.full((batch, 1, size, size), kind == "full")
     if kind == "pixel":
         foreground[:, :, size // 2, size // 3] = True
     if kind == "half":
         foreground[..., : size // 2] = True
     spec = TrainSpec(alpha=alpha, perlin_max_exponent=exponent, beta_std=0.4, beta_min=0, beta_max=1)
-    pictures, textures = (
+    images, textures = (
         uint8_noise(batch, 3, size, size, seed=seed),
         uint8_noise(2, 3, size, size, seed=seed),
     )
-    done = synthesise(pictures, foreground, textures, spec, seeded(seed))
-    assert done.pictures.shape == (batch, 3, size, size) and done.pictures.dtype == torch.float32
+    done = synthesize(images, foreground, textures, spec, seeded(seed))
+    assert done.images.shape == (batch, 3, size, size) and done.images.dtype == torch.float32
     assert done.masks.shape == (batch, 1, size, size) and done.masks.dtype == torch.bool
     assert done.beta.shape == (batch,) and ((done.beta >= 0) & (done.beta <= 1)).all()
-    assert done.pictures.isfinite().all() and done.pictures.min() >= 0 and done.pictures.max() <= 1 + 1e-6
+    assert done.images.isfinite().all() and done.images.min() >= 0 and done.images.max() <= 1 + 1e-6
     assert not (done.masks & ~foreground).any()
-    untouched = ~done.masks.expand_as(done.pictures)
-    assert torch.equal(done.pictures[untouched], (pictures.float() / 255)[untouched])
+    untouched = ~done.masks.expand_as(done.images)
+    assert torch.equal(done.images[untouched], (images.float() / 255)[untouched])
 
 
 @relaxed
@@ -71,7 +71,7 @@ def test_foreground_and_labels(size: int, batch: int, seed: int) -> None:
 
 @relaxed
 @given(size=sizes, batch=batches, seed=seeds)
-def test_from_pictures_to_scores(size: int, batch: int, seed: int, backbone: Backbone) -> None:
+def test_from_images_to_scores(size: int, batch: int, seed: int, backbone: Backbone) -> None:
     head = Head(backbone.channels, 8, seeded(seed))
     maps = extract_features(backbone, uint8_noise(batch, 3, size, size, seed=seed).float() / 255)
     logits = head(maps)
@@ -83,4 +83,4 @@ def test_from_pictures_to_scores(size: int, batch: int, seed: int, backbone: Bac
     heat = heat_maps(torch.sigmoid(logits.detach()), size)
     assert heat.shape == (batch, size, size) and heat.isfinite().all()
     assert heat.min() >= 0 and heat.max() <= 1 + 1e-6
-    assert picture_scores(heat).shape == (batch,)
+    assert image_scores(heat).shape == (batch,)

@@ -5,10 +5,10 @@ import torch
 from scipy import stats
 from torch import Generator, Tensor
 
+from las_tune.config.train_spec import TrainSpec
 from las_tune.las import synthesis
-from las_tune.las.synthesis import draw_beta, overlay, synthesise
-from las_tune.spec import TrainSpec
-from tests.las.conftest import part_pictures, seeded, uint8_noise
+from las_tune.las.synthesis import draw_beta, overlay, synthesize
+from tests.las.conftest import part_images, seeded, uint8_noise
 
 
 @pytest.mark.parametrize(("mean", "std"), [(0.5, 0.05), (0.4, 0.1), (0.7, 0.02)])
@@ -31,7 +31,7 @@ def test_beta_without_deviation_is_its_mean() -> None:
 
 
 def test_overlay_by_hand() -> None:
-    """GLASS eq. 4 on 2×2: outside the mask the picture; inside 0.75 of the texture and 0.25 of it."""
+    """GLASS eq. 4 on 2×2: outside the mask the image; inside 0.75 of the texture and 0.25 of it."""
     image = torch.tensor([[0.0, 0.2], [0.4, 0.8]]).expand(1, 3, 2, 2)
     texture = torch.tensor([[1.0, 1.0], [0.0, 0.4]]).expand(1, 3, 2, 2)
     mask = torch.tensor([[1.0, 0.0], [1.0, 1.0]]).view(1, 1, 2, 2)
@@ -39,52 +39,52 @@ def test_overlay_by_hand() -> None:
     torch.testing.assert_close(overlay(image, texture, mask, torch.tensor([0.25])), expected)
 
 
-def test_overlay_has_a_beta_for_each_picture_and_its_ends() -> None:
+def test_overlay_has_a_beta_for_each_image_and_its_ends() -> None:
     image, texture = torch.rand(2, 3, 4, 4, generator=seeded()), torch.rand(2, 3, 4, 4, generator=seeded(1))
     laid = overlay(image, texture, torch.ones(2, 1, 4, 4), torch.tensor([0.0, 1.0]))
     torch.testing.assert_close(laid, torch.stack([texture[0], image[1]]))
 
 
 def test_outside_the_mask_nothing_changes_at_all() -> None:
-    pictures = uint8_noise(8, 3, 40, 40)
+    images = uint8_noise(8, 3, 40, 40)
     whole, textures = torch.ones(8, 1, 40, 40, dtype=torch.bool), uint8_noise(3, 3, 40, 40, seed=1)
-    done = synthesise(pictures, whole, textures, TrainSpec(), seeded())
-    mask = done.masks.expand_as(done.pictures)
+    done = synthesize(images, whole, textures, TrainSpec(), seeded())
+    mask = done.masks.expand_as(done.images)
     assert 0 < mask.double().mean() < 0.9
-    assert torch.equal(done.pictures[~mask], (pictures.float() / 255)[~mask])
-    assert (done.pictures[mask] != (pictures.float() / 255)[mask]).double().mean() > 0.98
+    assert torch.equal(done.images[~mask], (images.float() / 255)[~mask])
+    assert (done.images[mask] != (images.float() / 255)[mask]).double().mean() > 0.98
 
 
 def test_inside_the_mask_a_share_beta_is_kept() -> None:
-    """The same seed paints the same over a dark and a bright picture: the difference left is β."""
+    """The same seed paints the same over a dark and a bright image: the difference left is β."""
     spec, whole = TrainSpec(beta_std=0.2), torch.ones(6, 1, 32, 32, dtype=torch.bool)
     dark, bright = (torch.full((6, 3, 32, 32), v, dtype=torch.uint8) for v in (51, 204))
-    one, two = (synthesise(p, whole, uint8_noise(2, 3, 32, 32), spec, seeded(4)) for p in (dark, bright))
+    one, two = (synthesize(p, whole, uint8_noise(2, 3, 32, 32), spec, seeded(4)) for p in (dark, bright))
     assert torch.equal(one.masks, two.masks) and torch.equal(one.beta, two.beta)
-    kept = (two.pictures - one.pictures) / 0.6
+    kept = (two.images - one.images) / 0.6
     expected = torch.where(one.masks, one.beta.view(-1, 1, 1, 1), 1.0).expand_as(kept)
     torch.testing.assert_close(kept, expected, atol=1e-5, rtol=0)
     assert len(set(one.beta.tolist())) == 6
 
 
 def test_stays_in_range_and_leaves_its_inputs() -> None:
-    pictures, textures = uint8_noise(6, 3, 48, 48), uint8_noise(3, 3, 48, 48, seed=1)
-    extremes = torch.where(pictures > 127, 255, 0).to(torch.uint8)
+    images, textures = uint8_noise(6, 3, 48, 48), uint8_noise(3, 3, 48, 48, seed=1)
+    extremes = torch.where(images > 127, 255, 0).to(torch.uint8)
     before = extremes.clone()
-    done = synthesise(extremes, torch.ones(6, 1, 48, 48, dtype=torch.bool), textures, TrainSpec(beta_std=1), seeded())
-    assert done.pictures.min() >= 0 and done.pictures.max() <= 1 + 1e-6
+    done = synthesize(extremes, torch.ones(6, 1, 48, 48, dtype=torch.bool), textures, TrainSpec(beta_std=1), seeded())
+    assert done.images.min() >= 0 and done.images.max() <= 1 + 1e-6
     assert done.masks.shape == (6, 1, 48, 48) and done.beta.shape == (6,)
     assert torch.equal(extremes, before)
 
 
 def test_foreground_none_paints_everywhere() -> None:
-    pictures, nothing = part_pictures(16, seed=0), torch.zeros(16, 1, 64, 64, dtype=torch.bool)
+    images, nothing = part_images(16, seed=0), torch.zeros(16, 1, 64, 64, dtype=torch.bool)
     textures = uint8_noise(2, 3, 64, 64)
-    everywhere = synthesise(pictures, nothing, textures, TrainSpec(foreground="none"), seeded())
+    everywhere = synthesize(images, nothing, textures, TrainSpec(foreground="none"), seeded())
     assert everywhere.masks.any(0).double().mean() > 0.5
-    on_nothing = synthesise(pictures, nothing, textures, TrainSpec(foreground="otsu"), seeded())
+    on_nothing = synthesize(images, nothing, textures, TrainSpec(foreground="otsu"), seeded())
     assert not on_nothing.masks.any()
-    assert torch.equal(on_nothing.pictures, pictures.float() / 255)
+    assert torch.equal(on_nothing.images, images.float() / 255)
 
 
 def test_every_texture_of_the_pool_is_drawn_equally_often(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,15 +100,15 @@ def test_every_texture_of_the_pool_is_drawn_equally_often(monkeypatch: pytest.Mo
         torch.ones(300, 1, 16, 16, dtype=torch.bool),
     )
     spec = TrainSpec(beta_mean=0, beta_std=0, beta_min=0, beta_max=0, perlin_max_exponent=2)
-    painted = synthesise(black, whole, textures, spec, seeded()).pictures.amax((1, 2, 3))
+    painted = synthesize(black, whole, textures, spec, seeded()).images.amax((1, 2, 3))
     values, counts = painted[painted > 0].unique(return_counts=True)
     torch.testing.assert_close(values, torch.tensor([0.2, 0.4, 0.6]))
     assert stats.chisquare(counts.numpy()).pvalue > 1e-3
 
 
-def test_same_seed_same_pictures() -> None:
-    pictures, whole = part_pictures(3, seed=0), torch.ones(3, 1, 64, 64, dtype=torch.bool)
+def test_same_seed_same_images() -> None:
+    images, whole = part_images(3, seed=0), torch.ones(3, 1, 64, 64, dtype=torch.bool)
     first, again, other = (
-        synthesise(pictures, whole, uint8_noise(4, 3, 64, 64), TrainSpec(), seeded(s)).pictures for s in (0, 0, 1)
+        synthesize(images, whole, uint8_noise(4, 3, 64, 64), TrainSpec(), seeded(s)).images for s in (0, 0, 1)
     )
     assert torch.equal(first, again) and not torch.equal(first, other)

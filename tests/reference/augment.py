@@ -1,4 +1,4 @@
-"""Augmentations of one picture (3, H, W), pixel by pixel."""
+"""Augmentations of one image (3, H, W), pixel by pixel."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ def mirrored(position: float, length: int) -> float:
     return position
 
 
-def bilinear(picture: Floats, y: float, x: float) -> Floats:
-    """The colour between pixels; outside the outermost centres it is that of the edge."""
-    height, width = picture.shape[1:]
+def bilinear(image: Floats, y: float, x: float) -> Floats:
+    """The color between pixels; outside the outermost centers it is that of the edge."""
+    height, width = image.shape[1:]
     y, x = min(max(y, 0), height - 1), min(max(x, 0), width - 1)
     top, left = min(int(y), height - 2), min(int(x), width - 2)
     dy, dx = y - top, x - left
-    upper = picture[:, top, left] * (1 - dx) + picture[:, top, left + 1] * dx
-    lower = picture[:, top + 1, left] * (1 - dx) + picture[:, top + 1, left + 1] * dx
-    colour: Floats = upper * (1 - dy) + lower * dy
-    return colour
+    upper = image[:, top, left] * (1 - dx) + image[:, top, left + 1] * dx
+    lower = image[:, top + 1, left] * (1 - dx) + image[:, top + 1, left + 1] * dx
+    color: Floats = upper * (1 - dy) + lower * dy
+    return color
 
 
-def affine(picture: Floats, angle: float, scale: float, shift: tuple[float, float], flip: tuple[bool, bool]) -> Floats:
-    """Square pictures: each pixel comes from elsewhere: rotated, scaled, flipped, shifted (y first)."""
-    size = picture.shape[1]
-    result = np.zeros_like(picture)
+def affine(image: Floats, angle: float, scale: float, shift: tuple[float, float], flip: tuple[bool, bool]) -> Floats:
+    """Square images: each pixel comes from elsewhere: rotated, scaled, flipped, shifted (y first)."""
+    size = image.shape[1]
+    result = np.zeros_like(image)
     for row in range(size):
         for column in range(size):
             y, x = (row + 0.5) / size - 0.5, (column + 0.5) / size - 0.5
@@ -42,39 +42,39 @@ def affine(picture: Floats, angle: float, scale: float, shift: tuple[float, floa
             source_x = (-source_x if flip[1] else source_x) + shift[1]
             from_y = mirrored((source_y + 0.5) * size - 0.5, size)
             from_x = mirrored((source_x + 0.5) * size - 0.5, size)
-            result[:, row, column] = bilinear(picture, from_y, from_x)
+            result[:, row, column] = bilinear(image, from_y, from_x)
     return result
 
 
 def hue_matrix(turns: float) -> Floats:
-    """Rotation about the grey axis (1, 1, 1) / √3, by Rodrigues' formula."""
+    """Rotation about the gray axis (1, 1, 1) / √3, by Rodrigues' formula."""
     theta = 2 * math.pi * turns
     cross = np.array([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
     return math.cos(theta) * np.eye(3) + math.sin(theta) * cross + (1 - math.cos(theta)) / 3 * np.ones((3, 3))
 
 
-def grey(colour: Floats) -> float:
-    return float(0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2])
+def gray(color: Floats) -> float:
+    return float(0.299 * color[0] + 0.587 * color[1] + 0.114 * color[2])
 
 
-def color_jitter(picture: Floats, brightness: float, contrast: float, saturation: float, hue: float) -> Floats:
-    """Brightness, then contrast about the mean grey, then saturation and hue about the pixel's own grey."""
-    _, height, width = picture.shape
-    picture = np.clip(picture * brightness, 0, 1)
-    mean = np.mean([grey(picture[:, y, x]) for y in range(height) for x in range(width)])
-    picture = np.clip(mean + contrast * (picture - mean), 0, 1)
-    result = np.zeros_like(picture)
+def color_jitter(image: Floats, brightness: float, contrast: float, saturation: float, hue: float) -> Floats:
+    """Brightness, then contrast about the mean gray, then saturation and hue about the pixel's own gray."""
+    _, height, width = image.shape
+    image = np.clip(image * brightness, 0, 1)
+    mean = np.mean([gray(image[:, y, x]) for y in range(height) for x in range(width)])
+    image = np.clip(mean + contrast * (image - mean), 0, 1)
+    result = np.zeros_like(image)
     for y in range(height):
         for x in range(width):
-            colour = picture[:, y, x]
-            chroma = saturation * (colour - grey(colour))
-            result[:, y, x] = grey(colour) + hue_matrix(hue) @ chroma
+            color = image[:, y, x]
+            chroma = saturation * (color - gray(color))
+            result[:, y, x] = gray(color) + hue_matrix(hue) @ chroma
     return np.clip(result, 0, 1)
 
 
-def auto_contrast(picture: Floats) -> Floats:
+def auto_contrast(image: Floats) -> Floats:
     """Every channel over the whole of [0, 1]; flat ones as they are."""
-    result = picture.copy()
+    result = image.copy()
     for channel in result:
         low, high = channel.min(), channel.max()
         if high > low:
@@ -82,16 +82,16 @@ def auto_contrast(picture: Floats) -> Floats:
     return result
 
 
-def sharpen(picture: Floats, factor: float) -> Floats:
-    """Away from the 3×3 smoothing with a centre of 5 (edges repeated), factor times the way."""
-    _, height, width = picture.shape
-    result = np.zeros_like(picture)
+def sharpen(image: Floats, factor: float) -> Floats:
+    """Away from the 3×3 smoothing with a center of 5 (edges repeated), factor times the way."""
+    _, height, width = image.shape
+    result = np.zeros_like(image)
     for row in range(height):
         for column in range(width):
             smooth = np.zeros(3)
             for dy in (-1, 0, 1):
                 for dx in (-1, 0, 1):
                     y, x = min(max(row + dy, 0), height - 1), min(max(column + dx, 0), width - 1)
-                    smooth += picture[:, y, x] * (5 if dy == dx == 0 else 1) / 13
-            result[:, row, column] = smooth + factor * (picture[:, row, column] - smooth)
+                    smooth += image[:, y, x] * (5 if dy == dx == 0 else 1) / 13
+            result[:, row, column] = smooth + factor * (image[:, row, column] - smooth)
     return np.clip(result, 0, 1)

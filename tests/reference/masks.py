@@ -10,16 +10,16 @@ from numpy.typing import NDArray
 Bools = NDArray[np.bool_]
 
 
-def luma(picture: NDArray[np.uint8]) -> NDArray[np.int64]:
+def luma(image: NDArray[np.uint8]) -> NDArray[np.int64]:
     """(3, H, W) uint8 -> (H, W), rounded."""
     weights = np.array([0.299, 0.587, 0.114], np.float32)[:, None, None]
-    rounded: NDArray[np.int64] = np.rint((picture * weights).sum(0)).astype(np.int64)
+    rounded: NDArray[np.int64] = np.rint((image * weights).sum(0)).astype(np.int64)
     return rounded
 
 
-def otsu(grey: NDArray[np.int64]) -> tuple[int, float]:
+def otsu(gray: NDArray[np.int64]) -> tuple[int, float]:
     """Every threshold tried: that of greatest variance between the classes, and its share of the whole."""
-    values = grey.ravel().astype(np.float64)
+    values = gray.ravel().astype(np.float64)
     best, best_between = 0, 0.0
     for threshold in range(256):
         low, high = values[values <= threshold], values[values > threshold]
@@ -31,21 +31,21 @@ def otsu(grey: NDArray[np.int64]) -> tuple[int, float]:
     return best, best_between / variance if variance else 0.0
 
 
-def foreground(picture: NDArray[np.uint8]) -> Bools:
+def foreground(image: NDArray[np.uint8]) -> Bools:
     """The class that does not hold most of the border; everything if there are no two classes: (H, W)."""
-    grey = luma(picture)
-    threshold, separability = otsu(grey)
+    gray = luma(image)
+    threshold, separability = otsu(gray)
     if separability < 0.7:
-        return np.ones(grey.shape, bool)
-    height, width = grey.shape
+        return np.ones(gray.shape, bool)
+    height, width = gray.shape
     margin = max(1, width // 32)
     bright_on_border = pixels_on_border = 0
     for row in range(height):
         for column in range(width):
             if min(row, height - 1 - row, column, width - 1 - column) < margin:
                 pixels_on_border += 1
-                bright_on_border += int(grey[row, column] > threshold)
-    bright = grey > threshold
+                bright_on_border += int(gray[row, column] > threshold)
+    bright = gray > threshold
     return ~bright if bright_on_border > pixels_on_border / 2 else bright
 
 

@@ -27,7 +27,7 @@ def greedy_coreset(points: Floats, num_chosen: int, first: int) -> list[int]:
 
 
 def patch_vectors(maps: Sequence[Floats]) -> Floats:
-    """Maps (rows, columns, C) of one picture, finest first, read at the centres of the finest grid."""
+    """Maps (rows, columns, C) of one image, finest first, read at the centers of the finest grid."""
     rows, columns = maps[0].shape[:2]
     joined = np.zeros((rows, columns, sum(m.shape[2] for m in maps)))
     for row in range(rows):
@@ -42,7 +42,7 @@ def patch_vectors(maps: Sequence[Floats]) -> Floats:
 
 
 def patch_scores(bank: Floats, maps: Sequence[Floats]) -> Floats:
-    """Distance to the nearest row of the bank, for each patch of one picture: (rows, columns)."""
+    """Distance to the nearest row of the bank, for each patch of one image: (rows, columns)."""
     patches = patch_vectors(maps)
     scores = np.zeros(patches.shape[:2])
     for row, column in np.ndindex(scores.shape):

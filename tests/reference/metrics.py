@@ -11,16 +11,16 @@ Pixel = tuple[int, int, int]
 
 
 def regions(masks: NDArray[np.bool_]) -> list[list[Pixel]]:
-    """Defective pixels of N masks (N, S, S), grouped: neighbours also touch at corners."""
+    """Defective pixels of N masks (N, S, S), grouped: neighbors also touch at corners."""
     left = {(int(n), int(y), int(x)) for n, y, x in np.argwhere(masks)}
     found = []
     while left:
         region = [left.pop()]
         for n, y, x in region:  # grows while it is walked
-            for neighbour in [(n, y + dy, x + dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]:
-                if neighbour in left:
-                    left.remove(neighbour)
-                    region.append(neighbour)
+            for neighbor in [(n, y + dy, x + dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]:
+                if neighbor in left:
+                    left.remove(neighbor)
+                    region.append(neighbor)
         found.append(region)
     return found
 

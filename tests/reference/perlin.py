@@ -15,7 +15,7 @@ def fade(t: float) -> float:
 
 
 def sample_point(row: int, column: int, size: int, cells: Floats, angle: float) -> tuple[float, float]:
-    """The centre of a pixel, turned about the picture's centre, in cells: y and x."""
+    """The center of a pixel, turned about the image's center, in cells: y and x."""
     y, x = (row + 0.5) / size - 0.5, (column + 0.5) / size - 0.5
     turned_y = math.cos(angle) * y - math.sin(angle) * x
     turned_x = math.sin(angle) * y + math.cos(angle) * x

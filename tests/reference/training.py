@@ -7,39 +7,39 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from las_tune.config.train_spec import TrainSpec
 from las_tune.las.backbone import Backbone
 from las_tune.las.features import extract_features
 from las_tune.las.head import Head
-from las_tune.las.synthesis import synthesise
-from las_tune.las.train import TrainData
-from las_tune.spec import TrainSpec
+from las_tune.las.synthesis import synthesize
+from las_tune.las.training import TrainData
 from tests.reference.head import PlainHead
 from tests.reference.masks import grid_labels
 
 
 def train_losses(spec: TrainSpec, backbone: Backbone, data: TrainData) -> list[tuple[float, float]]:
-    """Mean loss of normal pictures and of synthesised ones, for each epoch."""
+    """Mean loss of normal images and of synthesized ones, for each epoch."""
     head = PlainHead(backbone.channels, spec.hidden_width, spec.use_adaptor)
     drawn = Head(backbone.channels, spec.hidden_width, torch.Generator().manual_seed(spec.seed), spec.use_adaptor)
     head.load_state_dict(drawn.state_dict())
     discriminator = [p for name, p in head.named_parameters() if not name.startswith("adaptor")]
     adaptor = [p for name, p in head.named_parameters() if name.startswith("adaptor")]
-    optimisers: list[torch.optim.Optimizer] = [
+    optimizers: list[torch.optim.Optimizer] = [
         torch.optim.AdamW(discriminator, spec.discriminator_lr, weight_decay=spec.weight_decay)
     ]
     if adaptor:
-        optimisers.append(torch.optim.Adam(adaptor, spec.adaptor_lr, weight_decay=spec.weight_decay))
+        optimizers.append(torch.optim.Adam(adaptor, spec.adaptor_lr, weight_decay=spec.weight_decay))
     generator = torch.Generator().manual_seed(spec.seed)
     epochs = []
     for _ in range(spec.epochs):
-        order = torch.randperm(len(data.pictures), generator=generator).tolist()
+        order = torch.randperm(len(data.images), generator=generator).tolist()
         sums = [0.0, 0.0]
         while order:
             batch, order = order[: spec.batch_size], order[spec.batch_size :]
-            good = data.pictures[batch]
-            painted = synthesise(good, data.foreground[batch], data.textures, spec, generator)
-            pictures = torch.cat([good.float() / 255, painted.pictures])
-            logits = head(extract_features(backbone, pictures))
+            good = data.images[batch]
+            painted = synthesize(good, data.foreground[batch], data.textures, spec, generator)
+            images = torch.cat([good.float() / 255, painted.images])
+            logits = head(extract_features(backbone, images))
             on_good, on_painted = logits[: len(batch)], logits[len(batch) :]
             rows, columns = logits.shape[1:]
             labels = np.stack([grid_labels(mask[0].numpy(), rows, columns) for mask in painted.masks])
@@ -47,11 +47,11 @@ def train_losses(spec: TrainSpec, backbone: Backbone, data: TrainData) -> list[t
             las = focal(on_painted.flatten(), torch.from_numpy(labels).flatten(), spec)
             head.zero_grad()
             (normal + las).backward()
-            for optimiser in optimisers:
-                optimiser.step()
+            for optimizer in optimizers:
+                optimizer.step()
             sums[0] += normal.item() * len(batch)
             sums[1] += las.item() * len(batch)
-        epochs.append((sums[0] / len(data.pictures), sums[1] / len(data.pictures)))
+        epochs.append((sums[0] / len(data.images), sums[1] / len(data.images)))
     return epochs
 
 

@@ -23,7 +23,7 @@ from las_tune.tracking.journal import Journal
 from las_tune.tracking.ledger import Ledger
 from tests.parts import empty_store, make_trial
 from tests.servers import mlflow_server, postgresql
-from tests.tracking.told_ledger import check, start, tell
+from tests.tracking.recording_ledger import check, start, tell
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("same_store_afterwards")]
@@ -55,7 +55,7 @@ def test_a_driver_that_is_killed(uri: str, tmp_path: Path) -> None:
     folder = tmp_path / "study"
     folder.mkdir()
     arguments = [uri, str(folder), str(TRIALS), str(EPOCHS), "0.1"]
-    command = [sys.executable, "-m", "tests.tracking.told_ledger", *arguments]
+    command = [sys.executable, "-m", "tests.tracking.recording_ledger", *arguments]
     chance, journal = random.Random(5), folder / "ledger.jsonl"
     for _ in range(2 if uri.startswith("sqlite") else 1):
         driver = subprocess.Popen(command)
@@ -212,7 +212,7 @@ def test_what_is_said_of_a_store_holds_no_password(ledger: Ledger) -> None:
     assert "http://***@host/api?token=***&x=1" in said and "secret" not in said
 
 
-def test_a_trial_ends_even_if_its_pictures_cannot_be_drawn(ledger: Ledger, tmp_path: Path) -> None:
+def test_a_trial_ends_even_if_its_images_cannot_be_drawn(ledger: Ledger, tmp_path: Path) -> None:
     trial = make_trial(0, [0.5], status="completed")
     trial.panel = tmp_path / "panels" / "trial_0000.npz"
     trial.panel.parent.mkdir()

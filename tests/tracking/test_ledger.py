@@ -13,12 +13,12 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from las_tune import places
+from las_tune.config import paths
+from las_tune.config.trial_record import METRICS, TrialRecord
 from las_tune.errors import UserError
 from las_tune.tracking import registry
 from las_tune.tracking.journal import STUDY_RUN
 from las_tune.tracking.ledger import Ledger
-from las_tune.tracking.record import METRICS, TrialRecord
 from las_tune.tracking.registry import Holder
 from tests.parts import empty_store, make_trial
 
@@ -237,9 +237,9 @@ def hand_over(filled: Filled, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     monkeypatch.setattr(registry, "log_model", log_model)
 
     def hand_over(run: str, category: str, tags: dict[str, str], promote: bool = True, version: bool = True) -> str:
-        pictures = np.zeros((2, 8, 8, 3), np.uint8)
+        images = np.zeros((2, 8, 8, 3), np.uint8)
         filled.ledger.holder(f"las-{category}")
-        filled.ledger.hand_over(run, tmp_path, pictures, category, tags, version=version, promote=promote)
+        filled.ledger.hand_over(run, tmp_path, images, category, tags, version=version, promote=promote)
         assert filled.ledger.flush(60) and not filled.ledger.num_refused
         return filled.ledger.model_uri
 
@@ -324,7 +324,7 @@ def test_an_experiment_that_was_deleted_is_one_line(filled: Filled, store: Path)
 
 
 def test_the_default_store_lies_beside_the_results() -> None:
-    assert places.default_store(Path("/my results/las")) == "sqlite:////my results/las/mlflow.db"
+    assert paths.default_store(Path("/my results/las")) == "sqlite:////my results/las/mlflow.db"
 
 
 def test_a_clock_that_is_set_back_loses_nothing(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:

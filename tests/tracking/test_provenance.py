@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 import las_tune
+from las_tune.config.study_spec import StudySpec
+from las_tune.config.train_spec import TrainSpec
 from las_tune.errors import without_password
-from las_tune.spec import TrainSpec
-from las_tune.study_spec import StudySpec
 from las_tune.tracking import provenance
 from las_tune.tracking.provenance import git_commit, provenance_tags
 from tests.parts import part_spec
@@ -79,7 +79,7 @@ def test_tags_say_what_ran() -> None:
     ],
     ids=lambda value: next(iter(value)),
 )
-def test_whatever_looked_at_test_pictures_says_so(fields: dict[str, Any], says: dict[str, str]) -> None:
+def test_whatever_looked_at_test_images_says_so(fields: dict[str, Any], says: dict[str, str]) -> None:
     tags = provenance_tags(spec_of(**fields))
     assert tags.items() >= says.items()
     looked = {"test-selected", "test-watched"}

@@ -23,25 +23,25 @@ import numpy as np
 import pytest
 import torch
 
-from las_tune.data.pictures import decode_picture
-from tests.detectors import SIZE, Store, make_detector, noise_pictures, save_pictures
+from las_tune.data.images import decode_image
+from tests.detectors import SIZE, Store, make_detector, noise_images, save_images
 from tests.parts import run_command
 from tests.waiting import wait_for_answer
 
-PICTURES = noise_pictures(3)
+IMAGES = noise_images(3)
 
 
 @dataclass(frozen=True)
 class Champion:
-    """A logged model and its pictures."""
+    """A logged model and its images."""
 
     store: Store
     folder: Path
-    pictures: list[Path]
+    images: list[Path]
 
     @property
     def encoded(self) -> list[str]:
-        return [base64.b64encode(path.read_bytes()).decode() for path in self.pictures]
+        return [base64.b64encode(path.read_bytes()).decode() for path in self.images]
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def champion(tmp_path_factory: pytest.TempPathFactory) -> Champion:
     place = tmp_path_factory.mktemp("champion")
     store = Store.make(place)
     folder = store.folder(store.log(make_detector(place / "d.pth", "efficientnet_lite0")))
-    return Champion(store, folder, save_pictures(place / "parts", PICTURES))
+    return Champion(store, folder, save_images(place / "parts", IMAGES))
 
 
 @pytest.fixture(scope="module")
@@ -85,11 +85,11 @@ def ask(address: str, **payload: Any) -> list[dict[str, Any]]:
 
 
 def test_the_served_model_answers_as_the_loaded_one(address: str, champion: Champion) -> None:
-    table = mlflow.pyfunc.load_model(str(champion.folder)).predict(champion.pictures, params={"heat_map": True})
+    table = mlflow.pyfunc.load_model(str(champion.folder)).predict(champion.images, params={"heat_map": True})
     plain = ask(address, inputs=champion.encoded)
     assert [list(row) for row in plain] == [["score", "threshold", "is_defective"]] * 3
     mapped = ask(address, inputs=champion.encoded, params={"heat_map": True})
-    numbers = ask(address, inputs=PICTURES.tolist())
+    numbers = ask(address, inputs=IMAGES.tolist())
     for index, row in enumerate(mapped):
         for other in (plain[index], numbers[index]):
             assert {name: row[name] for name in other} == other
@@ -103,32 +103,32 @@ def test_the_input_example_can_be_posted_as_it_is(address: str, champion: Champi
     assert len(ask(address, **example)) == 2
 
 
-@pytest.mark.parametrize("form", ["path", "no picture"])
-def test_files_of_the_server_and_what_is_no_picture_are_refused(form: str, address: str, champion: Champion) -> None:
-    given = {"path": str(champion.pictures[0]), "no picture": base64.b64encode(b"text").decode()}[form]
+@pytest.mark.parametrize("form", ["path", "no image"])
+def test_files_of_the_server_and_what_is_no_image_are_refused(form: str, address: str, champion: Champion) -> None:
+    given = {"path": str(champion.images[0]), "no image": base64.b64encode(b"text").decode()}[form]
     with pytest.raises(HTTPError) as error:
         ask(address, inputs=[given])
     assert error.value.code == 400
     said = error.value.read().decode()
-    assert ("encoded picture in base64" if form == "path" else "must be readable by Pillow") in said
+    assert ("encoded image in base64" if form == "path" else "must be readable by Pillow") in said
 
 
-def test_everyone_agrees_on_the_same_pictures(
+def test_everyone_agrees_on_the_same_images(
     address: str,
     champion: Champion,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    loaded = mlflow.pyfunc.load_model(str(champion.folder)).predict(champion.pictures, params={"heat_map": True})
+    loaded = mlflow.pyfunc.load_model(str(champion.folder)).predict(champion.images, params={"heat_map": True})
     scores = {"served": [row["score"] for row in ask(address, inputs=champion.encoded)]}
     maps: dict[str, Any] = {}
     model = ["--model", str(champion.folder)]
-    ended = run_command(monkeypatch, capsys, ["predict", *model, *map(str, champion.pictures)])
+    ended = run_command(monkeypatch, capsys, ["predict", *model, *map(str, champion.images)])
     rows = list(csv.DictReader(io.StringIO(ended.out)))
     scores["command"] = [float(row["score"]) for row in rows]
     assert [row["is_defective"] == "True" for row in rows] == loaded.is_defective.tolist()
-    squares = np.stack([decode_picture(path, SIZE) for path in champion.pictures])
+    squares = np.stack([decode_image(path, SIZE) for path in champion.images])
     batch = torch.from_numpy(squares).float() / 255
     for kind in ("onnx", "torchscript", "pt2"):
         file = tmp_path / f"exported.{kind}"
@@ -141,10 +141,10 @@ def test_everyone_agrees_on_the_same_pictures(
     assert np.std(loaded.score) > 1e-3, "they would agree on a constant"
 
 
-def run_exported(kind: str, file: Path, pictures: torch.Tensor) -> list[Any]:
+def run_exported(kind: str, file: Path, images: torch.Tensor) -> list[Any]:
     if kind == "onnx":
         import onnxruntime  # type: ignore[import-untyped]
 
-        return list(onnxruntime.InferenceSession(file).run(None, {"pictures": pictures.numpy()}))
+        return list(onnxruntime.InferenceSession(file).run(None, {"images": images.numpy()}))
     model = torch.jit.load(file) if kind == "torchscript" else torch.export.load(file).module()
-    return [values.numpy() for values in model(pictures)]
+    return [values.numpy() for values in model(images)]

@@ -12,7 +12,7 @@ from las_tune.errors import UserError
 from las_tune.tracking import store as store_module
 from las_tune.tracking.store import find_study, open_to_read, search_all
 from las_tune.tracking.tables import sealed_table, study_table, trial_table
-from las_tune.tracking.ui import SHARED_VIEW, study_address
+from las_tune.tracking.ui_address import SHARED_VIEW, study_address
 from tests.studies import OBJECTIVES, FilledStore, add_trial, make_store, make_study, start_study
 
 
@@ -117,7 +117,7 @@ def test_the_sealed_test_by_metric(store: FilledStore) -> None:
     assert [row[0] for row in table.rows] == ["combined", "image_auroc", "pixel_aupro"]
     assert [row[-1] for row in table.rows] == [
         "+0.1000",
-        "+0.1000 (noise unknown: too few pictures or seeds)",
+        "+0.1000 (noise unknown: too few images or seeds)",
         "+0.1000",
     ]
     kept = sealed_table(study, {"test_gain": {}})

@@ -50,13 +50,13 @@ def test_a_finished_study_is_all_inside(store: FilledStore) -> None:
     text, missing, parsed = report_of(store, "done")
     assert missing == [] and "Not in this report" not in text
     assert len(text.encode()) < 5e6
-    pictures = OWN.findall(text)
-    assert len(pictures) == len(parsed.fetched) == len(FIGURES) + 2 + 2 * len(PANEL)
-    for kind, content, _ in pictures:
-        with Image.open(io.BytesIO(base64.b64decode(content))) as picture:
-            assert (picture.format or "").lower() == kind and picture.size == (320, 200)
-    captions = [caption for _, _, caption in pictures]
-    assert captions[0].startswith("Optimisation history") and captions[3].startswith("Training curves")
+    images = OWN.findall(text)
+    assert len(images) == len(parsed.fetched) == len(FIGURES) + 2 + 2 * len(PANEL)
+    for kind, content, _ in images:
+        with Image.open(io.BytesIO(base64.b64decode(content))) as image:
+            assert (image.format or "").lower() == kind and image.size == (320, 200)
+    captions = [caption for _, _, caption in images]
+    assert captions[0].startswith("Optimization history") and captions[3].startswith("Training curves")
     for shown in (
         "<h2>A search over <code>part</code></h2>", "<strong>trial 3</strong>", "<td>AUROC</td>",
         "+0.1000 (+0.0200 to +0.1700)", "Promotion: trial 3 beats the baseline.", "Trial 3, seed 1: champion",
@@ -84,7 +84,7 @@ def test_a_study_that_runs_says_what_is_missing(store: FilledStore) -> None:
     text, missing, parsed = report_of(store, "running")
     assert missing == [
         "the description", "the sealed test, which is opened when a study ends", "figures",
-        "pictures of baseline and champion",
+        "images of baseline and champion",
     ]  # fmt: skip
     assert "still runs, or was cut off" in text and all(name in text for name in missing)
     assert "trial 0 (baseline)" in text and parsed.fetched == []
@@ -123,28 +123,28 @@ def test_what_a_study_wrote_is_no_html(store: FilledStore) -> None:
 def test_warnings_come_first(store: FilledStore) -> None:
     start_study(store, "flattered", **{"demo": "true", "test-selected": "true"})
     text, _, _ = report_of(store, "flattered")
-    assert text.index("DEMO: rendered pictures") < text.index("TEST-SELECTED") < text.index("<h2>Trials</h2>")
+    assert text.index("DEMO: rendered images") < text.index("TEST-SELECTED") < text.index("<h2>Trials</h2>")
 
 
 def make_noise(size: tuple[int, int]) -> bytes:
-    """A picture that PNG cannot make small."""
+    """An image that PNG cannot make small."""
     pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
     return buffer.getvalue()
 
 
-def test_large_pictures_are_made_small_and_broken_ones_left_out(store: FilledStore) -> None:
+def test_large_images_are_made_small_and_broken_ones_left_out(store: FilledStore) -> None:
     parent = start_study(store, "large")
     noise = make_noise((2400, 600))
     assert len(noise) > AS_IT_IS_BYTES
     add_file(store, parent, "figures/slices.png", noise)
-    add_file(store, parent, "figures/timeline.png", b"no picture")
+    add_file(store, parent, "figures/timeline.png", b"no image")
     text, _, _ = report_of(store, "large")
     ((kind, content, caption),) = OWN.findall(text)
     assert (kind, caption) == ("jpeg", "Slices: the objective along each hyperparameter")
-    with Image.open(io.BytesIO(base64.b64decode(content))) as picture:
-        assert picture.size == (1600, 400)
+    with Image.open(io.BytesIO(base64.b64decode(content))) as image:
+        assert image.size == (1600, 400)
 
 
 def test_artifacts_that_are_gone_are_missing(store: FilledStore, tmp_path: Path) -> None:
@@ -152,4 +152,4 @@ def test_artifacts_that_are_gone_are_missing(store: FilledStore, tmp_path: Path)
     make_study(elsewhere, "moved")
     (tmp_path / "results/mlartifacts").rename(tmp_path / "away")
     _, missing, parsed = report_of(elsewhere, "moved")
-    assert missing == ["figures", "pictures of baseline and champion"] and parsed.fetched == []
+    assert missing == ["figures", "images of baseline and champion"] and parsed.fetched == []

@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from las_tune.tracking.journal import STUDY_RUN, Journal
 from tests.parts import empty_store, make_trial
 from tests.servers import mlflow_server
-from tests.tracking.told_ledger import start
+from tests.tracking.recording_ledger import start
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("same_store_afterwards")]
 
@@ -61,7 +61,7 @@ def test_what_a_killed_study_left_open_is_ended(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     code = (
         "import os, sys; from pathlib import Path\n"
-        "from tests.tracking.told_ledger import start; from tests.parts import make_trial\n"
+        "from tests.tracking.recording_ledger import start; from tests.parts import make_trial\n"
         "ledger = start(sys.argv[1], Path(sys.argv[2]), 1); ledger.trial_started(make_trial(0, []))\n"
         "ledger.trial_started(make_trial(1, [], status='completed')); ledger.trial_ended(make_trial(1, [0.5]))\n"
         "os.kill(os.getpid(), 9)"

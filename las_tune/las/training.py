@@ -1,0 +1,231 @@
+"""One training: `train` yields one EpochResult an epoch. It knows no Ray, no MLflow, and writes nothing."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from las_tune.config.objectives import objective_value, ranking
+from las_tune.config.train_spec import TrainSpec
+from las_tune.las.backbone import Backbone
+from las_tune.las.features import FeatureStore, extract_features
+from las_tune.las.head import Head, head_precision
+from las_tune.las.losses import focal_loss, normal_loss
+from las_tune.las.masks import grid_labels
+from las_tune.las.memory import peak_memory_mb, reset_peak_memory
+from las_tune.las.scored_images import Scored, metrics_of, threshold_of
+from las_tune.las.scoring import image_scores, score_features
+from las_tune.las.synthesis import synthesize
+
+
+class TrainingDivergedError(RuntimeError):
+    """The loss is no longer a finite number."""
+
+
+@dataclass(frozen=True)
+class TrainData:
+    """What a training sees, on its device. The sealed test is not here.
+
+    features    of N defect-free images, and the images
+    foreground  (N, 1, S, S) bool, 1 = part
+    textures    (M, 3, S, S) uint8 RGB
+    calibration of good images that set the threshold
+    validation  what the best epoch is chosen by
+    watched     what is scored beside it and never chosen by, by name
+    """
+
+    features: FeatureStore
+    foreground: Tensor
+    textures: Tensor
+    calibration: FeatureStore
+    validation: Scored
+    watched: Mapping[str, Scored] = field(default_factory=dict)
+
+    @property
+    def images(self) -> Tensor:
+        """(N, 3, S, S) uint8 RGB, defect-free."""
+        return self.features.images
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """What one epoch gave."""
+
+    epoch: int
+    """Counts from 1."""
+    loss: float
+    loss_normal: float
+    loss_las: float
+    metrics: dict[str, float]
+    """On validation images, see metrics_of; of what is watched as well, as name/metric."""
+    objective: float
+    best_objective: float
+    """The greatest objective so far: it never falls."""
+    best_epoch: int
+    seconds: float
+    peak_memory_mb: float
+    """The most so far: on a GPU of what tensors took, on a CPU of what the process held at the end of an epoch."""
+    heat: Tensor = field(repr=False)
+    """(N, S, S) anomaly maps of the validation images."""
+    normal_scores: Tensor = field(repr=False)
+    """(M,) scores of the calibration images."""
+    threshold: float
+    """The score above which an image is called defective."""
+    state: dict[str, Any] = field(repr=False)
+    """Everything that a resume needs; valid until the next epoch is asked for."""
+
+    def row(self) -> dict[str, float]:
+        """The numbers of the epoch."""
+        others = ("metrics", "heat", "normal_scores", "threshold", "state")
+        own = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in others}
+        return own | self.metrics
+
+    @property
+    def is_best(self) -> bool:
+        """Whether this epoch is the best so far."""
+        return self.best_epoch == self.epoch
+
+
+def pick_device(name: str) -> torch.device:
+    """Auto is the GPU, where the process has one, else the CPU."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+class Training:
+    """The parts of one training that change: head, optimizers, generator, what was best."""
+
+    def __init__(self, spec: TrainSpec, channels: tuple[int, ...], device: torch.device) -> None:
+        drawn = torch.Generator().manual_seed(spec.seed)
+        self.head = Head(channels, spec.hidden_width, drawn, spec.use_adaptor).to(device)
+        settings: dict[str, Any] = {"weight_decay": spec.weight_decay, "fused": device.type == "cuda"}
+        self.optimizers: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(self.head.discriminator_parameters(), spec.discriminator_lr, **settings)
+        ]
+        if self.head.adaptor is not None:
+            self.optimizers.insert(0, torch.optim.Adam(self.head.adaptor.parameters(), spec.adaptor_lr, **settings))
+        self.generator = torch.Generator(device).manual_seed(spec.seed)
+        self.epoch = 0
+        self.best_ranking: tuple[float, ...] = ()
+        self.best_epoch = 0
+
+    def state(self) -> dict[str, Any]:
+        """All of it, as tensors and numbers."""
+        return {
+            "head": self.head.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "generator": self.generator.get_state(),
+            "epoch": self.epoch,
+            "best_ranking": list(self.best_ranking),
+            "best_epoch": self.best_epoch,
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from a state."""
+        self.head.load_state_dict(state["head"])
+        states = state["optimizers" if "optimizers" in state else "optimisers"]  # the key of version 0.1.0
+        for optimizer, optimizer_state in zip(self.optimizers, states, strict=True):
+            optimizer.load_state_dict(optimizer_state)
+        self.generator.set_state(state["generator"].cpu())
+        self.epoch = state["epoch"]
+        self.best_ranking = tuple(state["best_ranking"])
+        self.best_epoch = state["best_epoch"]
+
+
+def train(
+    spec: TrainSpec, backbone: Backbone, data: TrainData, resume: dict[str, Any] | None = None
+) -> Iterator[EpochResult]:
+    """Train one detector, epoch by epoch.
+
+    Args:
+        spec: hyperparameters, epochs, seed.
+        backbone: the frozen network, on the device of the data.
+        data: images, features, textures, validation, all on one device.
+        resume: the state of an earlier EpochResult; training goes on after its epoch with the same numbers.
+
+    Raises: TrainingDivergedError when the loss is not finite.
+    """
+    device = data.images.device
+    reset_peak_memory(device)
+    peak_mb = 0.0
+    training = Training(spec, backbone.channels, device)
+    if resume is not None:
+        training.load(resume)
+    while training.epoch < spec.epochs:
+        started = time.perf_counter()
+        with head_precision(spec.head_precision):
+            loss_normal, loss_las = train_epoch(training, spec, backbone, data)
+            heat = score_features(training.head, data.validation.features, spec.image_size)
+            normal = image_scores(score_features(training.head, data.calibration, spec.image_size))
+        training.epoch += 1
+        if not math.isfinite(loss_normal + loss_las):
+            raise TrainingDivergedError(f"loss is not finite in epoch {training.epoch}: {loss_normal} + {loss_las}")
+        if not heat.isfinite().all():  # the last step of an epoch shows in no loss
+            raise TrainingDivergedError(f"scores are not finite after epoch {training.epoch}")
+        threshold = threshold_of(normal.cpu().numpy(), spec.fpr)
+        metrics = metrics_of(heat, data.validation, threshold)
+        objective = objective_value(spec.resolved_objective, metrics)
+        rank = ranking({"objective": objective, **metrics})
+        if rank > training.best_ranking:
+            training.best_ranking, training.best_epoch = rank, training.epoch
+        peak_mb = max(peak_mb, peak_memory_mb(device))
+        yield EpochResult(
+            epoch=training.epoch,
+            loss=loss_normal + loss_las,
+            loss_normal=loss_normal,
+            loss_las=loss_las,
+            metrics=metrics | watch(training.head, spec, data.watched, threshold),
+            objective=objective,
+            best_objective=training.best_ranking[0],
+            best_epoch=training.best_epoch,
+            seconds=time.perf_counter() - started,
+            peak_memory_mb=peak_mb,
+            heat=heat,
+            normal_scores=normal,
+            threshold=threshold,
+            state=training.state(),
+        )
+
+
+def train_epoch(training: Training, spec: TrainSpec, backbone: Backbone, data: TrainData) -> tuple[float, float]:
+    """One pass over the images; mean loss on normal patches and on synthesized images.
+
+    Losses stay on the device until the epoch ends.
+    """
+    training.head.train()
+    device = data.images.device
+    order = torch.randperm(len(data.images), generator=training.generator, device=device)
+    sums = torch.zeros(2, device=device)
+    for index in torch.split(order, spec.batch_size):
+        synthesized = synthesize(data.images[index], data.foreground[index], data.textures, spec, training.generator)
+        normal_maps = data.features.take(index)
+        las_maps = extract_features(backbone, synthesized.images)
+        logits = training.head([torch.cat(pair) for pair in zip(normal_maps, las_maps, strict=True)])
+        on_normal, on_las = logits.chunk(2)
+        labels = grid_labels(synthesized.masks, (logits.shape[1], logits.shape[2]))
+        losses = torch.stack([normal_loss(on_normal), focal_loss(on_las, labels, spec.focal_gamma, spec.hard_share)])
+        for optimizer in training.optimizers:
+            optimizer.zero_grad()
+        losses.sum().backward()  # type: ignore[no-untyped-call]
+        for optimizer in training.optimizers:
+            optimizer.step()
+        sums += losses.detach() * len(index)
+    loss_normal, loss_las = (sums / len(order)).tolist()
+    return loss_normal, loss_las
+
+
+def watch(head: Head, spec: TrainSpec, watched: Mapping[str, Scored], threshold: float) -> dict[str, float]:
+    """Metrics and objective of what is watched, as name/metric."""
+    numbers: dict[str, float] = {}
+    for name, scored in watched.items():
+        metrics = metrics_of(score_features(head, scored.features, spec.image_size), scored, threshold)
+        metrics["objective"] = objective_value(spec.resolved_objective, metrics)
+        numbers |= {f"{name}/{metric}": value for metric, value in metrics.items()}
+    return numbers

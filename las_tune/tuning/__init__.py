@@ -1,1 +1,0 @@
-"""The search: spaces, proposals, trials, finalists and promotion."""

@@ -1,0 +1,149 @@
+"""What watching other images told, by hand on few trials, and on noise that nothing can be learnt from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+
+from las_tune.config.trial_record import TrialRecord
+from las_tune.selection.agreement import leakage_gap, rank_correlation
+
+
+def trial(number: int, rows: Sequence[dict[str, float]], **fields: Any) -> TrialRecord:
+    """A completed trial with these epochs."""
+    made = TrialRecord(number, {}, **({"status": "completed"} | fields))
+    for epoch, row in enumerate(rows, start=1):
+        made.add_epoch({"epoch": epoch, "seconds": 1.0, **row})
+    return made
+
+
+# --- synthetic against labelled ---
+
+
+def both(synthetic: Sequence[float], labelled: Sequence[float]) -> list[TrialRecord]:
+    """Trials of one epoch."""
+    rows = [{"objective": s, "labelled/objective": o} for s, o in zip(synthetic, labelled, strict=True)]
+    return [trial(number, [row]) for number, row in enumerate(rows)]
+
+
+@pytest.mark.parametrize(
+    ("labelled", "rho"),
+    [
+        ([0.1, 0.2, 0.5, 0.9], 1.0),
+        ([0.9, 0.5, 0.2, 0.1], -1.0),
+        ([0.2, 0.1, 0.9, 0.5], 1 - 6 * 4 / (4 * 15)),
+        ([0.1, 0.1, 0.9, 0.9], spearmanr([1, 2, 3, 4], [1.5, 1.5, 3.5, 3.5]).statistic),
+    ],
+    ids=["perfect", "reversed", "two swaps", "ties"],
+)
+def test_rank_correlation_by_hand(labelled: list[float], rho: float) -> None:
+    """ρ = 1 - 6 Σd² / (n (n² - 1)) without ties."""
+    found = rank_correlation(both([0.55, 0.6, 0.7, 0.99], labelled))
+    assert found["spearman"] == pytest.approx(rho) and found["trials"] == 4
+    assert found["low"] is not None and found["high"] is not None
+    assert -1 - 1e-9 <= found["low"] <= rho + 1e-9 and rho - 1e-9 <= found["high"] <= 1 + 1e-9
+    assert found["spearman_with_pruned"] == found["spearman"]
+    if abs(rho) == 1:
+        assert found["low"] == found["high"] == pytest.approx(rho), "every resample agrees"
+
+
+@pytest.mark.parametrize(
+    ("synthetic", "labelled"),
+    [([], []), ([0.5, 0.6], [0.1, 0.2]), ([0.5] * 4, [0.1, 0.2, 0.3, 0.4]), ([0.1, 0.2, 0.3, 0.4], [1.0] * 4)],
+    ids=["none", "too few", "constant", "constant labelled"],
+)
+def test_where_nothing_can_be_told_there_is_no_number(synthetic: list[float], labelled: list[float]) -> None:
+    found = rank_correlation(both(synthetic, labelled))
+    assert found == dict.fromkeys(("spearman", "low", "high", "spearman_with_pruned")) | {"trials": len(synthetic)}
+
+
+def test_trials_count_with_the_epoch_that_was_chosen_unless_they_failed() -> None:
+    """By their best epochs labeled images agree; by the last, or the best on labeled ones, they do not."""
+    trials = [
+        trial(n, [{"objective": o, "labelled/objective": o / 2}, {"objective": 0.0, "labelled/objective": 1 - o}])
+        for n, o in enumerate([0.1, 0.2, 0.3, 0.4])
+    ]
+    trials.append(trial(4, [{"objective": 0.9, "labelled/objective": 0.0}], status="failed"))
+    trials.append(trial(5, [], status="pruned"))
+    found = rank_correlation(trials)
+    assert (found["spearman"], found["trials"]) == (pytest.approx(1), 4)
+    trials[0].status = "pruned"
+    trials[0].epochs[0]["labelled/objective"] = 0.9
+    found = rank_correlation(trials)
+    assert (found["spearman"], found["trials"]) == (pytest.approx(1), 3), "those that were stopped stand beside"
+    assert found["spearman_with_pruned"] == pytest.approx(-0.2)
+
+
+def test_more_trials_make_the_interval_narrower_and_it_holds_the_truth() -> None:
+    generator = np.random.default_rng(0)
+    widths = []
+    for number in (20, 400):
+        truth = generator.normal(size=number)
+        found = rank_correlation(both(list(truth), list(truth + generator.normal(size=number))))
+        assert found["low"] is not None and found["high"] is not None
+        assert found["low"] < 0.69 < found["high"], "6/π arcsin(ρ/2) of normal numbers with ρ = √½"
+        widths.append(found["high"] - found["low"])
+    assert widths[1] < widths[0] / 3
+    assert rank_correlation(both([0.1, 0.2, 0.3], [0.3, 0.1, 0.5])) == rank_correlation(
+        both([0.1, 0.2, 0.3], [0.3, 0.1, 0.5])
+    )
+
+
+# --- choosing by the test ---
+
+
+def halves(validation: float, sealed: float, whole: float) -> dict[str, float]:
+    """Numbers of one epoch."""
+    return {"objective": validation, "sealed/objective": sealed, "whole/objective": whole}
+
+
+def test_leakage_gap_by_hand() -> None:
+    """Validation takes trial 0's second epoch, told 0.5; the sealed half trial 1's first, told 0.6; paper 0.85."""
+    trials = [
+        trial(0, [halves(0.7, 0.6, 0.66), halves(0.9, 0.5, 0.7)]),
+        trial(1, [halves(0.6, 0.95, 0.8), halves(0.8, 0.9, 0.85)], status="pruned"),
+        trial(2, [halves(1.0, 1.0, 1.0)], status="failed"),
+        trial(3, [], status="pruned"),
+    ]
+    found = leakage_gap(trials, 10, 30)
+    assert found["paper"] == 0.85
+    assert found["honest"] == pytest.approx((30 * 0.5 + 10 * 0.6) / 40), "by the images that it is told on"
+    assert found["gap"] == pytest.approx(0.85 - 0.525)
+    assert found["chosen"] == {
+        "validation": {"trial": 0, "epoch": 2}, "sealed": {"trial": 1, "epoch": 1}, "whole": {"trial": 1, "epoch": 2}
+    }  # fmt: skip
+
+
+def test_equals_are_told_apart_as_in_a_study() -> None:
+    rows = [halves(1.0, 0.5, 0.75) | {"image_auroc": 0.5}, halves(1.0, 0.75, 0.75) | {"image_auroc": 0.75}]
+    assert leakage_gap([trial(0, rows)], 5, 5)["chosen"]["validation"] == {"trial": 0, "epoch": 2}
+
+
+def test_there_is_no_gap_where_all_parts_agree_or_nothing_is_chosen() -> None:
+    agreeing = [trial(n, [halves(value, value, value)]) for n, value in enumerate([0.5, 0.75, 0.25])]
+    assert leakage_gap(agreeing, 5, 5)["gap"] == 0
+    assert leakage_gap([trial(0, [halves(0.75, 0.25, 0.5)])], 5, 5)["gap"] == 0, "one epoch: nothing to choose"
+
+
+def noise(seed: int, num_trials: int, num_epochs: int = 10) -> list[TrialRecord]:
+    """Trials that are all alike: each half is 0.8 and chance; the whole is their mean."""
+    chance = np.random.default_rng(seed).normal(0.8, 0.05, (num_trials, num_epochs, 2))
+    return [
+        trial(number, [halves(float(v), float(s), float((v + s) / 2)) for v, s in rows])
+        for number, rows in enumerate(chance)
+    ]
+
+
+def test_on_pure_noise_the_gap_is_positive_and_grows_with_the_choice() -> None:
+    """Honest is 0.8 in the mean. The greatest of n means of two is 0.8 + 0.05 / √2 times the mean greatest normal."""
+    gaps = {number: [leakage_gap(noise(seed, number), 5, 5) for seed in range(300)] for number in (1, 30)}
+    greatest = {1: 1.539, 30: 2.85}
+    for number, found in gaps.items():
+        assert np.mean([one["honest"] for one in found]) == pytest.approx(0.8, abs=0.01)
+        assert np.mean([one["gap"] for one in found]) == pytest.approx(0.05 / 2**0.5 * greatest[number], abs=0.01)
+    of_thirty = np.array([one["gap"] for one in gaps[30]])
+    assert of_thirty.min() > -1e-12 and (of_thirty > 0.02).mean() > 0.95, "0 where one epoch is best on both halves"

@@ -1,0 +1,67 @@
+"""When the alias champion moves, and when it stays."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from las_tune.config.study_spec import StudySpec
+from las_tune.config.train_spec import TrainSpec
+from las_tune.selection.alias import settings_tag, why_alias_stays
+from las_tune.selection.promotion import Decision, Interval
+
+HERE = Path("/")
+
+
+def spec(epochs: int = 10, backbone: str = "resnet18", **fields: Any) -> StudySpec:
+    train = TrainSpec(epochs=epochs, backbone=backbone)
+    return StudySpec(category="part", study="s", train=train, data_root=HERE, textures=HERE, results=HERE, **fields)
+
+
+def decision(promoted: bool) -> Decision:
+    return Decision("trial 1" if promoted else "baseline", "trial 1", promoted, Interval(0.1, 0.0, 0.2), None, (), "")
+
+
+def holder(demo: bool = False, **changes: Any) -> dict[str, str]:
+    settings = json.loads(settings_tag(spec())) | changes
+    return {"demo": str(demo).lower(), "settings": json.dumps(settings)}
+
+
+@pytest.mark.parametrize("promoted", [True, False])
+def test_somebody_must_be_the_first_champion(promoted: bool) -> None:
+    assert why_alias_stays(spec(), decision(promoted), {}) == ""
+
+
+def test_only_who_was_promoted_displaces_a_champion() -> None:
+    assert why_alias_stays(spec(), decision(True), holder()) == ""
+    assert why_alias_stays(spec(), decision(False), holder()) == "the earlier champion stays"
+
+
+def test_a_demo_gives_way_and_displaces_nobody() -> None:
+    assert "a demo" in why_alias_stays(spec(demo=True), decision(True), holder())
+    assert why_alias_stays(spec(demo=True), decision(True), holder(demo=True)) == ""
+    assert why_alias_stays(spec(), decision(False), holder(demo=True)) == ""
+
+
+def test_what_the_test_chose_is_never_champion() -> None:
+    assert "chosen by the test images" in why_alias_stays(spec(protocol="paper"), decision(True), {})
+
+
+@pytest.mark.parametrize(
+    ("ours", "stays"),
+    [
+        (spec(), False),
+        (spec(epochs=20), False),
+        (spec(epochs=9), True),
+        (spec(backbone="resnet50"), True),
+    ],
+    ids=["same", "longer", "shorter", "another network"],
+)
+def test_a_cheaper_study_displaces_no_dearer_champion(ours: StudySpec, stays: bool) -> None:
+    """The champion was trained again with this study's settings to compare: a win over that copy is none over it."""
+    told = why_alias_stays(ours, decision(True), holder())
+    assert bool(told) is stays
+    assert not stays or "other settings (backbone resnet18, backbone_weights imagenet, image_size 288" in told

@@ -1,0 +1,290 @@
+"""Each thing that can be wrong between the three accounts of a study is named, and mended where that is possible."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from las_tune.config.study_spec import MOST_TRIALS
+from las_tune.config.train_spec import TrainSpec
+from las_tune.config.trial_record import TrialRecord
+from las_tune.errors import UserError
+from las_tune.execution.history import History
+from las_tune.search.searcher import METRIC, StudySearch, make_search
+from las_tune.space.search_space import load_space
+from las_tune.study.doctor import diagnose, mend, studies_in
+from las_tune.tracking.journal import Journal
+from las_tune.tracking.ledger import Ledger
+from las_tune.tracking.runs import KEY_TAG
+from tests.execution.fake_trial import make_spec
+from tests.parts import empty_store, make_trial, run_command, untold
+
+EPOCHS = 3
+
+pytestmark = pytest.mark.usefixtures("same_store_afterwards")
+
+
+class Study:
+    """A study without Ray: what its driver would have told the three."""
+
+    def __init__(self, results: Path) -> None:
+        results.mkdir(exist_ok=True)
+        (results / "mlflow.db").write_bytes(empty_store())
+        self.uri = f"sqlite:///{results / 'mlflow.db'}"
+        spec = make_spec(results, train=TrainSpec(epochs=EPOCHS), trials=4)
+        self.folder = spec.folder
+        self.folder.mkdir()
+        self.search: StudySearch = make_search(spec, load_space("default"))
+        self.history = History(self.folder)
+        self.ledger = Ledger(self.uri, "las_tune", results / "artifacts", {"category": "part", "study": spec.study})
+        self.ledger.start_study(self.folder, spec.study, {"trials": 4}, ("cpu_seconds", 1.0))
+        self.listeners = (self.history, self.ledger)
+
+    def start(self, record: TrialRecord) -> None:
+        for listener in self.listeners:
+            listener.trial_started(record)
+        rows, record.epochs = record.epochs, []
+        for row in rows:
+            record.add_epoch(row)
+            for listener in self.listeners:
+                listener.epoch_ended(record)
+
+    def end(self, record: TrialRecord, status: Any) -> None:
+        record.status = status
+        for listener in self.listeners:
+            listener.trial_ended(record)
+
+    def trial(self, number: int, status: Any, num_epochs: int = EPOCHS) -> None:
+        """One of the search, and its end unless it runs."""
+        self.search.suggest(str(number))
+        record = make_trial(number, [0.5 + 0.1 * epoch for epoch in range(num_epochs)])
+        record.seconds = 0.0
+        self.start(record)
+        if status == "running":
+            return
+        row = {METRIC: record.best_objective, "epoch": num_epochs} if num_epochs else None
+        self.search.on_trial_complete(str(number), row, error=status == "failed")
+        self.end(record, status)
+
+    def finalist(self, index: int) -> None:
+        record = make_trial(MOST_TRIALS + index, [0.5, 0.6, 0.7], finalist="baseline", seed=index)
+        record.seconds = 0.0
+        self.start(record)
+        self.end(record, "completed")
+
+    def close(self, *, is_finished: bool) -> Path:
+        if is_finished:
+            (self.folder / "summary.json").write_text(json.dumps({}))
+            self.ledger.end_study("FINISHED")
+        assert self.ledger.flush(60)
+        self.ledger.close()
+        return self.folder
+
+
+def make_study(results: Path, *, is_finished: bool = True) -> Study:
+    study = Study(results)
+    study.trial(0, "completed")
+    study.trial(1, "pruned", 2)
+    study.trial(2, "failed", 0)
+    study.trial(3, "completed" if is_finished else "running")
+    if is_finished:
+        study.finalist(0)
+        study.finalist(1)
+    study.close(is_finished=is_finished)
+    return study
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    return make_study(tmp_path / "r")
+
+
+def run_of(study: Study, trial: int | None) -> Run:
+    """The run of a trial; of the study where none is named."""
+    client = MlflowClient(study.uri)
+    experiment = client.get_experiment_by_name("las_tune")
+    wanted = f"tags.trial = '{trial}'" if trial is not None else "tags.kind = 'study'"
+    (run,) = client.search_runs([experiment.experiment_id], wanted)
+    return run
+
+
+def problems(study: Study) -> list[tuple[str, str]]:
+    return [(problem.kind, problem.text) for problem in diagnose(study.folder, "").problems]
+
+
+def test_a_study_that_nothing_happened_to_is_clean(study: Study) -> None:
+    found = diagnose(study.folder, "")
+    assert (found.problems, found.is_finished, found.num_trials, found.num_again) == ([], True, 4, 2)
+    assert studies_in(study.folder.parent) == ["fake"]
+
+
+# --- what can be mended ---
+
+
+def run_again(study: Study) -> None:
+    MlflowClient(study.uri).update_run(run_of(study, 1).info.run_id, "RUNNING")
+
+
+def study_run_again(study: Study) -> None:
+    MlflowClient(study.uri).update_run(run_of(study, None).info.run_id, "RUNNING")
+
+
+def twice(study: Study) -> None:
+    run = run_of(study, 3)
+    tags = {name: value for name, value in run.data.tags.items() if name == KEY_TAG}
+    MlflowClient(study.uri).create_run(run.info.experiment_id, run.info.start_time + 5, tags)
+
+
+def unknown(study: Study) -> None:
+    run = run_of(study, 3)
+    tags = {KEY_TAG: run.data.tags[KEY_TAG].replace("/3", "/77")}
+    MlflowClient(study.uri).create_run(run.info.experiment_id, run.info.start_time, tags)
+
+
+def lost(study: Study) -> None:
+    MlflowClient(study.uri).delete_run(run_of(study, 0).info.run_id)
+
+
+def lost_finalist(study: Study) -> None:
+    MlflowClient(study.uri).delete_run(run_of(study, MOST_TRIALS + 1).info.run_id)
+
+
+def another_status(study: Study) -> None:
+    MlflowClient(study.uri).set_tag(run_of(study, 1).info.run_id, "status", "completed")
+
+
+def unsent(study: Study) -> None:
+    count = study.folder / "ledger.jsonl.sent"
+    count.write_text(str(int(count.read_text()) - 2))
+
+
+def asked_and_forgotten(study: Study) -> None:
+    make_search(make_spec(study.folder.parent, trials=9), load_space("default")).suggest("new")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "kind", "text"),
+    [
+        (run_again, "zombie", "MLflow has trial 1 as running, and nobody runs it"),
+        (study_run_again, "zombie", "MLflow has the study as running, and nobody runs it"),
+        (twice, "duplicate", "MLflow has 2 runs of trial 3: "),
+        (unknown, "orphan", "MLflow has a run of trial 77, which the study does not know"),
+        (lost, "missing", "MLflow has no run of trial 0"),
+        (lost_finalist, "missing", f"MLflow has no run of trial {MOST_TRIALS + 1}"),
+        (another_status, "different", "trial 1 has pruned, for MLflow it has completed"),
+        (unsent, "waiting", "2 writes that MLflow has not taken yet"),
+        (asked_and_forgotten, "zombie", "trial 4 runs for Optuna, and the study is finished"),
+    ],
+)
+def test_what_is_wrong_is_named_and_mended(study: Study, spoil: Callable[[Study], None], kind: str, text: str) -> None:
+    before = {trial: run_of(study, trial).data.metrics for trial in (0, 1, 3)}
+    spoil(study)
+    ((found_kind, found_text),) = problems(study)
+    assert found_kind == kind and found_text.startswith(text)
+    assert problems(study) == [(found_kind, found_text)], "looking changes nothing"
+    assert mend(study.folder, "", untold).problems == []
+    assert {trial: run_of(study, trial).data.metrics for trial in (0, 1, 3)} == before
+
+
+def test_all_at_once(study: Study) -> None:
+    for spoil in (run_again, unknown, lost, lost_finalist):
+        spoil(study)
+    assert sorted(kind for kind, _ in problems(study)) == ["missing", "missing", "orphan", "zombie"]
+    assert mend(study.folder, "", untold).problems == []
+
+
+# --- what cannot ---
+
+
+def test_a_number_that_is_there_twice_stays_named(study: Study) -> None:
+    client = MlflowClient(study.uri)
+    client.log_metric(run_of(study, 0).info.run_id, "loss", 7.0, timestamp=1, step=2)
+    assert problems(study) == [("duplicate", "trial 0 has 3 epochs, in MLflow 4 numbers")]
+    assert len(mend(study.folder, "", untold).problems) == 1
+
+
+def test_optuna_and_the_history_differ(study: Study) -> None:
+    lines = (study.folder / "trials.jsonl").read_text()
+    (study.folder / "trials.jsonl").write_text(lines.replace('"status": "pruned"', '"status": "completed"'))
+    assert ("different", "trial 1 has completed, for Optuna it has pruned") in problems(study)
+
+
+def test_without_optunas_journal_its_trials_are_missing(study: Study) -> None:
+    (study.folder / "optuna.journal").unlink()
+    assert [text for _, text in problems(study)] == [f"Optuna does not know trial {n}" for n in range(4)]
+
+
+# --- studies that are not finished ---
+
+
+def test_a_killed_study_has_zombies_in_mlflow_alone_and_goes_on_after_they_are_mended(tmp_path: Path) -> None:
+    study = make_study(tmp_path / "r", is_finished=False)
+    assert sorted(problems(study)) == [
+        ("zombie", "MLflow has the study as running, and nobody runs it"),
+        ("zombie", "MLflow has trial 3 as running, and nobody runs it"),
+    ]
+    assert mend(study.folder, "", untold).problems == []
+    assert run_of(study, 3).info.status == "KILLED"
+    again = make_search(make_spec(study.folder.parent, train=TrainSpec(epochs=EPOCHS), trials=4), load_space("default"))
+    history = History(study.folder)
+    again.take_back([*history.ended, *history.unfinished])
+    again.suggest("new")
+    assert again.number_of("new") == 3, "Optuna has kept the trial that ran"
+
+
+def test_a_study_that_runs_is_left_alone(study: Study) -> None:
+    journal = Journal(study.folder)
+    try:
+        with pytest.raises(UserError, match="A study must not be running, got fake, which is"):
+            diagnose(study.folder, "")
+    finally:
+        journal.close()
+
+
+# --- the command ---
+
+
+def doctor(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], study: Study, *flags: str) -> Any:
+    return run_command(monkeypatch, capsys, ["doctor", "--results", str(study.folder.parent), *flags])
+
+
+def test_the_command_says_what_is_wrong_mends_it_and_is_content(
+    study: Study, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clean = doctor(monkeypatch, capsys, study)
+    assert (clean.code, clean.err) == (0, "")
+    assert "study fake (finished): 4 trials, 2 trainings over new seeds: clean" in clean.out
+    lost(study)
+    found = doctor(monkeypatch, capsys, study, "--study", "fake")
+    assert found.code == 2
+    assert "1 problems\n  missing: MLflow has no run of trial 0\n  `doctor --fix` mends" in found.out
+    assert doctor(monkeypatch, capsys, study, "--fix").code == 0
+    assert doctor(monkeypatch, capsys, study).code == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        (("--study", "other"), "error: --study must be in --results, got other in {results}. Known: fake.\n"),
+        (
+            ("--study", "fake", "--tracking-uri", "sqlite:////tmp/other.db"),
+            "error: --tracking-uri must be the store that the study writes to, got sqlite:////tmp/other.db. give ",
+        ),
+    ],
+)
+def test_what_a_user_gets_wrong(
+    study: Study,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    flags: tuple[str, ...],
+    line: str,
+) -> None:
+    ended = doctor(monkeypatch, capsys, study, *flags)
+    assert ended.code == 2 and ended.err.startswith(line.format(results=study.folder.parent))
+    assert ended.err.count("\n") == 1

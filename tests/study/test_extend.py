@@ -1,0 +1,109 @@
+"""A finished study that gets more trials is the study that was asked for more trials from the start."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from las_tune.config.study_spec import MOST_TRIALS, StudySpec
+from las_tune.execution.cluster import ray_cluster, resources_of
+from las_tune.execution.history import History
+from las_tune.execution.observer import Ran
+from las_tune.execution.tuner import run_finalists, run_trials
+from las_tune.selection.finalists import make_jobs
+from tests.execution.fake_trial import Recorder, fake_trial, make_spec, tuned
+from tests.parts import SMALL, empty_store, make_part, make_textures
+
+pytestmark = pytest.mark.timeout(400)
+
+
+def run(spec: StudySpec, finalists: dict[str, dict[str, float]]) -> tuple[Ran, Ran, Recorder]:
+    recorder = Recorder()
+    study = tuned(spec, recorder)
+    (searched,) = run_trials([study], resources_of(spec), fake_trial)
+    known = [record for record in History(spec.folder).records.values() if record.finalist]
+    jobs = make_jobs(finalists, first_seed=1, num_seeds=2, known=known)
+    (again,) = run_finalists([study], [jobs], resources_of(spec), fake_trial)
+    return searched, again, recorder
+
+
+def test_four_and_two_more_are_six(tmp_path: Path) -> None:
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "extended").mkdir()
+    baseline, first, second = {"alpha": 1 / 3}, {"alpha": 0.25}, {"alpha": 0.125}
+    spec = make_spec(tmp_path / "extended", trials=4)
+    with ray_cluster(None):
+        whole, _, _ = run(make_spec(tmp_path / "whole", trials=6), {})
+        run(spec, {"baseline": baseline, "trial 1": first})
+        History(spec.folder).extend()
+        extended, again, recorder = run(replace(spec, trials=6, extend=2), {"baseline": baseline, "trial 5": second})
+    assert [(r.number, r.params, r.status) for r in extended.records] == [
+        (r.number, r.params, r.status) for r in whole.records
+    ]
+    objectives = [[[row["objective"] for row in r.epochs] for r in ran.records] for ran in (extended, whole)]
+    assert str(objectives[0]) == str(objectives[1]), "NaN included, which equals nothing"
+    numbers = [(r.number - MOST_TRIALS, r.finalist, r.seed) for r in again.records]
+    assert numbers == [(0, "baseline", 1), (2, "baseline", 2), (4, "trial 5", 1), (5, "trial 5", 2)]
+    assert set(again.checkpoints) == {record.number for record in again.records}
+    started = [number for event, number in recorder.events if event == "started"]
+    assert len(set(started)) == len(started), "listeners hear of everything once"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A finished study of three trials, and the same with two more."""
+    folder = tmp_path_factory.mktemp("extend")
+    make_part(folder / "d", train=8)
+    make_textures(folder / "t")
+    (folder / "r").mkdir()
+    (folder / "r/mlflow.db").write_bytes(empty_store())
+    flags = f"--category part --data-root d --textures t --space default --trials 3 --finalists 1 --seeds 2 {SMALL}"
+    las_tune(folder, f"{flags} --study s --results r --scheduler none")
+    las_tune(folder, "--extend 2 --study s --results r")
+    yield folder
+
+
+def las_tune(folder: Path, flags: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "las_tune", *flags.split()], cwd=folder, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_the_summaries_of_before_and_after_are_kept(place: Path) -> None:
+    before = json.loads((place / "r/s/summary_3_trials.json").read_text())
+    after = json.loads((place / "r/s/summary.json").read_text())
+    assert (before["trials"]["total"], after["trials"]["total"]) == (3, 5)
+    assert (before["test_openings"], after["test_openings"]) == (1, 2), "the sealed test was opened once more"
+    assert json.loads((place / "r/s/study.json").read_text())["asked"]["trials"] == 5
+
+
+@pytest.mark.slow
+def test_mlflow_has_one_study_with_all_trials_and_its_last_numbers(place: Path) -> None:
+    client = MlflowClient(f"sqlite:///{place}/r/mlflow.db")
+    experiment = client.get_experiment_by_name("las_tune")
+    runs = client.search_runs([experiment.experiment_id], max_results=100)
+    (parent,) = [run for run in runs if run.data.tags["kind"] == "study"]
+    assert (parent.info.status, parent.data.tags["extended"]) == ("FINISHED", "to 5 trials")
+    assert parent.data.metrics["test_openings"] == 2
+    numbers = sorted(int(run.data.tags["trial"]) for run in runs if run.data.tags["kind"] == "trial")
+    assert numbers[:5] == [0, 1, 2, 3, 4] and len(set(numbers)) == len(numbers)
+    assert all(run.info.status == "FINISHED" for run in runs)
+
+
+@pytest.mark.slow
+def test_the_doctor_is_content_and_a_finished_study_is_not_gone_on_with(place: Path) -> None:
+    assert "5 trials" in las_tune(place, "doctor --results r")
+    command = [sys.executable, "-m", "las_tune", "--resume", "--study", "s", "--results", "r"]
+    done = subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: --study must be a new name, got s"), done.stderr
