@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# MLflow on the head of a cluster, kept running. `mlflow.sh` starts it, once; `mlflow.sh stop` ends it.
-#   MLFLOW_DATABASE    sqlite in ~/mlflow, or postgresql://...
-#   MLFLOW_ARTIFACTS   ~/mlflow/artifacts, a folder of NFS, s3://... or gs://...
-# It listens on loopback only: ssh -L 5000:localhost:5000 HEAD shows it at http://localhost:5000.
+# Runs MLflow on the head of a cluster, and restarts it when it exits.
+# `mlflow.sh` starts it, if it is not running; `mlflow.sh stop` stops it.
+#   MLFLOW_DATABASE    default: sqlite in ~/mlflow; or postgresql://...
+#   MLFLOW_ARTIFACTS   default: ~/mlflow/artifacts; or a shared folder, s3://... or gs://...
+# It listens on localhost only. After `ssh -L 5000:localhost:5000 HEAD` it is at http://localhost:5000.
 set -euo pipefail
 
 folder=$HOME/mlflow
@@ -18,7 +19,7 @@ server_answers() {
   [ "$status" = 200 ]
 }
 
-# All processes of a server, also where its first one was killed alone, or where a killed keeper left it behind.
+# Stop all processes of the server, even if its main process or its keeper was killed.
 end_server() {
   local group
   group=$(cat "$folder/server.pid" 2>/dev/null) || return 0
@@ -26,7 +27,7 @@ end_server() {
     for _ in 1 2 3 4 5 6 7 8 9 10; do
       pgrep -g "$group" -f mlflow >/dev/null || break 2
       kill "-$signal" -- "-$group" 2>/dev/null || break 2
-      sleep 0.3 # ray stop waits for five seconds in all
+      sleep 0.3 # `ray stop` waits for five seconds in total
     done
   done
   rm -f "$folder/server.pid"
@@ -34,11 +35,11 @@ end_server() {
 
 keep() {
   exec 9>"$folder/lock"
-  flock -n 9 || exit 0                # somebody keeps it already
-  printf ray::mlflow >/proc/self/comm # `ray stop` ends processes of such names, and `ray down` does nothing else
+  flock -n 9 || exit 0                # another keeper is running
+  printf ray::mlflow >/proc/self/comm # `ray stop`, and so `ray down`, stops processes with such names
   echo "$BASHPID" >"$folder/keeper.pid"
   trap 'end_server; exit 0' TERM INT
-  export MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false # eight processes for what a study has no use for
+  export MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false # saves eight processes that a study does not need
   while true; do
     end_server
     setsid python -m mlflow server --host 127.0.0.1 --port "$port" --workers 1 --uvicorn-opts '--log-level warning' \
@@ -47,7 +48,7 @@ keep() {
     echo $! >"$folder/server.pid"
     status=0
     wait $! || status=$?
-    echo "$(date -Is) MLflow has ended with $status and starts again in 2 s"
+    echo "$(date -Is) MLflow exited with status $status and restarts in 2 s"
     sleep 2 &
     wait $!
   done

@@ -1,4 +1,4 @@
-"""las_tune: searches the hyperparameters of LAS anomaly detectors, category by category.
+"""las_tune: distributed hyperparameter search for LAS anomaly detectors, category by category.
 
 As a library: `from las_tune import tune, train, load_champion`.
 """
@@ -13,7 +13,7 @@ __all__ = ["__version__", "load_champion", "train", "tune"]
 
 
 def __getattr__(name: str) -> Any:
-    """The library's functions on demand: the command line answers before torch is loaded."""
+    """Import the functions of the library on first use, so that importing the package stays fast."""
     if name in __all__:
         from las_tune import api
 

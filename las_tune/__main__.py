@@ -1,4 +1,4 @@
-"""python -m las_tune."""
+"""Entry point of `python -m las_tune`."""
 
 from las_tune.cli.app import main
 

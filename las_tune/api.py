@@ -1,111 +1,212 @@
-"""The library: what the command line does, as functions that return what they found."""
+"""The library: functions that do what the commands do, and return the results."""
 
 from __future__ import annotations
 
+import inspect
 import os
-from dataclasses import fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from las_tune.cli.flags import make_specs, store_of
 from las_tune.config import paths
-from las_tune.config.study_spec import BY_LIBRARY, ELSEWHERE, StudySpec, model_name
+from las_tune.config.demo_settings import DEMO_DEFAULTS, demo_folders
+from las_tune.config.host_process import preserve_host_process
+from las_tune.config.options import Command, declarations
+from las_tune.config.study_spec import LIBRARY_COMMAND, REMOTE_SCHEMES, StudySpec, model_name, plain_name
 from las_tune.config.train_spec import TrainSpec
 from las_tune.errors import UserError
-from las_tune.inference.predictor import Predictor
-from las_tune.results import StudyResult, TrainingResult
-from las_tune.terminal.session import search, train_once
-from las_tune.tracking.connection import undisturbed
-from las_tune.tracking.packaging import fetch_detector
 
-SETTINGS = {field.name for spec in (TrainSpec, StudySpec) for field in fields(spec)} - {
-    "category", "train", "data_root", "textures", "results", "study", "run", "demo", "command", "extend",
-}  # fmt: skip
+if TYPE_CHECKING:
+    from las_tune.inference.predictor import Predictor
+    from las_tune.results import StudyResult, TrainingResult
+
+F = TypeVar("F", bound=Callable[..., Any])
+COMMAND_LINE_ONLY = {"extend"}
+"""Options that the command line resolves from the files of an earlier study."""
+FOLDERS, URIS = ("data_root", "textures", "results"), ("storage", "tracking_uri")
 
 
-def tune(
-    category: str,
-    *,
-    data_root: str | Path = paths.DATA_ROOT,
-    textures: str | Path = paths.TEXTURES,
-    results: str | Path = paths.RESULTS,
-    study: str | None = None,
-    demo: bool = False,
-    **settings: Any,
-) -> StudyResult:
-    """Search the hyperparameters of a category, as `python -m las_tune` does; the champion goes to MLflow.
+def with_options(command: Command) -> Callable[[F], F]:
+    """Show the declared options of a command in the signature of a function, in place of its `**options`."""
+
+    def decorate(function: F) -> F:
+        signature = inspect.signature(function)
+        shown = [each for each in signature.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
+        shown += [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
+            for name, default in _option_defaults(command).items()
+        ]
+        function.__signature__ = signature.replace(parameters=shown)  # type: ignore[attr-defined]
+        return function
+
+    return decorate
+
+
+def _option_defaults(command: Command) -> dict[str, Any]:
+    """Return the defaults of the keyword arguments of a function, by name."""
+    return {
+        name: each.default
+        for name, each in declarations(StudySpec, command).items()
+        if name not in {"category", *COMMAND_LINE_ONLY}
+    }
+
+
+@with_options("tune")
+def tune(category: str, *, show_progress_bar: bool = False, **options: Any) -> StudyResult:
+    """Search the hyperparameters of a category and register the champion in MLflow, as `python -m las_tune` does.
 
     Args:
-        category: a folder in data_root.
-        data_root: folder of categories in the layout of MPDD.
-        textures: folder of images that defects are painted with.
-        results: folder of all studies; without tracking_uri also of the MLflow store.
-        study: its name; that of a study that was cut off goes on with it. None: category and time.
-        demo: render a small bracket_black, and search it with small settings.
-        settings: fields of StudySpec (trials=16, gpus_per_trial=0.5, ...) and TrainSpec (epochs=20, ...).
+        category: a folder in `data_root`.
+        show_progress_bar: print the progress and a table of trials.
+        options: the flags of `python -m las_tune`, in snake case; their help text is the documentation. The most common
+            ones are data_root, textures, results, study (the name of an interrupted study resumes it), demo, trials,
+            epochs, validation and time_budget_s (in seconds).
 
-    Raises: UserError, a ValueError, with one line for what is wrong.
+    Raises: UserError, a ValueError, if an argument or the data is not valid.
     """
-    spec = _spec(category, data_root, textures, results, study, demo, settings)
-    with undisturbed():
-        (summary,) = search([spec])["studies"]
-    return StudyResult(summary, spec.folder)
+    (spec,) = _library_specs("tune", category, options)
+    with preserve_host_process():
+        from las_tune.results import StudyResult
+
+        (summary,) = _launcher(show_progress_bar).search([spec]).finished
+        return StudyResult(summary, spec.folder)
 
 
-def train(
-    category: str,
-    *,
-    data_root: str | Path = paths.DATA_ROOT,
-    textures: str | Path = paths.TEXTURES,
-    results: str | Path = paths.RESULTS,
-    study: str | None = None,
-    demo: bool = False,
-    **settings: Any,
-) -> TrainingResult:
-    """Train one detector without Ray and MLflow, as `python -m las_tune train` does.
+@with_options("train")
+def train(category: str, *, show_progress_bar: bool = False, **options: Any) -> TrainingResult:
+    """Train a single detector, without Ray and MLflow, as `python -m las_tune train` does.
 
-    Args: as those of tune; settings are also the hyperparameters: adaptor_lr, discriminator_lr, alpha, beta_mean, ...
+    Args:
+        category: a folder in `data_root`.
+        show_progress_bar: print the progress of the epochs.
+        options: the flags of `python -m las_tune train`, in snake case, such as epochs, adaptor_lr, alpha or beta_mean.
+
+    Raises: UserError, a ValueError, if an argument or the data is not valid.
     """
-    spec = _spec(category, data_root, textures, results, study, demo, settings)
-    return TrainingResult(train_once(spec), spec.folder)
+    (spec,) = _library_specs("train", category, options)
+    with preserve_host_process():
+        from las_tune.results import TrainingResult
+
+        return TrainingResult(_launcher(show_progress_bar).train_detector(spec), spec.folder)
+
+
+def _launcher(show_progress_bar: bool) -> Any:
+    """Return the module that launches studies: with a display in the terminal, or silently."""
+    if show_progress_bar:
+        from las_tune.terminal import session
+
+        return session
+    from las_tune.study import launch
+
+    return launch
 
 
 def load_champion(
     category: str, *, results: str | Path = paths.RESULTS, tracking_uri: str | Path = "", device: str = "cpu"
 ) -> Predictor:
-    """The champion of a category, from MLflow's model registry.
+    """Load the registered champion of a category from MLflow.
 
     Args:
-        category: of its studies.
-        results: their folder, whose MLflow store is asked where tracking_uri is empty.
-        tracking_uri: another store.
-        device: cpu, cuda, or auto.
+        category: the category of the studies.
+        results: folder of the studies, which contains the MLflow store if tracking_uri is empty.
+        tracking_uri: URI of another MLflow store.
+        device: cpu, cuda or auto.
 
-    Raises: UserError where there is none.
+    Raises: UserError if there is no champion.
     """
-    uri = store_of(os.fspath(tracking_uri), Path(results))
-    with undisturbed():
-        return Predictor(fetch_detector(f"models:/{model_name(category)}@champion", uri), device)
+    uri = paths.store_uri(os.fspath(tracking_uri), Path(results))
+    with preserve_host_process():
+        from las_tune.inference.predictor import Predictor
+        from las_tune.tracking.connection import preserve_mlflow_state
+        from las_tune.tracking.packaging import fetch_detector
+
+        with preserve_mlflow_state():
+            file = fetch_detector(f"models:/{model_name(category)}@champion", uri)
+        return Predictor(file, device)
 
 
-def _spec(
-    category: str, data_root: str | Path, textures: str | Path, results: str | Path, study: str | None, demo: bool,
-    settings: dict[str, Any],
-) -> StudySpec:  # fmt: skip
-    if unknown := sorted(settings.keys() - SETTINGS):
-        known = f"Known: {', '.join(sorted(SETTINGS))}"
-        raise UserError("settings must be fields of TrainSpec or StudySpec", ", ".join(unknown), known)
+def _library_specs(command: Command, category: str, options: Mapping[str, Any]) -> list[StudySpec]:
+    """Check the arguments of a function, and return its spec."""
+    known = _option_defaults(command)
+    if unknown := sorted(options.keys() - known.keys()):
+        raise UserError(
+            f"{command}() has no option named {', '.join(unknown)}", remedy=f"Choose from {', '.join(sorted(known))}"
+        )
     if category == "all":
         raise UserError(
-            "a call is about one category", "all", "python -m las_tune --category all searches them together"
+            f"{command}() takes a single category, got 'all'",
+            remedy="Call it once per category, or run `python -m las_tune --category all`",
         )
-    if str(settings.get("address", "")).startswith(ELSEWHERE):
-        raise UserError("address must be auto or HOST:6379", settings["address"], "use python -m las_tune submit")
-    for name in settings.keys() & {"space", "storage", "tracking_uri"}:
-        settings = settings | {name: os.fspath(settings[name])}
-    if isinstance(settings.get("warm_start"), str):
-        settings = settings | {"warm_start": (settings["warm_start"],)}
-    (spec,) = make_specs(
-        [category], Path(data_root), Path(textures), Path(results), study, demo, command=BY_LIBRARY, **settings
+    if str(options.get("address", "")).startswith(REMOTE_SCHEMES):
+        raise UserError(
+            f"{command}() cannot submit a study to the remote cluster {options['address']}",
+            remedy="Set address to auto or HOST:6379, or run `python -m las_tune submit`",
+        )
+    if isinstance(options.get("warm_start"), str):
+        options = {**options, "warm_start": (options["warm_start"],)}
+    return make_specs([category], options, command=LIBRARY_COMMAND)
+
+
+def make_specs(categories: Sequence[str], options: Mapping[str, Any], command: str) -> list[StudySpec]:
+    """Return one spec for each category. Several categories are one run, whose name starts the names of its studies.
+
+    Args:
+        categories: names of folders in `data_root`, or "all".
+        options: values by name; None or missing: the default, which depends on `demo`.
+        command: the command line, for the record.
+
+    Raises: UserError for a value that is not valid, and for a category that does not exist.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    study = given.pop("study", None)
+    is_demo = given.get("demo", False)
+    if is_demo:
+        data_root, textures = demo_folders(categories)
+        given = DEMO_DEFAULTS | given | {"data_root": data_root, "textures": textures}
+    given = {name: declarations(StudySpec)[name].default for name in FOLDERS} | given
+    if given.get("sampler") == "gp":
+        given.setdefault("scheduler", "none")  # the Gaussian process models the results of complete trials
+    given = {name: _absolute(name, value) for name, value in given.items()}
+    names = list(categories) if is_demo else _find_categories(categories, given["data_root"])
+    return _name_studies(names, study, given, command)
+
+
+def _find_categories(categories: Sequence[str], data_root: Path) -> list[str]:
+    from las_tune.data.category import find_categories
+
+    return find_categories(categories, data_root)
+
+
+def _name_studies(names: Sequence[str], study: str | None, given: Mapping[str, Any], command: str) -> list[StudySpec]:
+    """Return one spec for each category, named after the category and the time unless the user named the study."""
+    now = f"{datetime.now():%Y%m%d-%H%M%S}"
+    train_names = {each.name for each in fields(TrainSpec)}
+    first = StudySpec(
+        category=names[0],
+        study=study or f"{plain_name(names[0])}-{now}",
+        train=TrainSpec(**{name: value for name, value in given.items() if name in train_names}),
+        command=command,
+        **{name: value for name, value in given.items() if name not in train_names},
     )
-    return spec
+    if len(names) == 1:
+        return [first]
+    run = study or f"run-{now}"
+    plain = [plain_name(name) for name in names]
+    labels = [p if plain.count(p) == 1 else f"{p}-{index}" for index, p in enumerate(plain, start=1)]
+    return [replace(first, category=n, study=f"{run}-{label}", run=run) for n, label in zip(names, labels, strict=True)]
+
+
+def _absolute(name: str, value: Any) -> Any:
+    """Return paths as absolute paths, because workers run in other folders."""
+    if name in FOLDERS:
+        return Path(value).absolute()
+    if name in URIS:
+        return paths.absolute_uri(os.fspath(value))
+    if name == "space":
+        value = os.fspath(value)
+        return str(Path(value).absolute()) if value.endswith(".toml") or "/" in value else value
+    if name == "backbone_weights" and value not in ("imagenet", "random"):
+        return str(Path(value).absolute())
+    return value

@@ -1,4 +1,4 @@
-"""What tests of several folders share; what is heavy is imported where it is used: the core needs torch alone."""
+"""Shared fixtures. Heavy imports are local, because tests of the numerical core need only torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def same_store_afterwards() -> Iterator[None]:
-    """The store in use is a global of MLflow: the next test starts without one."""
+    """Reset the tracking URI, which is a global variable of MLflow, after the test."""
     yield
     import mlflow
 
@@ -23,7 +23,7 @@ def same_store_afterwards() -> Iterator[None]:
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    """A function that runs a command in tmp_path."""
+    """Return a function that runs a command in tmp_path."""
     from tests.parts import run_command
 
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""What several tests share: parts on disk, the command line in this process, an empty MLflow store, trials."""
+"""Shared helpers: categories on disk, the command line in this process, an empty MLflow store, trial records."""
 
 from __future__ import annotations
 
@@ -25,17 +25,13 @@ TRAIN = TrainSpec(
     image_size=64, batch_size=4, epochs=2, backbone="resnet18", backbone_weights="random", hidden_width=32,
     objective="combined",
 )  # fmt: skip
-"""A training of seconds."""
+"""Settings of a training that takes seconds."""
 SMALL = "--backbone resnet18 --backbone-weights random --image-size 32 --epochs 1"
 """Flags of a training that takes seconds."""
 
 
-def untold(*_: object) -> None:
-    """A Progress that nobody follows."""
-
-
 def make_part(root: Path, name: str = "part", train: int = 6, good: int = 4, rust: int = 4) -> Path:
-    """Make a category of noise images, 12 x 8 pixels, masks included. Returns its folder."""
+    """Make a category of noise images (12 x 8 pixels) with masks. Returns its folder."""
     counts = {"train/good": train, "test/good": good, "test/rust": rust}
     for folder, count in counts.items():
         for index in range(count):
@@ -53,51 +49,55 @@ def make_textures(folder: Path) -> Path:
 
 
 def part_spec(root: Path, train: TrainSpec, **fields: Any) -> StudySpec:
-    """A study of the part in a folder, with the textures in it."""
+    """Return the spec of a study of the category `part` in a folder, with the textures in it."""
     usual = {"category": "part", "study": "s", "data_root": root, "textures": root / "textures", "results": root / "r"}
     return StudySpec(train=train, **(usual | fields))
 
 
-def cut_off(path: Path) -> Path:
-    """Truncate an image, as a broken download does."""
+def truncate_image(path: Path) -> Path:
+    """Truncate an image to half of its bytes, like an interrupted download. Returns its path."""
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
     return path
 
 
 @dataclass(frozen=True)
-class Ended:
-    """How a command ended."""
+class CommandResult:
+    """Exit code and output of a command."""
 
     code: object
     out: str
     err: str
-    warned: tuple[str, ...]
-    """What Python would have warned of on stderr; pytest keeps it from there."""
+    warnings: tuple[str, ...]
+    """Python warnings, which pytest keeps from stderr."""
 
 
-Run = Callable[..., Ended]
+Run = Callable[..., CommandResult]
 
 
-def run_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: Sequence[str]) -> Ended:
-    """Run `python -m las_tune` with arguments, in this process."""
+def run_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: Sequence[str]
+) -> CommandResult:
+    """Run `python -m las_tune` with arguments in this process."""
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr(sys, "argv", ["las_tune", *arguments])
     capsys.readouterr()
     with warnings.catch_warnings(record=True) as caught, pytest.raises(SystemExit) as ended:
         main()
     printed = capsys.readouterr()
-    return Ended(ended.value.code, printed.out, printed.err, tuple(str(w.message) for w in caught if _is_shown(w)))
+    return CommandResult(
+        ended.value.code, printed.out, printed.err, tuple(str(w.message) for w in caught if _is_shown(w))
+    )
 
 
 def _is_shown(warning: warnings.WarningMessage) -> bool:
-    """Whether a warning is shown outside pytest. Cyclopts warns of sys.argv under pytest only."""
+    """Whether a warning is shown outside pytest. Cyclopts warns about sys.argv only under pytest."""
     hidden = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)
     return not issubclass(warning.category, hidden) and 'under unit-test framework "pytest"' not in str(warning.message)
 
 
 def merge_flags(usual: str, given: str) -> list[str]:
-    """Arguments of a command: the flags that are given stand in for the usual ones."""
+    """Return the arguments of a command, in which the given flags replace the usual ones."""
     flags: dict[str, list[str]] = {}
     for text in (usual, given):
         words = shlex.split(text)
@@ -108,7 +108,7 @@ def merge_flags(usual: str, given: str) -> list[str]:
 
 @functools.cache
 def empty_store() -> bytes:
-    """An MLflow database without experiments of ours; MLflow takes seconds to make one."""
+    """Return the content of an empty MLflow database. It is cached, because MLflow takes seconds to create one."""
     from mlflow import MlflowClient
 
     with tempfile.TemporaryDirectory() as folder:
@@ -118,7 +118,7 @@ def empty_store() -> bytes:
 
 
 def make_trial(number: int, objectives: Sequence[float], *, masks: bool = True, **fields: Any) -> TrialRecord:
-    """A trial with an epoch for each objective; its other numbers follow from it, epochs take 1.5 s."""
+    """Return a trial with one epoch per objective. The other metrics are fractions of it; an epoch takes 1.5 s."""
     params = {"adaptor_lr": 1e-4 * (number + 1), "foreground": "otsu", "hidden_width": 768}
     trial = TrialRecord(number, params, **fields)
     for epoch, objective in enumerate(objectives, start=1):

@@ -1,8 +1,8 @@
-"""The image at the head of the README: what LAS paints, and what a detector that learnt from it sees.
+"""The image at the top of the README: synthetic defects, and the anomaly map of a detector trained on them.
 
-    python -m tests.image FOLDER           # about a minute; writes .readme/las.png
+    python -m tests.readme_image FOLDER    # about a minute; writes .readme/las.png
 
-Renders the demo's brackets into the folder and trains on them, so that no image of any data set is in it.
+Renders the parts of the demo into the folder and trains on them, so the image contains no data set.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from las_tune.data.demo_category import render_demo
 from las_tune.data.images import square_image
 from las_tune.data.textures import load_textures
 from las_tune.inference.overlay import overlay
+from las_tune.inference.predictor import Prediction
 from las_tune.las.masks import otsu_foreground
 from las_tune.las.synthesis import synthesize
 
@@ -29,7 +30,7 @@ OUT = Path(__file__).parents[1] / ".readme/las.png"
 
 
 def main(folder: Path, epochs: int = 12) -> None:
-    """Draw it."""
+    """Train a detector on the demo and draw the image."""
     parts, textures = folder / "parts", folder / "textures"
     render_demo(parts, textures)
     trained = train(
@@ -40,22 +41,20 @@ def main(folder: Path, epochs: int = 12) -> None:
     batch = torch.from_numpy(good.transpose(2, 0, 1).copy())[None].expand(4, -1, -1, -1)
     drawn = torch.from_numpy(load_textures(textures, SIZE, 0).images)
     generator = torch.Generator().manual_seed(3)
-    painted = synthesize(batch, otsu_foreground(batch), drawn, TrainSpec(image_size=SIZE), generator)
-    index = int(painted.masks.flatten(1).sum(1).argmax())
+    synthetic = synthesize(batch, otsu_foreground(batch), drawn, TrainSpec(image_size=SIZE), generator)
+    index = int(synthetic.masks.flatten(1).sum(1).argmax())
     predictor = trained.predictor()
     tested = sorted((parts / "bracket_black/test/hole").glob("*.png"))
-    told = [one for one in predictor.predict(tested) if hasattr(one, "score")]
-    best = max(range(len(told)), key=lambda k: told[k].score)
-    shown = read(tested[best])
+    predictions = [prediction for prediction in predictor.predict(tested) if isinstance(prediction, Prediction)]
+    best = max(range(len(predictions)), key=lambda index: predictions[index].score)
+    defective = read(tested[best])
     panels = {
-        "a good part": good,
-        "where a defect goes (α)": np.repeat(painted.masks[index].numpy().transpose(1, 2, 0) * 255, 3, 2).astype(
-            np.uint8
-        ),
-        "painted on it (β): to learn from": (painted.images[index].numpy().transpose(1, 2, 0) * 255).astype(np.uint8),
-        "a defective part, never seen": shown,
-        f"found: {told[best].score:.2f}, threshold {predictor.threshold:.2f}": overlay(
-            shown, told[best].heat_map, predictor.threshold
+        "good part": good,
+        "mask of a synthetic defect (α)": as_image(synthetic.masks[index].expand(3, -1, -1)),
+        "synthetic defect (β) for training": as_image(synthetic.images[index]),
+        "defective part of the test set": defective,
+        f"score {predictions[best].score:.2f}, threshold {predictor.threshold:.2f}": overlay(
+            defective, predictions[best].anomaly_map, predictor.threshold
         ),
     }
     figure, axes = plt.subplots(1, len(panels), figsize=(3 * len(panels), 3.3), dpi=80, layout="constrained")
@@ -68,12 +67,12 @@ def main(folder: Path, epochs: int = 12) -> None:
 
 
 def as_image(tensor: torch.Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """(C, S, S) in [0, 1] as (S, S, C) uint8."""
+    """Convert (C, S, S) in [0, 1] to (S, S, C) uint8."""
     return (tensor.float().numpy().transpose(1, 2, 0) * 255).astype(np.uint8)
 
 
 def read(file: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """(SIZE, SIZE, 3) uint8 RGB."""
+    """Read an image as (SIZE, SIZE, 3) uint8 RGB."""
     with Image.open(file) as image:
         return square_image(image, SIZE).transpose(1, 2, 0)
 

@@ -1,4 +1,4 @@
-"""Real servers for tests, on loopback, each started and ended by the test that asks for it."""
+"""Servers on loopback, started and stopped by the tests that use them."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from pathlib import Path
 
 import pytest
 
-from tests.waiting import wait_for_answer, wait_until
+from tests.waiting import wait_for_response, wait_until
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """Return a port on which nothing listens."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
 
 
 def is_open(port: int) -> bool:
-    """Whether somebody listens there."""
-    with socket.socket() as asking:
-        return asking.connect_ex(("127.0.0.1", port)) == 0
+    """Whether a server listens on a port."""
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 def start_ui(*arguments: str, cwd: Path) -> tuple[subprocess.Popen[str], list[str]]:
-    """`python -m las_tune ui`, as a user starts it, and what it printed until it answers."""
+    """Start `python -m las_tune ui`. Returns the process and the lines that it printed until it was ready."""
     process = subprocess.Popen(
         [sys.executable, "-m", "las_tune", "ui", *arguments, "--port", "0"],
         cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
@@ -40,13 +40,13 @@ def start_ui(*arguments: str, cwd: Path) -> tuple[subprocess.Popen[str], list[st
     lines: list[str] = []
     for line in process.stdout:
         lines.append(line.strip())
-        if line.startswith("Ctrl-C"):
+        if "Ctrl-C" in line:
             break
     return process, lines
 
 
 class MlflowServer:
-    """`mlflow server` with a database of its own and artifacts through the server."""
+    """`mlflow server` with its own database; artifacts go through the server."""
 
     def __init__(self, folder: Path, backend: str = "") -> None:
         self.folder = folder
@@ -56,7 +56,7 @@ class MlflowServer:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it, and wait until it answers."""
+        """Start the server, and wait until it responds."""
         command = [
             sys.executable, "-m", "mlflow", "server", "--backend-store-uri", self.backend, "--host", "127.0.0.1",
             "--port", str(self.port), "--workers", "1", "--artifacts-destination", str(self.folder / "artifacts"),
@@ -66,16 +66,16 @@ class MlflowServer:
         self.wait()
 
     def wait(self, timeout_s: float = 90) -> None:
-        """Wait until it answers."""
-        wait_for_answer(f"{self.uri}/health", lambda: (self.folder / "server.log").read_text()[-2000:], timeout_s)
+        """Wait until the server responds."""
+        wait_for_response(f"{self.uri}/health", lambda: (self.folder / "server.log").read_text()[-2000:], timeout_s)
 
     def signal(self, number: int) -> None:
-        """Send a signal to it and to its workers."""
+        """Send a signal to the server and its workers."""
         assert self._process is not None
         os.killpg(self._process.pid, number)
 
     def kill(self) -> None:
-        """End it without a word."""
+        """Kill the server."""
         if self._process is not None:
             self.signal(signal.SIGKILL)
             self._process.wait()
@@ -84,7 +84,7 @@ class MlflowServer:
 
 @contextmanager
 def mlflow_server(folder: Path, backend: str = "") -> Iterator[MlflowServer]:
-    """A running server."""
+    """Run a server."""
     server = MlflowServer(folder, backend)
     try:
         server.start()
@@ -94,24 +94,24 @@ def mlflow_server(folder: Path, backend: str = "") -> Iterator[MlflowServer]:
 
 
 def postgresql_program(name: str) -> str | None:
-    """Where one of PostgreSQL's server programs lies; Debian keeps them off the PATH."""
+    """Return the path of a program of the PostgreSQL server; Debian does not put them on the PATH."""
     found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
     return str(found[-1]) if found else shutil.which(name)
 
 
 @contextmanager
 def postgresql(folder: Path) -> Iterator[str]:
-    """A PostgreSQL server with an empty database; its URI. Skips where there is none to start."""
+    """Run a PostgreSQL server with an empty database. Yields its URI; skips the test if PostgreSQL is not installed."""
     initdb, postgres = postgresql_program("initdb"), postgresql_program("postgres")
     if not initdb or not postgres:
         pytest.skip("PostgreSQL's server is not installed (Debian: postgresql)")
     as_user: list[str] = []
-    if os.geteuid() == 0:  # it refuses to run as root
+    if os.geteuid() == 0:  # PostgreSQL refuses to run as root
         if not shutil.which("setpriv"):
             pytest.skip("PostgreSQL does not run as root, and there is no setpriv to become another user")
         as_user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
         os.chown(folder, 65534, 65534)
-        for parent in folder.parents:  # made by pytest for its own user alone
+        for parent in folder.parents:  # pytest makes them accessible to its own user only
             if str(parent).startswith(str(Path("/tmp"))) and parent != Path("/tmp"):
                 parent.chmod(0o755)
     data, port = folder / "data", free_port()

@@ -1,9 +1,10 @@
-"""Finished studies in a store, written with MLflow's own client: what the reading side is tested with."""
+"""Finished studies in a store, written with MLflow's client, for tests of code that reads them."""
 
 from __future__ import annotations
 
 import io
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,9 +13,11 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from PIL import Image
 
+from las_tune.config.interval import Interval
 from tests.parts import empty_store
+from tests.summaries import make_summary
 
-PANEL = ("painted", "heat_maps", "worst", "curves")
+PANEL = ("synthetic_defects", "anomaly_maps", "worst", "curves")
 FIGURES = ("optimization_history", "best_so_far", "importance")
 OBJECTIVES = (0.80, 0.86, 0.74, 0.91, 0.88, 0.62, 0.90, 0.83)
 """Best objective by trial; trial 3 is the best, trial 5 was pruned."""
@@ -22,7 +25,7 @@ OBJECTIVES = (0.80, 0.86, 0.74, 0.91, 0.88, 0.62, 0.90, 0.83)
 
 @dataclass(frozen=True)
 class FilledStore:
-    """A store with an experiment."""
+    """An MLflow store with an experiment."""
 
     uri: str
     client: MlflowClient
@@ -30,7 +33,7 @@ class FilledStore:
 
 
 def make_store(folder: Path) -> FilledStore:
-    """An empty store with the experiment las_tune, as a results folder has it."""
+    """Make an empty store with the experiment las_tune, in the layout of a results folder."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "mlflow.db").write_bytes(empty_store())
     uri = f"sqlite:///{folder / 'mlflow.db'}"
@@ -39,7 +42,7 @@ def make_store(folder: Path) -> FilledStore:
 
 
 def make_png(seed: int, size: tuple[int, int] = (320, 200)) -> bytes:
-    """An image of smooth stripes."""
+    """Return a PNG image of smooth stripes."""
     across, down = np.meshgrid(np.arange(size[0]), np.arange(size[1]))
     waves = [127 + 127 * np.sin((across * (k + 1) + down * seed) / 30) for k in range(3)]
     buffer = io.BytesIO()
@@ -48,7 +51,7 @@ def make_png(seed: int, size: tuple[int, int] = (320, 200)) -> bytes:
 
 
 def make_study(store: FilledStore, name: str, *, start_ms: int = 1_700_000_000_000, **tags: str) -> str:
-    """A finished study: eight trials, baseline and best trained again over two seeds, all its files. Its run's id."""
+    """Add a finished study: eight trials, two finalists retrained with two seeds, all files. Returns its run ID."""
     parent = start_study(store, name, start_ms=start_ms, **tags)
     for number, objective in enumerate(OBJECTIVES):
         run_id = add_trial(store, parent, name, number, objective, start_ms=start_ms + 1000 * (number + 1))
@@ -64,7 +67,7 @@ def make_study(store: FilledStore, name: str, *, start_ms: int = 1_700_000_000_0
 
 
 def start_study(store: FilledStore, name: str, *, start_ms: int = 1_700_000_000_000, **tags: str) -> str:
-    """The run of a study that has just begun."""
+    """Add a study that has just started. Returns its run ID."""
     usual = {"kind": "study", "study": name, "category": "part", "objective": "combined", "seed": "0", "demo": "false"}
     usual |= {"git_commit": "0123abcd", "version.las_tune": "0.1.0", "version.torch": "2.9.0"}
     run = store.client.create_run(store.experiment_id, start_time=start_ms, tags=usual | tags, run_name=name)
@@ -75,7 +78,7 @@ def start_study(store: FilledStore, name: str, *, start_ms: int = 1_700_000_000_
 def add_trial(
     store: FilledStore, parent: str, study: str, number: int, objective: float, *, start_ms: int, **tags: str
 ) -> str:
-    """A trial that ran its three epochs, or was pruned after one; its run's id."""
+    """Add a trial of three epochs, or one that was pruned after the first. Returns its run ID."""
     is_short = objective < 0.7
     usual = {"mlflow.parentRunId": parent, "kind": "trial", "study": study, "category": "part", "trial": str(number)}
     usual |= {"status": "pruned" if is_short else "completed", "baseline": str(number == 0).lower()}
@@ -97,21 +100,18 @@ def add_trial(
 
 
 def add_images(store: FilledStore, run_id: str, seed: int) -> None:
-    """A trial's panel."""
+    """Add the image panel of a trial."""
     for index, name in enumerate(PANEL):
         add_file(store, run_id, f"panel/{name}.png", make_png(seed + index))
 
 
 def end_study(store: FilledStore, parent: str) -> None:
-    """The sealed test, the files, the end."""
+    """Add the results of the sealed test and the files, and end the run."""
     for role, level in (("baseline", 0.80), ("champion", 0.90), ("memory_bank", 0.85)):
         for name in ("image_auroc", "pixel_aupro"):
             store.client.log_metric(parent, f"{role}/test_{name}", level + (0.04 if name == "image_auroc" else 0))
-    gains = {
-        "combined": {"mean": 0.1, "low": 0.02, "high": 0.17},
-        "image_auroc": {"mean": 0.1, "low": None, "high": None},
-    }
-    add_file(store, parent, "summary.json", json.dumps({"study": "s", "test_gain": gains}).encode())
+    gains = {"combined": Interval(0.1, 0.02, 0.17), "image_auroc": Interval(0.1, -math.inf, math.inf)}
+    add_file(store, parent, "summary.json", json.dumps(make_summary(test_gain=gains).to_json()).encode())
     add_file(store, parent, "command.txt", b"python -m las_tune --category part --seed 0\n")
     add_file(store, parent, "constraints.txt", b"torch==2.9.0\n")
     for index, name in enumerate(FIGURES):
@@ -131,11 +131,11 @@ FIGURE_PAGE = b"""<!doctype html><html><body><h1 id="figure">best so far</h1><sv
 <polyline points="0,180 80,120 160,110 240,40 400,30" fill="none" stroke="#0072B2" stroke-width="4"/></svg>
 </body></html>
 """
-"""What stands in for figures/study.html."""
+"""Stands in for figures/study.html."""
 
 
 def add_file(store: FilledStore, run_id: str, path: str, content: bytes) -> None:
-    """A file among a run's artifacts, written beside the store as MLflow would."""
+    """Add a file to the artifacts of a run, in the folder that MLflow would use."""
     root = store.client.get_run(run_id).info.artifact_uri.removeprefix("file://")
     file = Path(root) / path
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Examples in docstrings are true."""
+"""Run the examples in docstrings."""
 
 from __future__ import annotations
 
@@ -19,6 +19,6 @@ WITH_EXAMPLES = sorted(
 
 
 @pytest.mark.parametrize("module", WITH_EXAMPLES)
-def test_examples(module: str) -> None:
-    told = doctest.testmod(importlib.import_module(module))
-    assert told.attempted and not told.failed
+def test_examples_are_correct(module: str) -> None:
+    result = doctest.testmod(importlib.import_module(module))
+    assert result.attempted and not result.failed

@@ -1,4 +1,4 @@
-"""The library in a process of its own, beside MLflow work of the user's own that it must leave alone."""
+"""The library in a new process, together with MLflow code of the user, which it must not affect."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ import pytest
 from las_tune import train, tune
 from las_tune.api import load_champion
 from las_tune.errors import UserError
+from las_tune.reporting.run_summary import RunSummary
 from tests.parts import make_part, make_textures
 from tests.servers import free_port
-from tests.waiting import wait_for_answer
+from tests.summaries import make_summary
+from tests.waiting import wait_for_response
 
 USER = """
 import json, mlflow
@@ -33,7 +35,7 @@ with mlflow.start_run() as run:
     study = tune("part", study="s", trials=3, epochs=2, finalists=1, seeds=2, tensorboard=True, **small)
     trained = train("part", study="one", epochs=2, alpha=0.2, **small)
     champion = load_champion("part")
-    said = list(champion.predict(["d/part/test/rust/000.png"]))
+    predictions = list(champion.predict(["d/part/test/rust/000.png"]))
     mlflow.log_metric("mine", 1.0)
 
 runs = mlflow.search_runs(search_all_experiments=True)
@@ -48,7 +50,7 @@ report = {
     "trained": trained.scores.to_dict("index"), "epochs": list(trained.epochs.index),
     "trained_html": trained._repr_html_(),
     "trained_score": next(trained.predictor().predict(["d/part/test/rust/000.png"])).score,
-    "score": said[0].score, "png": said[0]._repr_png_()[:4].hex(),
+    "score": predictions[0].score, "png": predictions[0]._repr_png_()[:4].hex(),
 }
 json.dump(report, open("report.json", "w"))
 """
@@ -72,15 +74,15 @@ def report(place: Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_the_users_own_mlflow_work_is_left_alone(report: dict[str, Any]) -> None:
+def test_mlflow_state_of_the_user_is_preserved(report: dict[str, Any]) -> None:
     assert report["registry"] == "sqlite:///registry.db"
     assert report["uri"] == "sqlite:///mine.db" and report["environment"] and report["active"]
     assert report["runs"] == 1 and report["metrics"] == ["metrics.mine"]
-    assert report["level"] != 30  # WARNING, which we work under
+    assert report["level"] != 30  # WARNING, which a study sets
 
 
 @pytest.mark.slow
-def test_a_study_is_told_as_tables(report: dict[str, Any], place: Path) -> None:
+def test_study_result_has_tables_and_figures(report: dict[str, Any], place: Path) -> None:
     summary = json.loads((place / "results/las/s/summary.json").read_text())
     assert report["reason"] == summary["promotion"]["reason"] and report["model"] == "models:/las-part@champion"
     assert report["champion"] == summary["champion"]["params"]
@@ -92,18 +94,18 @@ def test_a_study_is_told_as_tables(report: dict[str, Any], place: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_training_is_told_as_tables(report: dict[str, Any]) -> None:
+def test_training_result_has_tables_and_figures(report: dict[str, Any]) -> None:
     assert report["epochs"] == [1, 2] and "sealed test image_auroc" in report["trained"]
     assert "data:image/png" in report["trained_html"] and 0 <= report["trained_score"] <= 1
 
 
 @pytest.mark.slow
-def test_a_champion_tells_images(report: dict[str, Any]) -> None:
+def test_champion_classifies_images(report: dict[str, Any]) -> None:
     assert 0 <= report["score"] <= 1 and report["png"] == b"\x89PNG".hex()
 
 
 @pytest.mark.slow
-def test_tensorboard_has_a_folder_a_training(place: Path) -> None:
+def test_tensorboard_has_one_folder_per_training(place: Path) -> None:
     folders = {path.name for path in (place / "results/las/s/tensorboard").iterdir()}
     assert "trial_0_(baseline)" in folders and len(folders) == 3 + 4
     assert sum("baseline_seed" in name for name in folders) == 2
@@ -116,7 +118,7 @@ def test_optuna_dashboard_opens_the_journal(place: Path) -> None:
     command = [str(Path(sys.executable).with_name("optuna-dashboard")), journal, "--port", str(port)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         try:
-            study = json.loads(wait_for_answer(f"http://127.0.0.1:{port}/api/studies/0", process=server))
+            study = json.loads(wait_for_response(f"http://127.0.0.1:{port}/api/studies/0", process=server))
         finally:
             server.terminate()
     assert study["name"] == "s" and len(study["trials"]) == 3
@@ -125,16 +127,21 @@ def test_optuna_dashboard_opens_the_journal(place: Path) -> None:
 @pytest.mark.parametrize(
     ("call", "line"),
     [
-        (lambda: tune("part", trails=3), "settings must be fields of TrainSpec or StudySpec, got trails. Known: "),
-        (lambda: tune("part", address="ray://h:10001"), "address must be auto or HOST:6379, got ray://h:10001."),
-        (lambda: tune("all"), "a call is about one category, got all."),
-        (lambda: tune("nothing", data_root="."), "--data-root must hold at least one category"),
+        (lambda: tune("part", trails=3), "tune() has no option named trails. Choose from address, backbone"),
+        (lambda: tune("part", alpha=0.2), "tune() has no option named alpha."),
+        (lambda: train("part", trials=3), "train() has no option named trials."),
+        (
+            lambda: tune("part", address="ray://h:1"),
+            "tune() cannot submit a study to the remote cluster ray://h:1. Set",
+        ),
+        (lambda: tune("all"), "tune() takes a single category, got 'all'. Call it once per category"),
+        (lambda: tune("nothing", data_root="."), "No category found in --data-root"),
         (lambda: train("part", demo=True), "--demo renders bracket_black only"),
-        (lambda: tune("bracket_black", demo=True, trials=0), "--trials must be 1 to"),
-        (lambda: load_champion("bolt", results="nowhere"), "--tracking-uri must be the MLflow store of the model"),
+        (lambda: tune("bracket_black", demo=True, trials=0), "--trials must be between 1 and 100000, got 0."),
+        (lambda: load_champion("bolt", results="nowhere"), "/nowhere/mlflow.db does not exist or is not an MLflow store."),
     ],
 )
-def test_what_a_caller_gets_wrong_is_one_line(
+def test_invalid_arguments_raise_one_line(
     call: Any, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -143,10 +150,12 @@ def test_what_a_caller_gets_wrong_is_one_line(
     assert line in str(caught.value) and "\n" not in str(caught.value) and not list(tmp_path.iterdir())
 
 
-def test_what_the_command_line_decides_is_decided_here_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_options_are_resolved_as_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_part(tmp_path)
     specs = []
-    monkeypatch.setattr("las_tune.api.search", lambda given: specs.extend(given) or {"studies": [{}]})
+    monkeypatch.setattr(
+        "las_tune.study.launch.search", lambda given: specs.extend(given) or RunSummary((make_summary(),))
+    )
     tune("part", data_root=tmp_path, sampler="gp", warm_start="other", storage=tmp_path / "s", space=Path("x.toml"))
     (spec,) = specs
     assert (spec.scheduler, spec.warm_start, spec.storage) == ("none", ("other",), str(tmp_path / "s"))
@@ -154,8 +163,8 @@ def test_what_the_command_line_decides_is_decided_here_too(tmp_path: Path, monke
 
 
 @pytest.mark.slow
-def test_what_the_library_began_is_not_resumed_by_its_command(place: Path) -> None:
+def test_command_line_does_not_resume_a_study_of_the_library(place: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "las_tune", "--resume", "--study", "s"], cwd=place, capture_output=True, text=True
     )
-    assert done.returncode == 2 and "what the library began, goes on by the same call" in done.stderr
+    assert done.returncode == 2 and "A study of the library is resumed by the same call" in done.stderr

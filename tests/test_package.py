@@ -46,6 +46,7 @@ def test_the_wheel_has_all_that_a_user_needs(built: Path) -> None:
     spaces = {f"las_tune/search_spaces/{path.name}" for path in (ROOT / "search_spaces").glob("*.toml")}
     cluster = {f"las_tune/cluster_files/{path.name}" for path in (ROOT / "cluster").iterdir() if path.is_file()}
     others = {"las_tune/py.typed", "las_tune/CHANGELOG.md", "las_tune/tracking/report.html"}
+    others |= {f"las_tune/{path.parent.name}/__init__.pyi" for path in (ROOT / "las_tune").glob("*/__init__.pyi")}
     assert spaces | cluster | others <= names
     assert not [name for name in names if name.startswith(("tests/", "search_spaces/", "cluster/"))]
     assert any(name.endswith("share/las_tune/constraints.txt") for name in names)
@@ -56,7 +57,7 @@ def test_the_sdist_is_a_checkout_that_a_cluster_can_be_started_from(built: Path)
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {"pyproject.toml", "README.md", "LICENSE", "constraints.txt"} <= names
-    assert {"cluster/aws.yaml", "cluster/mlflow.sh", "search_spaces/core.toml", "las_tune/cli.py"} <= names
+    assert {"cluster/aws.yaml", "cluster/mlflow.sh", "search_spaces/core.toml", "las_tune/cli/app.py"} <= names
 
 
 def test_it_runs_where_there_is_no_checkout(built: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from PIL import Image
 from las_tune.cli.app import app
 from tests.data.conftest import save_image
 from tests.parts import make_part
-from tests.waiting import wait_for_answer
+from tests.waiting import wait_for_response
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -45,23 +45,18 @@ IN_ORDER = (
 ELSEWHERE = {
     "pip install -e '.[demo]'": ".ci/run installs so",
     "pip install -e '.[test]' && pytest": ".ci/run",
-    "python -m las_tune --category bracket_black --demo": "tests/tuning/test_study.py, smaller",
+    "python -m las_tune --category bracket_black --demo": "tests/study/test_run.py, smaller",
     "python -m las_tune data fetch mpdd": "tests/data/test_download.py, from a server of its own",
     "python -m las_tune data fetch dtd": "tests/data/test_download.py, from a server of its own",
     "python -m las_tune --category metal_plate": "hours; TUNE is the same, smaller",
-    "python -m las_tune --category metal_plate --dry-run --price-per-gpu-hour 2.5": "tests/tuning/test_plan.py",
+    "python -m las_tune --category metal_plate --dry-run --price-per-gpu-hour 2.5": "tests/execution/test_plan.py",
     "python -m las_tune --category metal_plate --backbone efficientnet_lite0 --trials 32 --epochs 20": "TUNE, smaller",
     "ray up cluster/aws.yaml": "tests/cluster/test_aws.py, by moto; onprem.yaml by test_onprem.py on hosts",
     "ray exec cluster/aws.yaml 'python -m las_tune submit --category metal_plate --data-root DIR --textures DIR "
     "--storage s3://BUCKET/las'": "tests/cluster/test_onprem.py, test_jobs.py",
     "ray attach cluster/aws.yaml -p 8265 -p 5000": "a shell for people; status, logs, stop, list: test_jobs.py",
     "python -m las_tune --category bolt --data-root parts --validation synthetic --dry-run": (
-        "tests/tuning/test_plan.py"
-    ),
-    "python -m tests.benchmarks.epoch": "tests/test_benchmarks.py",
-    "python -m tests.benchmarks.trials --trials 16": "tests/test_benchmarks.py",
-    "python -m tests.benchmarks.epoch --num-fit 289 --num-test 79 --share-at-batch 8 --share-at-batch 64": (
-        "tests/test_benchmarks.py"
+        "tests/execution/test_plan.py"
     ),
 }
 """What is not run here, and where it is."""
@@ -95,15 +90,20 @@ def test_every_flag_is_known(command: str) -> None:
     app.parse_args(words, exit_on_error=False, print_error=False)
 
 
-def test_images_and_files_that_are_named_are_there() -> None:
-    for target in re.findall(r"\]\(([^)h#][^)]*)\)", README):
-        assert (ROOT / target).is_file(), target
+def test_the_map_names_every_module() -> None:
+    package = ROOT / "las_tune"
+    listed = (package / "README.md").read_text(encoding="utf-8")
+    for folder in sorted({path.parent for path in package.rglob("*.py")}):
+        start = "las_tune/\n" if folder == package else f"  {folder.name}/"
+        section = listed[listed.index(start) :].split("\n\n")[0]
+        names = {path.name for path in folder.glob("*.py") if not path.name.startswith("__init__")}
+        assert {name for name in names if name not in section} == set(), folder.name
 
 
-def test_the_layout_names_every_module() -> None:
-    listed = README[README.index("\n## Layout") : README.index("search_spaces/            core")]
-    names = {path.name for path in (ROOT / "las_tune").rglob("*.py") if not path.name.startswith("__")}
-    assert {name for name in names if name not in listed} == set()
+@pytest.mark.parametrize("page", [path for path in ROOT.rglob("README.md") if not {".venv", "build"} & set(path.parts)])
+def test_links_of_every_page_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)h#][^)#]*)[^)]*\)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
 
 
 def run(place: Path, command: str, timeout_s: int = 400) -> subprocess.CompletedProcess[str]:
@@ -182,7 +182,7 @@ def test_the_ui_and_the_served_model_answer(day: Path) -> None:
             assert server.stdout is not None
             if address is None:
                 address = next(line for line in server.stdout if "http://127.0.0.1" in line).strip().split()[-1]
-            wait_for_answer(address.partition("#")[0], process=server)
+            wait_for_response(address.partition("#")[0], process=server)
             if command is SERVE:
                 answer = json.loads(run(day, CURL).stdout)
                 assert 0 <= answer["predictions"][0]["score"] <= 1
@@ -193,8 +193,8 @@ def test_the_ui_and_the_served_model_answer(day: Path) -> None:
 
 
 SMALLER = """
-from las_tune.config.demo_settings import DEMO
-DEMO.update(trials=2, epochs=1, image_size=64, seeds=2)
+from las_tune.config.demo_settings import DEMO_DEFAULTS
+DEMO_DEFAULTS.update(trials=2, epochs=1, image_size=64, seeds=2)
 """
 
 

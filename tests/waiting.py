@@ -1,4 +1,4 @@
-"""Waiting for what a test has set off: one way for all of them."""
+"""Wait for conditions and for servers."""
 
 from __future__ import annotations
 
@@ -10,33 +10,43 @@ from typing import Any
 
 
 def wait_until(
-    is_so: Callable[[], object],
+    condition: Callable[[], object],
     what: str | Callable[[], str],
     timeout_s: float = 120,
     every_s: float = 0.05,
     process: Popen[Any] | None = None,
 ) -> None:
-    """Until something is so; `what` is told where it does not come in time, or the process ends before."""
-    ends = time.monotonic() + timeout_s
-    while not is_so():
-        if time.monotonic() > ends or (process and process.poll() is not None):
+    """Wait until a condition holds.
+
+    Args:
+        condition: called repeatedly.
+        what: message of the TimeoutError.
+        timeout_s: maximum wait.
+        every_s: interval between two calls.
+        process: the wait also fails as soon as this process has ended.
+
+    Raises: TimeoutError with `what`.
+    """
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline or (process and process.poll() is not None):
             raise TimeoutError(what if isinstance(what, str) else what())
         time.sleep(every_s)
 
 
-def wait_for_answer(
+def wait_for_response(
     address: str, what: str | Callable[[], str] = "", timeout_s: float = 120, process: Popen[Any] | None = None
 ) -> bytes:
-    """What a server that is about to start answers."""
-    answers: list[bytes] = []
+    """Wait until a server responds, and return the body of the response."""
+    responses: list[bytes] = []
 
-    def ask() -> bool:
+    def request() -> bool:
         try:
-            with urllib.request.urlopen(address, timeout=30) as answer:
-                answers.append(answer.read())
+            with urllib.request.urlopen(address, timeout=30) as response:
+                responses.append(response.read())
         except OSError:
             return False
         return True
 
-    wait_until(ask, what or address, timeout_s, every_s=0.2, process=process)
-    return answers[0]
+    wait_until(request, what or address, timeout_s, every_s=0.2, process=process)
+    return responses[0]

@@ -1,4 +1,4 @@
-"""The command line: every command is made one of the app's here. Nothing heavy is imported at the top."""
+"""The command line: registers the commands and reports errors. Heavy packages are imported by the commands."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from las_tune.cli.data import data, space
 from las_tune.cli.models import export, predict
 from las_tune.cli.search import train, tune
 from las_tune.cli.studies import compare, doctor, report, sync, ui
-from las_tune.errors import INTERRUPTED, UserError, disk_error, one_line
-from las_tune.terminal.log_file import LOG
+from las_tune.config.log_file import LOG_NOTE
+from las_tune.errors import INTERRUPTED, UserError, disk_error, type_and_message
 
 EXAMPLES = """Examples:
   python -m las_tune --category bracket_black --demo    no data needed
   python -m las_tune data init parts/bolt --good 'camera/*.png'
   python -m las_tune --category bolt --data-root parts --validation synthetic --dry-run
   python -m las_tune --category bolt --data-root parts --validation synthetic --trials 16
-  python -m las_tune --resume --study STUDY    whatever stopped it
-  python -m las_tune ui --study STUDY          trials side by side"""
-SEARCHING, STUDIES, USING, CLUSTER = (
+  python -m las_tune --resume --study STUDY    after any interruption
+  python -m las_tune ui --study STUDY          compare trials in MLflow"""
+SEARCH, STUDIES, CHAMPION, CLUSTER = (
     Group(name, sort_key=key)
-    for key, name in enumerate(("Search and train", "Look at studies", "Use a champion", "On a cluster"), start=-4)
+    for key, name in enumerate(("Search and train", "Inspect studies", "Use a champion", "Run on a cluster"), start=-4)
 )
 app = App(
     name="las_tune",
@@ -40,9 +40,9 @@ app = App(
     help_epilogue=EXAMPLES,
 )
 COMMANDS: dict[Group, tuple[Any, ...]] = {
-    SEARCHING: (tune, train, data, space),
+    SEARCH: (tune, train, data, space),
     STUDIES: (ui, compare, report, sync, doctor),
-    USING: (predict, export),
+    CHAMPION: (predict, export),
     CLUSTER: (submit, status, logs, stop, node),
 }
 for group, commands in COMMANDS.items():
@@ -57,7 +57,7 @@ app.default(tune)
 
 
 class Interrupts:
-    """Ctrl-C, and SIGTERM, by which a cluster ends a job: the first ends in order, the second at once."""
+    """Handler of Ctrl-C, and of SIGTERM, which a cluster sends: the first stops in order, the second immediately."""
 
     def __init__(self) -> None:
         self._was_interrupted = False
@@ -66,13 +66,13 @@ class Interrupts:
 
     def _interrupt(self, *_: object) -> None:
         if self._was_interrupted:
-            os._exit(INTERRUPTED)  # Ray's processes and the journal's next reader cope with a driver that is gone
+            os._exit(INTERRUPTED)  # Ray and the journal recover from a driver that was killed
         self._was_interrupted = True
         raise KeyboardInterrupt
 
 
 def main() -> NoReturn:
-    """Run a command. What a user got wrong is one line on stderr and exit code 2."""
+    """Run a command. For a user's mistake, print one line on stderr and exit with code 2."""
     Interrupts()
     try:
         sys.argv[1:] = as_submitted(complete(sys.argv[1:]))
@@ -81,24 +81,24 @@ def main() -> NoReturn:
         _print_error(" ".join(str(error).split()), error)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
+        print("Stopped.", file=sys.stderr)
         sys.exit(INTERRUPTED)
     except Exception as error:
         if (disk := disk_error(error)) is not None:
-            _print_error(f"{disk}. Free some space; a study that was begun goes on by --resume.", error)
+            _print_error(f"{disk}. Free some disk space, then resume the study with --resume.", error)
             sys.exit(2)
         if not _logs(error):
             raise
-        _print_error(one_line(error), error)
+        _print_error(type_and_message(error), error)
         sys.exit(1)
     sys.exit(0)
 
 
 def _print_error(text: str, error: Exception) -> None:
-    """One line, and one for the log where there is one."""
+    """Print an error, and the path of the log if there is one."""
     print(f"error: {text}", *_logs(error), sep="\n", file=sys.stderr)
 
 
 def _logs(error: BaseException) -> list[str]:
-    """What NoiseLog noted on an error that happened in a study."""
-    return [note for note in getattr(error, "__notes__", ()) if note.startswith(LOG)]
+    """Return the notes that name the log file of a failed study."""
+    return [note for note in getattr(error, "__notes__", ()) if note.startswith(LOG_NOTE)]

@@ -1,31 +1,30 @@
-"""Commands about data and search spaces: fetch, lay out, check."""
+"""Commands for data and search spaces: download, create and check categories, check a search space."""
 
 from __future__ import annotations
 
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from las_tune.cli.flags import Category, DataRoot, find_categories
+from las_tune.cli.flags import Category, DataRoot
 from las_tune.config import paths
 
-data = App(name="data", help="Fetch data sets, look at what a category holds.")
-space = App(name="space", help="Look at search spaces.")
+data = App(name="data", help="Download data sets, create and check categories.")
+space = App(name="space", help="Check search spaces.")
 
 
 @data.command
 def fetch(what: Literal["dtd", "mpdd"], *, folder: Path | None = None) -> None:
-    """Download a data set into the folder where tune looks for it.
+    """Download a data set into the default folder of tune.
 
     Parameters
     ----------
     what
-        dtd: textures, by torchvision. mpdd: the six categories of metal parts, from Google Drive.
+        dtd: textures, from torchvision. mpdd: six categories of metal parts, from Google Drive.
     folder
-        Where to put it, if not in data/dtd or data/anomaly_dataset.
+        Target folder; the default is data/dtd or data/anomaly_dataset.
     """
     from las_tune.data.download import fetch_dtd, fetch_mpdd
     from las_tune.terminal.progress import progress_bar
@@ -35,34 +34,31 @@ def fetch(what: Literal["dtd", "mpdd"], *, folder: Path | None = None) -> None:
         fetched = fetch_dtd((folder or paths.TEXTURES).absolute())
     else:
         with progress_bar() as progress:
-            fetched = fetch_mpdd(
-                (folder or paths.DATA_ROOT).absolute(),
-                progress=lambda done, total: progress("downloading MPDD (MB)", done // 10**6, total // 10**6),
-            )
+            fetched = fetch_mpdd((folder or paths.DATA_ROOT).absolute(), progress=progress)
     if not fetched.names:
-        print_lines([f"{what} is in {fetched.folder} already"])
+        print_lines([f"{what} is already in {fetched.folder}"])
     else:
         print_lines([f"{what} is in {fetched.folder}: {', '.join(fetched.names)}"])
         if fetched.sha256:
-            print_lines([f"sha256 of the archive: {fetched.sha256} (none is published to compare it with)"])
+            print_lines([f"SHA-256 of the archive: {fetched.sha256} (no published value to compare with)"])
 
 
 @data.command
 def check(*, category: Category, data_root: DataRoot = paths.DATA_ROOT) -> None:
-    """Show what a category holds, and what is wrong with it; exit code 2 if anything is."""
-    from las_tune.data.category import index_category
+    """List the images of a category and report problems; exit code 2 if there are any."""
+    from las_tune.data.category import find_categories, index_category
     from las_tune.data.check import check_category
     from las_tune.terminal.check_tables import print_check
     from las_tune.terminal.progress import progress_bar
 
-    problems = 0
+    num_problems = 0
     for name in find_categories(category, data_root.absolute()):
         with progress_bar() as progress:
             category_ = index_category(data_root.absolute(), name)
-            checked = check_category(category_, partial(progress, f"reading {name}"))
+            checked = check_category(category_, progress)
         print_check(name, checked)
-        problems += len(checked.problems)
-    if problems:
+        num_problems += len(checked.problems)
+    if num_problems:
         sys.exit(2)
 
 
@@ -71,19 +67,21 @@ def init(
     folder: Path,
     *,
     good: Annotated[
-        tuple[str, ...], Parameter(help="Images of good parts: files, folders, patterns.", consume_multiple=True)
+        tuple[str, ...], Parameter(help="Images of good parts: files, folders or glob patterns.", consume_multiple=True)
     ],
-    defective: Annotated[tuple[str, ...], Parameter(help="Images of defective parts.", consume_multiple=True)] = (),
+    defective: Annotated[
+        tuple[str, ...], Parameter(help="Images of defective parts, likewise.", consume_multiple=True)
+    ] = (),
     seed: int = 0,
 ) -> None:
-    """Make a category out of loose images: links in the layout that tune reads, nothing is copied.
+    """Create a category from loose images, as links in the required layout; nothing is copied.
 
     Parameters
     ----------
     folder
-        The category's folder; its parent is what --data-root takes.
+        Folder of the category; pass its parent as --data-root.
     seed
-        Decides which good images are kept for the test.
+        Random seed that selects the good images for testing.
     """
     from las_tune.data.layout import lay_out
     from las_tune.terminal.check_tables import print_layout
@@ -93,20 +91,20 @@ def init(
 
 @space.command(name="check")
 def check_space(file: str) -> None:
-    """Show what each knob of a search space moves; exit code 2 if one moves nothing.
+    """Measure the effect of each parameter of a search space; exit code 2 if one has none.
 
     Parameters
     ----------
     file
-        A TOML file, or the name of a shipped space.
+        A TOML file, or the name of a search space of the package.
     """
     from las_tune.space.search_space import load_space
-    from las_tune.space.sensitivity import knob_effects, require_effects
+    from las_tune.space.sensitivity import measure_sensitivity, require_effects
     from las_tune.terminal.check_tables import print_effects
     from las_tune.terminal.progress import progress_bar
 
     loaded = load_space(file)
     with progress_bar() as progress:
-        effects = knob_effects(loaded, partial(progress, "moving knobs"))
+        effects = measure_sensitivity(loaded, progress)
     print_effects(loaded.name, effects)
     require_effects(loaded, effects)

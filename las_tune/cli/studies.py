@@ -1,4 +1,4 @@
-"""Commands about studies: MLflow's UI, a comparison, a report; what MLflow lacks, and what does not agree."""
+"""Commands for studies: open MLflow's UI, compare, report, sync with MLflow, and check for consistency."""
 
 from __future__ import annotations
 
@@ -8,19 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from las_tune.cli.flags import RECORD, Experiment, Results, TrackingUri, absolute_uri, flag, store_of
+from las_tune.cli.flags import Experiment, Results, TrackingUri, flag
 from las_tune.config import paths
 
 if TYPE_CHECKING:
     from las_tune.tracking.store import Store
-    from las_tune.tracking.tables import TextTable
 
-WIDEST = 500
-"""Characters of a table; it takes what it needs of them."""
-Port = Annotated[int, Parameter(help="Port on this machine; the next free one where it is taken, 0 for any.")]
-StudyName = Annotated[str | None, Parameter(help="Name of the study.", show_default=lambda _: "the newest")]
-StudyStore = Annotated[str, flag(RECORD, "MLflow store of the study, with its password.", "as the study has it")]
-Out = Annotated[Path | None, Parameter(help="The file.", show_default=lambda _: "STUDY.html in this folder")]
+Port = Annotated[int, Parameter(help="Port on this machine; the next free port if it is in use, 0 for any free port.")]
+StudyName = Annotated[str | None, Parameter(help="Name of the study.", show_default=lambda _: "the latest")]
+StudyStore = Annotated[
+    str, flag("Results and record", "URI of the study's MLflow store, with its password.", "the store of the study")
+]
+Out = Annotated[Path | None, Parameter(help="Output file.", show_default=lambda _: "STUDY.html in this folder")]
 
 
 def ui(
@@ -31,33 +30,33 @@ def ui(
     tracking_uri: TrackingUri = "",
     experiment: Experiment = "las_tune",
 ) -> None:
-    """Open MLflow's UI on the studies, for this machine only, until Ctrl-C."""
+    """Start MLflow's UI for the studies, on this machine only, until Ctrl-C."""
     from las_tune.terminal.tables import print_lines
-    from las_tune.tracking.store import is_server
-    from las_tune.tracking.ui_server import running_ui
+    from las_tune.tracking.connection import is_server
+    from las_tune.tracking.ui import running_ui
 
     store = _open(tracking_uri, results, experiment)
     name = store.find(study).name
     if is_server(store.uri):
         print_lines(_addresses(store, store.uri, name))
         return
-    print_lines(["starting MLflow's UI"])
+    print_lines(["Starting MLflow's UI ..."])
     try:
         with running_ui(store.uri, port) as (address, server):
-            print_lines([*_addresses(store, address, name), "Ctrl-C ends the UI"])
+            print_lines([*_addresses(store, address, name), "Press Ctrl-C to stop the UI."])
             server.wait()
-            print_lines(["MLflow's UI has ended by itself"])
+            print_lines(["MLflow's UI has stopped unexpectedly."])
     except KeyboardInterrupt:
-        print_lines(["the UI has ended"])
+        print_lines(["The UI has stopped."])
 
 
 def _addresses(store: Store, base_url: str, study: str) -> list[str]:
-    from las_tune.tracking.ui_address import study_address
+    from las_tune.tracking.ui import study_address
 
     folded, best_first = (
         study_address(store.client, base_url, store.experiment_id, study, view) for view in ("study", "best_first")
     )
-    return [f"study {study}, its trials folded under it:", f"  {folded}", "its trials, best first:", f"  {best_first}"]
+    return [f"Study {study} with its trials:", f"  {folded}", "Its trials, best first:", f"  {best_first}"]
 
 
 def compare(
@@ -66,19 +65,20 @@ def compare(
     tracking_uri: TrackingUri = "",
     experiment: Experiment = "las_tune",
 ) -> None:
-    """Print the trials of studies, best first, and several studies side by side."""
-    from las_tune.terminal.tables import print_lines
+    """Print the trials of studies, best first, and a comparison of several studies."""
+    from las_tune.terminal.tables import print_lines, print_text_table
     from las_tune.tracking.tables import study_table, trial_table
 
     store = _open(tracking_uri, results, experiment)
     found = [store.find(name) for name in dict.fromkeys(studies or (None,))]
     if len(found) > 1:
-        _print_table(study_table(store.client, found), "the sealed test, means over seeds")
-    for one in found:
-        _print_table(trial_table(one, one.trials), f"study {one.name}: trials, best first")
-        if one.again:
-            _print_table(trial_table(one, one.again), f"study {one.name}: trained again over new seeds")
-    print_lines(["numbers of trials are of validation images"])
+        print_text_table(study_table(store.client, found), "Sealed test, means over seeds")
+    for study in found:
+        print_text_table(trial_table(study, study.trials), f"Study {study.name}: trials, best first")
+        if study.finalists:
+            title = f"Study {study.name}: retrained with new seeds"
+            print_text_table(trial_table(study, study.finalists), title)
+    print_lines(["Metrics of trials are measured on validation images."])
 
 
 def report(
@@ -89,7 +89,7 @@ def report(
     tracking_uri: TrackingUri = "",
     experiment: Experiment = "las_tune",
 ) -> None:
-    """Write a study as one HTML file, figures inside, that can be mailed."""
+    """Write a study to a single HTML file with all figures inside."""
     from las_tune.errors import UserError
     from las_tune.terminal.tables import print_lines
     from las_tune.tracking.study_report import make_report
@@ -101,9 +101,9 @@ def report(
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise UserError("--out must be a file that can be written", f"{path} ({error.strerror})") from error
-    print_lines([f"report: {path} ({len(text.encode()) / 1e6:.1f} MB)"])
-    print_lines([f"missing: {name}" for name in missing])
+        raise UserError(f"--out {path} cannot be written: {error.strerror}", remedy="Choose another file") from error
+    print_lines([f"Report: {path} ({len(text.encode()) / 1e6:.1f} MB)"])
+    print_lines([f"Missing: {name}" for name in missing])
 
 
 def sync(
@@ -111,46 +111,47 @@ def sync(
     results: Results = paths.RESULTS,
     tracking_uri: StudyStore = "",
 ) -> None:
-    """Send to MLflow what studies could not: their writes wait in their folders. Exit code 2 if it takes not all."""
+    """Send the writes that are waiting in the folders of studies to MLflow; exit code 2 if some remain."""
     from las_tune.errors import UserError
     from las_tune.terminal.progress import progress_bar
     from las_tune.terminal.tables import print_lines
     from las_tune.tracking.sync import sync_study
 
     if not studies:
-        raise UserError("sync must be given studies", "none", "name them")
+        raise UserError("sync needs at least one study", remedy="Name the studies")
     is_complete = True
     for name in studies:
         with progress_bar() as progress:
-            found = sync_study(results.absolute() / name, absolute_uri(tracking_uri), progress)
-        is_complete = is_complete and not found["waiting"] and not found["refused"]
-        counts = f"{found['sent']} sent, {found['waiting']} still waiting, {found['refused']} refused"
-        print_lines([f"study {name}: {counts}", *([f"model: {found['model_uri']}"] if found["model_uri"] else [])])
+            found = sync_study(results.absolute() / name, paths.absolute_uri(tracking_uri), progress)
+        is_complete = is_complete and not found.waiting and not found.refused
+        counts = f"{found.sent} writes sent, {found.waiting} waiting, {found.refused} refused"
+        print_lines([f"Study {name}: {counts}", *([f"Model: {found.model_uri}"] if found.model_uri else [])])
     if not is_complete:
         sys.exit(2)
 
 
 def doctor(
     study: Annotated[
-        str | None, Parameter(help="Name of the study.", show_default=lambda _: "all in --results that do not run")
+        str | None,
+        Parameter(help="Name of the study.", show_default=lambda _: "all studies in --results that are not running"),
     ] = None,
     *,
-    fix: Annotated[bool, Parameter(help="Mend what can be mended.", negative="")] = False,
+    fix: Annotated[bool, Parameter(help="Repair what can be repaired.", negative="")] = False,
     results: Results = paths.RESULTS,
     tracking_uri: StudyStore = "",
 ) -> None:
-    """Compare what Ray, Optuna and MLflow say of a study; exit code 2 where they do not agree."""
-    from las_tune.study.doctor import diagnose, mend, studies_in
+    """Check that Ray, Optuna and MLflow agree on a study; exit code 2 if they do not."""
+    from las_tune.study.doctor import diagnose, repair, studies_in
     from las_tune.terminal.check_tables import print_diagnosis
     from las_tune.terminal.progress import progress_bar
     from las_tune.tracking.journal import is_running
 
-    folder, uri = results.absolute(), absolute_uri(tracking_uri)
+    folder, uri = results.absolute(), paths.absolute_uri(tracking_uri)
     idle = [name for name in studies_in(folder) if not is_running(folder / name)]
     num_problems = 0
     for name in [study] if study else idle:
         with progress_bar() as progress:
-            found = mend(folder / name, uri, progress) if fix else diagnose(folder / name, uri)
+            found = repair(folder / name, uri, progress) if fix else diagnose(folder / name, uri)
         print_diagnosis(found, fix)
         num_problems += len(found.problems)
     if num_problems:
@@ -160,17 +161,4 @@ def doctor(
 def _open(tracking_uri: str, results: Path, experiment: str) -> Store:
     from las_tune.tracking.store import open_to_read
 
-    return open_to_read(store_of(tracking_uri, results), experiment)
-
-
-def _print_table(table: TextTable, title: str) -> None:
-    """As wide as it needs to be: cells that are cut off cannot be compared, and a pipe has no width."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Column, Table
-
-    head = (Column(name.replace("/", "/\n").replace("_", "_\n"), no_wrap=True) for name in table.head)
-    shown = Table(*head, title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    for row in table.rows:
-        shown.add_row(*row)
-    Console(highlight=False, markup=False, width=WIDEST).print(shown)
+    return open_to_read(paths.store_uri(tracking_uri, results), experiment)

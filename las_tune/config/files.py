@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and files that are appended to line by line."""
+"""Atomic writing of files, and reading of files that are appended to line by line."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def whole_lines(path: Path) -> list[str]:
-    """Return the lines of a file, after cutting off an incomplete last line that a killed process left."""
+    """Return the lines of a file. An incomplete last line, which a killed process left, is removed from the file."""
     content = path.read_bytes()
     whole = content[: content.rfind(b"\n") + 1]
     if len(whole) < len(content):
@@ -52,7 +52,9 @@ def make_folder(folder: Path, flag: str = "--results") -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{flag} must be a folder that can be written to", f"'{error}'", "choose another") from error
+        raise UserError(
+            f"{flag} is not a folder that can be written to: {error}", remedy="Choose another folder"
+        ) from error
 
 
 def _finite(content: Any) -> Any:

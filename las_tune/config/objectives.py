@@ -1,4 +1,4 @@
-"""What a search may maximize, and how equals are told apart: numbers of one epoch, no images."""
+"""Objectives of the search, and the order of results with equal objectives. All values are metrics of one epoch."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ from collections.abc import Mapping
 from typing import Literal
 
 Objective = Literal["image_auroc", "pixel_aupro", "combined", "recall_at_fpr", "worst_defect"]
-"""combined is the mean of the first two; recall_at_fpr takes its threshold from good calibration images alone;
-worst_defect is the AUROC of the kind of defect that is told worst from good parts."""
+"""combined is the mean of image_auroc and pixel_aupro; recall_at_fpr uses a threshold from good calibration images
+only; worst_defect is the lowest image AUROC over the defect types."""
 
-NEED_MASKS: tuple[Objective, ...] = ("pixel_aupro", "combined")
+PIXEL_OBJECTIVES: tuple[Objective, ...] = ("pixel_aupro", "combined")
+"""Objectives that need masks."""
 METRIC_OF = {"recall_at_fpr": "recall"}
-"""The metric of an objective, where its name is another one."""
+"""Metric of an objective that has another name."""
 TIE_BREAKS = ("image_auroc", "pixel_aupro", "recall", "worst_defect")
-"""Of two that are equal in the objective, the one that is ahead in the first of these that differs is better."""
+"""Metrics that order results with equal objectives; the first metric that differs decides."""
 
 
 def objective_value(objective: Objective, metrics: Mapping[str, float]) -> float:
-    """The number that is maximized, from the metrics of scored images.
+    """Return the value to maximize.
 
     >>> objective_value("combined", {"image_auroc": 1.0, "pixel_aupro": 0.5})
     0.75
@@ -28,7 +29,7 @@ def objective_value(objective: Objective, metrics: Mapping[str, float]) -> float
 
 
 def ranking(row: Mapping[str, float]) -> tuple[float, ...]:
-    """What epochs, trials and finalists are ordered by: the objective, then the tie breaks that are there.
+    """Return the sort key of epochs, trials and finalists: the objective, then the tie breaks that were measured.
 
     >>> ranking({"objective": 0.9, "recall": 0.8}) > ranking({"objective": 0.9, "recall": 0.7})
     True
@@ -36,8 +37,8 @@ def ranking(row: Mapping[str, float]) -> tuple[float, ...]:
     return (row["objective"], *(row[name] for name in TIE_BREAKS if name in row))
 
 
-def broken_by(better: Mapping[str, float], other: Mapping[str, float]) -> str:
-    """The metric in which two that are equal in the objective differ first; empty where nothing was to be broken."""
-    if better["objective"] != other["objective"]:
+def deciding_tie_break(best: Mapping[str, float], second: Mapping[str, float]) -> str:
+    """Return the tie break that decided between two results; empty if their objectives differ."""
+    if best["objective"] != second["objective"]:
         return ""
-    return next((name for name in TIE_BREAKS if better.get(name) != other.get(name)), "the order of trials")
+    return next((name for name in TIE_BREAKS if best.get(name) != second.get(name)), "the order of trials")

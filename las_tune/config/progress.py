@@ -1,4 +1,4 @@
-"""How long-running functions report how far they are."""
+"""Type of the function that long-running functions report their progress to."""
 
 from __future__ import annotations
 
@@ -6,4 +6,8 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 Progress: TypeAlias = Callable[[str, int, int], None]
-"""Called with what is being done, the steps done so far and the total number of steps."""
+"""Called with a description of the work, the number of steps done so far and the total number of steps."""
+
+
+def no_progress(what: str, done: int, total: int) -> None:
+    """Report nothing."""

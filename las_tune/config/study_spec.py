@@ -1,13 +1,29 @@
-"""StudySpec: one search. It is made once, checked here, and passed down."""
+"""StudySpec: the settings of one search. It is created once, checked here, and passed down."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
-from las_tune.config.train_spec import TrainSpec, require
+from las_tune.config import paths
+from las_tune.config.options import (
+    BOTH,
+    TUNE,
+    Check,
+    above,
+    at_least,
+    between,
+    check_options,
+    inside,
+    one_of,
+    option,
+    required,
+)
+from las_tune.config.train_spec import TrainSpec
+from las_tune.errors import require
 
 Sampler = Literal["tpe", "gp", "cmaes", "random", "grid"]
 Scheduler = Literal["asha", "hyperband", "median", "none"]
@@ -15,26 +31,220 @@ Validation = Literal["labelled", "synthetic"]
 Protocol = Literal["sealed", "paper"]
 ModelWeights = Literal["inside", "reference"]
 
-MOST_TRIALS = 100_000
-"""Of a study; its finalists have the numbers above, so that trials can be added."""
-ELSEWHERE = ("http://", "https://", "ray://")
-"""Start the address of a cluster that this machine is not part of."""
-BY_LIBRARY = "las_tune.tune()"
-"""The command of a study that no command line began."""
+MAX_TRIALS = 100_000
+"""Maximum number of trials in a study. Finalists are numbered from here, so that trials can be added later."""
+REMOTE_SCHEMES = ("http://", "https://", "ray://")
+"""Prefixes of the address of a cluster that this machine is not a node of."""
+LIBRARY_COMMAND = "las_tune.tune()"
+"""StudySpec.command of a study that was started through the library."""
 MPDD_CATEGORIES = ("bracket_black", "bracket_brown", "bracket_white", "connector", "metal_plate", "tubes")
+STUDY_NAME = Check(
+    "1 to 100 letters, digits, '_', '-' or '.', starting with a letter or digit",
+    lambda name: re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", name) is not None,
+)
+"""A name that is valid as a folder, an MLflow run and a Ray job."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudySpec:
+    """One search over one category. Paths are absolute, because workers run in other folders."""
+
+    category: str = field(
+        metadata=required(
+            "Folder in --data-root, or 'all' for every category found; can be repeated. MPDD has "
+            f"{', '.join(MPDD_CATEGORIES)}; your own parts need the same layout.",
+            "Data", BOTH, flag_type=list[str],
+        )
+    )  # fmt: skip
+    data_root: Path = field(
+        metadata=required("Folder that contains the categories.", "Data", BOTH, flag_default=paths.DATA_ROOT)
+    )
+    textures: Path = field(
+        metadata=required(
+            "Folder of texture images (DTD, or any images) for synthetic defects.",
+            "Data", BOTH, flag_default=paths.TEXTURES,
+        )
+    )  # fmt: skip
+    data_digest: str = option(
+        "", "SHA-256 that the images must have; set by submit --push-data.", "Data", TUNE, shown_default="any"
+    )
+    skip_broken: bool = option(False, "Skip unreadable images and report them.", "Data", BOTH)
+    holdout: float = option(
+        0.5, "Fraction of labeled test images used for validation; the rest is the sealed test.",
+        "Data", BOTH, check=inside(0, 1),
+    )  # fmt: skip
+    validation: Validation = option(
+        "labelled", "Images used for model selection: labeled test images, or synthetic defects on held-out good "
+        "images (no defective images needed).",
+        "Data", BOTH, check=one_of(Validation),
+    )  # fmt: skip
+    demo: bool = option(False, "Render a small bracket_black and search it; no data needed.", "Data", BOTH)
+
+    train: TrainSpec
+    """Settings of every trial; with the reference configuration of the search space, those of the baseline."""
+
+    trials: int = option(32, "Number of trials, including the baseline.", "Search", TUNE, check=between(1, MAX_TRIALS))
+    finalists: int = option(
+        3, "Number of best trials that are retrained with new seeds.", "Search", TUNE, check=at_least(1)
+    )
+    seeds: int = option(
+        3, "Number of new seeds for each finalist.", "Search", TUNE, check=at_least(2),
+        remedy="A single seed does not show the noise between trainings",
+    )  # fmt: skip
+    space: str = option(
+        "", "Search space: a name or a TOML file.", "Search", TUNE, shown_default="the category's, else default"
+    )
+    sampler: Sampler = option("tpe", "Sampler of Optuna.", "Search", TUNE, check=one_of(Sampler))
+    scheduler: Scheduler = option(
+        "asha", "Scheduler that stops weak trials early.", "Search", TUNE, check=one_of(Scheduler),
+        shown_default="asha; none with gp",
+    )  # fmt: skip
+    patience: int | None = option(
+        None, "Stop the search after this many trials without an improvement beyond noise.", "Search", TUNE,
+        check=at_least(1), shown_default="all trials", remedy="Leave it out to run all trials",
+    )  # fmt: skip
+    warm_start: tuple[str, ...] = option(
+        (), "Studies or categories whose champions are evaluated right after the baseline.", "Search", TUNE,
+        shown_default="none",
+    )  # fmt: skip
+    protocol: Protocol = option(
+        "sealed", "paper: select on all test images, as published tables do; all results are tagged test-selected.",
+        "Search", TUNE, check=one_of(Protocol),
+    )  # fmt: skip
+    leakage_gap: bool = option(False, "Also report the optimistic bias of selecting on the test set.", "Search", TUNE)
+    time_budget_s: float | None = option(
+        None, "Stop starting trials after this long, such as 30m or 8h; finalists are still retrained.", "Search",
+        TUNE, check=above(0, " seconds"), shown_default="none", flag="--time-budget", flag_type=timedelta,
+        remedy="Give a duration such as 30m or 8h",
+    )  # fmt: skip
+    price_per_gpu_hour: float | None = option(
+        None, "Price of a GPU hour, in any currency; the plan then shows the cost.", "Search", TUNE,
+        check=above(0), shown_default="none", remedy="Leave it out to omit the cost from the plan",
+    )  # fmt: skip
+
+    gpus_per_trial: float | None = option(
+        None, "GPUs per trial; can be a fraction.", "Resources", TUNE, check=at_least(0),
+        shown_default="1 if there is any",
+    )  # fmt: skip
+    cpus_per_trial: float | None = option(
+        None, "CPU cores per trial; also the number of torch threads.", "Resources", TUNE, check=above(0),
+        shown_default="a quarter of the cores",
+    )  # fmt: skip
+    max_concurrent: int | None = option(
+        None, "Maximum number of trials that run at the same time.", "Resources", TUNE, check=at_least(1),
+        shown_default="as many as fit",
+    )  # fmt: skip
+    max_failures: int = option(
+        2, "Number of times a failed trial is restarted from its last checkpoint.", "Resources", TUNE,
+        check=at_least(0),
+    )  # fmt: skip
+    store_limit_gb: float | None = option(
+        None, "Memory limit of stored features in GB; beyond it, trials recompute them.", "Resources", BOTH,
+        check=at_least(0), shown_default="half of the memory",
+    )  # fmt: skip
+    address: str | None = option(
+        None, "Ray cluster: auto or HOST:6379 to join; http:// and ray:// submit the study and follow it.",
+        "Resources", TUNE, shown_default="this machine",
+    )  # fmt: skip
+    storage: str = option("", "Folder or URI for checkpoints.", "Resources", TUNE, shown_default="the study's folder")
+
+    results: Path = field(
+        metadata=required("Folder of all studies.", "Results and record", BOTH, flag_default=paths.RESULTS)
+    )
+    study: str = field(
+        metadata=required(
+            "Name of the study.", "Results and record", BOTH, check=STUDY_NAME, flag_default=None,
+            shown_default="<category>-<time>", remedy="Choose another name",
+        )
+    )  # fmt: skip
+    """Name of the study's folder, its Optuna study and its MLflow parent run."""
+    run: str = ""
+    """Name of the run that this study shares with studies of other categories; empty if it is the only one."""
+    extend: int = option(
+        0, "Number of trials to add to the finished --study; flags that you leave out keep their values.",
+        "Results and record", TUNE, check=at_least(0), shown_default="none", remedy="Give the number of trials to add",
+    )  # fmt: skip
+    """Trials out of `trials` that are added to a finished study."""
+    tracking_uri: str = option(
+        "", "URI of the MLflow store.", "Results and record", TUNE, shown_default="SQLite in --results"
+    )
+    experiment: str = option("las_tune", "MLflow experiment.", "Results and record", TUNE)
+    system_metrics: bool = option(
+        False, "Log CPU, memory, disk, network and GPU usage of every trial.", "Results and record", TUNE
+    )
+    tensorboard: bool = option(
+        False, "Also log every training for TensorBoard, to the study's folder tensorboard/.",
+        "Results and record", BOTH,
+    )  # fmt: skip
+    model_weights: ModelWeights = option(
+        "inside", "Frozen network of the registered model: saved inside it, or loaded by name with it.",
+        "Results and record", TUNE, check=one_of(ModelWeights),
+    )  # fmt: skip
+    command: str = ""
+    """Command line that started the study."""
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        self._check_combinations()
+        for name in ("data_root", "textures", "results"):
+            assert getattr(self, name).is_absolute(), f"{name} must be absolute"
+
+    def _check_combinations(self) -> None:
+        """Raise UserError for options that exclude each other."""
+        is_paper, is_grid = self.protocol == "paper", self.sampler == "grid"
+        require(
+            not (self.extend and is_grid),
+            "--extend cannot be used with --sampler grid, because a grid is evaluated completely",
+            remedy="Start a new --study with a larger grid",
+        )
+        for is_given, flag in ((is_paper, "--protocol paper"), (self.leakage_gap, "--leakage-gap")):
+            require(
+                not (is_given and self.validation == "synthetic"),
+                f"{flag} needs labeled test images, so it cannot be used with --validation synthetic",
+                remedy="Drop one of the two",
+            )
+        require(
+            not (is_paper and self.leakage_gap),
+            "--leakage-gap cannot be used with --protocol paper, because it estimates the bias of that protocol",
+            remedy="Drop --protocol paper",
+        )
+        require(
+            not (self.warm_start and is_grid),
+            "--warm-start cannot be used with --sampler grid, because a grid is evaluated in any case",
+            remedy="Drop one of the two",
+        )
+
+    @property
+    def is_test_selected(self) -> bool:
+        """True if the reported numbers are of the images that were used for model selection."""
+        return self.protocol == "paper"
+
+    def num_retrainings(self, num_studies: int) -> int:
+        """Return the number of trainings with new seeds, in a run of `num_studies` studies.
+
+        Retrained are the baseline, the finalists, and the best trials of the other categories.
+        """
+        finalists = min(self.finalists, self.trials - 1)
+        return (1 + finalists + num_studies - 1) * self.seeds
+
+    @property
+    def folder(self) -> Path:
+        """Folder of everything that the study writes, except the MLflow store."""
+        return self.results / self.study
+
+    @property
+    def run_folder(self) -> Path:
+        """Folder that studies of one run share: Ray's checkpoints and the overview."""
+        return self.results / (self.run or self.study)
 
 
 def require_study_name(name: str) -> None:
-    """Raise UserError for a name that cannot be a folder's, a run's and a job's alike."""
-    require(
-        re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", name) is not None,
-        "--study must be letters, digits, '_', '-' and '.', at most 100, the first a letter or digit",
-        repr(name),
-    )
+    """Raise UserError for a name that is not valid as a folder, an MLflow run and a Ray job."""
+    require(STUDY_NAME.holds(name), f"--study must be {STUDY_NAME.rule}, got {name!r}", remedy="Choose another name")
 
 
 def model_name(category: str) -> str:
-    """The category's model in MLflow's registry; what names of models cannot hold becomes a hyphen.
+    """Return the name of the category's model in MLflow's registry, with a hyphen for characters that are not allowed.
 
     >>> model_name("bolt M6/8")
     'las-bolt M6-8'
@@ -42,160 +252,10 @@ def model_name(category: str) -> str:
     return "las-" + re.sub(r"[:/?#%]", "-", category)
 
 
-@dataclass(frozen=True, kw_only=True)
-class StudySpec:
-    """One search over one category. Paths are absolute: workers run in other folders."""
+def plain_name(category: str) -> str:
+    """Return the name of a category in characters that are valid in the name of a study.
 
-    category: str
-    study: str
-    """Name of the Ray experiment, the Optuna study and the MLflow parent run."""
-    run: str = ""
-    """Name of the run that this study shares with those of other categories; empty where it is alone."""
-    train: TrainSpec
-    """What every trial starts from; the baseline as it is."""
-    data_root: Path
-    textures: Path
-    results: Path
-    space: str = ""
-    """Name or path of a search space; empty: the category's own, else default."""
-    trials: int = 32
-    sampler: Sampler = "tpe"
-    scheduler: Scheduler = "asha"
-    patience: int | None = None
-    """Trials in a row without a gain beyond noise, after which the search ends. None: all trials."""
-    finalists: int = 3
-    """How many of the best trials are trained again, with the baseline and the champion of earlier studies."""
-    seeds: int = 3
-    """New seeds that each of them is trained with."""
-    gpus_per_trial: float | None = None
-    """None: one where the cluster has any."""
-    cpus_per_trial: float | None = None
-    """None: a quarter of the machine, at least one."""
-    max_concurrent: int | None = None
-    max_failures: int = 2
-    """How often a trial is tried again, from its last checkpoint, after a worker or its own code failed."""
-    time_budget_s: float | None = None
-    price_per_gpu_hour: float | None = None
-    """For the plan; in whatever money the user thinks."""
-    store_limit_gb: float | None = None
-    """Most that stored features may take; above it trials compute them again. None: half of the memory."""
-    address: str | None = None
-    """Ray cluster; None: this machine."""
-    extend: int = 0
-    """Of the trials, how many are added to those of a study that is finished."""
-    storage: str = ""
-    """Where Ray keeps checkpoints; empty: in the study's folder."""
-    tracking_uri: str = ""
-    """MLflow store; empty: sqlite beside the results."""
-    experiment: str = "las_tune"
-    system_metrics: bool = False
-    """Whether trials measure their machine: processors, memory, disk, network, GPUs."""
-    tensorboard: bool = False
-    """Whether every training is also written for TensorBoard."""
-    model_weights: ModelWeights = "inside"
-    """reference: the champion names its frozen network instead of holding it."""
-    data_digest: str = ""
-    """SHA-256 that the images must have, see data/digest.py; empty: it is not asked."""
-    skip_broken: bool = False
-    holdout: float = 0.5
-    """Share of every test folder that validates; the rest is the sealed test."""
-    validation: Validation = "labelled"
-    """synthetic: good images and defects painted on them, of other families than LAS; no real defect is needed."""
-    protocol: Protocol = "sealed"
-    """paper: everything is chosen by all test images, as published tables are; there is no sealed test."""
-    leakage_gap: bool = False
-    """Score all test images in every epoch, to tell how much choosing by them would have flattered."""
-    warm_start: tuple[str, ...] = ()
-    """Studies or categories whose champions are tried first."""
-    demo: bool = False
-    command: str = ""
-    """The command line, for the record."""
-
-    def __post_init__(self) -> None:
-        require_study_name(self.study)
-        self._check_kinds()
-        self._check_numbers()
-        self._check_together()
-        for name in ("data_root", "textures", "results"):
-            assert getattr(self, name).is_absolute(), f"{name} must be absolute"
-
-    def _check_kinds(self) -> None:
-        """Values that are one of a few words."""
-        known = {
-            "sampler": Sampler, "scheduler": Scheduler, "validation": Validation, "protocol": Protocol,
-            "model_weights": ModelWeights,
-        }  # fmt: skip
-        for name, kinds in known.items():
-            value = getattr(self, name)
-            rule = f"--{name.replace('_', '-')} must be one of {', '.join(get_args(kinds))}"
-            require(value in get_args(kinds), rule, repr(value))
-
-    def _check_numbers(self) -> None:
-        """The range of each; None stands for a default that is known later."""
-        require(1 <= self.trials <= MOST_TRIALS, f"--trials must be 1 to {MOST_TRIALS}", self.trials)
-        require(self.extend >= 0, "--extend must be the number of trials to add, at least 1", self.extend)
-        rule = "--holdout must lie between 0 and 1, both excluded"
-        require(0 < self.holdout < 1, rule, self.holdout, "the usual value is 0.5")
-        require(self.finalists >= 1, "--finalists must be at least 1", self.finalists)
-        require(self.seeds >= 2, "--seeds must be at least 2: one tells nothing of the noise", self.seeds)
-        require(self.max_failures >= 0, "--max-failures must be at least 0", self.max_failures)
-        for name in ("patience", "max_concurrent"):
-            value = getattr(self, name)
-            require(value is None or value >= 1, f"--{name.replace('_', '-')} must be at least 1", value)
-        for name in ("gpus_per_trial", "store_limit_gb"):
-            value = getattr(self, name)
-            require(value is None or value >= 0, f"--{name.replace('_', '-')} must be at least 0", value)
-        for name in ("cpus_per_trial", "price_per_gpu_hour"):
-            value = getattr(self, name)
-            require(value is None or value > 0, f"--{name.replace('_', '-')} must be above 0", value)
-        budget = self.time_budget_s
-        require(budget is None or budget > 0, "--time-budget must be above 0 seconds", budget)
-
-    def _check_together(self) -> None:
-        """What each may be and both may not."""
-        is_paper, is_grid = self.protocol == "paper", self.sampler == "grid"
-        require(
-            not (self.extend and is_grid),
-            "--extend goes on with a search that learns, and a grid is searched whole",
-            "--sampler grid",
-            "choose another name for a larger grid",
-        )
-        for holds, what in ((is_paper, "--protocol paper"), (self.leakage_gap, "--leakage-gap")):
-            require(
-                not (holds and self.validation == "synthetic"),
-                f"{what} chooses by labeled test images",
-                "--validation synthetic",
-                "leave one of them out",
-            )
-        require(
-            not (is_paper and self.leakage_gap),
-            "--leakage-gap compares with --protocol paper on the same trials",
-            "both",
-            "leave --protocol out",
-        )
-        require(
-            not (self.warm_start and is_grid),
-            "--warm-start leads searches that learn, and a grid is searched whole",
-            "--sampler grid",
-            "leave one of them out",
-        )
-
-    @property
-    def is_test_selected(self) -> bool:
-        """Whether what is reported was chosen by the images that it is reported on."""
-        return self.protocol == "paper"
-
-    def num_again(self, num_studies: int) -> int:
-        """Trainings over new seeds in a run of so many studies: the baseline, finalists, the best of the others."""
-        finalists = min(self.finalists, self.trials - 1)
-        return (1 + finalists + num_studies - 1) * self.seeds
-
-    @property
-    def folder(self) -> Path:
-        """Everything that the study leaves behind, but the MLflow store."""
-        return self.results / self.study
-
-    @property
-    def run_folder(self) -> Path:
-        """What studies of one run share: Ray's checkpoints, the overview."""
-        return self.results / (self.run or self.study)
+    >>> plain_name("bolt M6/8")
+    'bolt-M6-8'
+    """
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", category).strip("_.-")[:60] or "category"

@@ -1,163 +1,169 @@
-"""TrainSpec: one training. It is made once, checked here, and passed down.
+"""TrainSpec: the settings of one training, with its hyperparameters. It is created once and passed down.
 
-The defaults are the seed program's values.
+The defaults are the reference configuration: the published hyperparameters.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
-from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+import re
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from las_tune.config.objectives import Objective
-from las_tune.errors import UserError
+from las_tune.config.options import (
+    BOTH,
+    KEY,
+    TRAIN,
+    Check,
+    above,
+    at_least,
+    between,
+    check_options,
+    inside,
+    one_of,
+    option,
+)
+from las_tune.errors import UserError, require
 
 Foreground = Literal["otsu", "none"]
 ObjectiveChoice = Literal["auto", "image_auroc", "pixel_aupro", "combined", "recall_at_fpr", "worst_defect"]
 StoreDtype = Literal["float32", "float16", "bfloat16"]
 HeadPrecision = Literal["float32", "tf32"]
 
-
-def require(holds: bool, rule: str, received: object, do: str = "") -> None:
-    """Raise the one line that a user reads when a value breaks a rule."""
-    if not holds:
-        raise UserError(rule, received, do)
+DEVICE = Check(
+    "auto, cpu, cuda, cuda:INDEX or mps",
+    lambda name: re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", name) is not None,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSpec:
-    """Everything that decides the numbers of one training. Fields marked tunable may stand in a search space."""
+    """Everything that determines the numbers of one training. A search space may hold the tunable options."""
 
-    adaptor_lr: float = field(default=1e-4, metadata={"tunable": True})
-    """Learning rate of the feature adaptor (Adam)."""
-    discriminator_lr: float = field(default=2e-4, metadata={"tunable": True})
-    """Learning rate of the discriminator (AdamW)."""
-    alpha: float = field(default=1 / 3, metadata={"tunable": True})
-    """α of GLASS eq. 3: share of intersections and of unions among the masks, in [0, 1/2]."""
-    beta_mean: float = field(default=0.5, metadata={"tunable": True})
-    """μ of β ~ N(μ, σ²), the share of the image kept inside a mask (GLASS eq. 4), in [0, 1]."""
-    beta_std: float = field(default=0.1, metadata={"tunable": True})
-    """σ of β ~ N(μ, σ²), at least 0."""
-    beta_min: float = field(default=0.2, metadata={"tunable": True})
-    """β is clipped from below at this value (the authors' code: 0.2)."""
-    beta_max: float = field(default=0.8, metadata={"tunable": True})
-    """β is clipped from above at this value (the authors' code: 0.8)."""
-    perlin_max_exponent: int = field(default=5, metadata={"tunable": True})
-    """Perlin noise has 2^k cells along an axis, k drawn from 0..perlin_max_exponent."""
-    foreground: Foreground = field(default="otsu", metadata={"tunable": True})
-    """How the part is told from its background: defects are painted on the part only."""
-    focal_gamma: float = field(default=2.0, metadata={"tunable": True})
-    """γ of the focal loss on synthesized images, at least 0."""
-    hard_share: float = field(default=0.5, metadata={"tunable": True})
-    """Share of the patches, the hardest to tell, that the focal loss looks at, in (0, 1]."""
-    weight_decay: float = field(default=1e-5, metadata={"tunable": True})
-    """Weight decay of both optimizers, at least 0."""
-    hidden_width: int = field(default=768, metadata={"tunable": True})
-    """Width of the discriminator's hidden layer."""
-    use_adaptor: bool = field(default=True, metadata={"tunable": True})
-    """Whether features pass the adaptor; without one, adaptor_lr has no effect."""
-    batch_size: int = field(default=8, metadata={"tunable": True})
-    """Normal images a step; as many synthesized ones go with them."""
+    adaptor_lr: float = option(
+        1e-4, "Learning rate of the feature adaptor (Adam).", "Training", TRAIN, check=above(0), tunable=True
+    )
+    discriminator_lr: float = option(
+        2e-4, "Learning rate of the discriminator (AdamW).", "Training", TRAIN, check=above(0), tunable=True
+    )
+    alpha: float = option(
+        1 / 3, "Probability that a mask is the intersection of two noise masks, and probability that it is their union "
+        "(α of GLASS eq. 3), in [0, 1/2].",
+        "Training", TRAIN, check=Check("in [0, 1/2] (α of GLASS eq. 3)", lambda value: 0 <= value <= 0.5),
+        shown_default="1/3", tunable=True,
+    )  # fmt: skip
+    beta_mean: float = option(
+        0.5, "Mean μ of β ~ N(μ, σ²), the weight of the image inside a mask (GLASS eq. 4), in [0, 1].",
+        "Training", TRAIN, check=between(0, 1), tunable=True,
+    )  # fmt: skip
+    beta_std: float = option(
+        0.1, "Standard deviation σ of β, in [0, 1].", "Training", TRAIN, check=between(0, 1), tunable=True
+    )
+    beta_min: float = option(0.2, "Lower clipping bound of β.", "Training", TRAIN, tunable=True)
+    beta_max: float = option(0.8, "Upper clipping bound of β.", "Training", TRAIN, tunable=True)
+    perlin_max_exponent: int = option(
+        5, "Perlin noise has 2^k cells along an axis, with k drawn from 0 to this value, at most 7.",
+        "Training", TRAIN, check=between(0, 7), tunable=True,
+    )  # fmt: skip
+    foreground: Foreground = option(
+        "otsu", "Segmentation of the part; defects are synthesized on the foreground only.",
+        "Training", TRAIN, check=one_of(Foreground), tunable=True,
+    )  # fmt: skip
+    focal_gamma: float = option(
+        2.0, "γ of the focal loss on synthesized images, in [0, 10].",
+        "Training", TRAIN, check=between(0, 10), tunable=True,
+    )  # fmt: skip
+    hard_share: float = option(
+        0.5, "Fraction of the patches, the hardest ones, that the focal loss averages over, in (0, 1].",
+        "Training", TRAIN, check=Check("in (0, 1]", lambda value: 0 < value <= 1), tunable=True,
+    )  # fmt: skip
+    weight_decay: float = option(
+        1e-5, "Weight decay of both optimizers, in [0, 1].", "Training", TRAIN, check=between(0, 1), tunable=True
+    )
+    hidden_width: int = option(
+        768, "Width of the discriminator's hidden layer.", "Training", TRAIN, check=at_least(1), tunable=True
+    )
+    use_adaptor: bool = option(
+        True, "Pass features through the adaptor. Without it, --adaptor-lr has no effect.",
+        "Training", TRAIN, tunable=True,
+    )  # fmt: skip
+    batch_size: int = option(
+        8, "Normal images per step; as many synthesized images are added.",
+        "Training", BOTH, check=at_least(1), tunable=True,
+    )  # fmt: skip
 
-    image_size: int = 288
-    """Side of the square to which images are resized, in pixels."""
-    epochs: int = 50
-    seed: int = 0
-    backbone: str = "wide_resnet50_2"
-    backbone_weights: str = "imagenet"
-    """imagenet, random, or the path of a state dict."""
-    objective: ObjectiveChoice = "auto"
-    """What the best epoch is chosen by, on validation images; auto is combined with masks, image_auroc without."""
-    fpr: float = 0.01
-    """Share of good calibration images that the threshold rejects, in (0, 1)."""
-    device: str = "auto"
-    store_dtype: StoreDtype = "float32"
-    """What stored features are kept in: the half types take half the memory and round to 3 or 2 digits."""
-    head_precision: HeadPrecision = "float32"
-    """How a GPU multiplies the head's matrices; tf32 is faster and rounds factors to 10 bits."""
+    image_size: int = option(
+        288, "Side length in pixels to which images are resized.", "Training", BOTH,
+        check=between(32, 2048, " pixels"),
+    )  # fmt: skip
+    epochs: int = option(50, "Epochs per training.", "Training", BOTH, check=at_least(1))
+    seed: int = option(
+        0, "Random seed of the data split, the search and every training.", "Training", BOTH,
+        check=between(0, 2**31 - 1),
+    )  # fmt: skip
+    backbone: str = option(
+        "wide_resnet50_2",
+        "Frozen network: efficientnet_lite0, or a convolutional network of torchvision (resnet18, ...).",
+        "Training", BOTH,
+    )  # fmt: skip
+    backbone_weights: str = option(
+        "imagenet", "Weights of the frozen network: imagenet, random, or the path of a state dict.", "Training", BOTH
+    )
+    objective: ObjectiveChoice = option(
+        "auto", "Metric to maximize on validation images. auto: combined (mean of image_auroc and pixel_aupro) if "
+        "there are masks, else image_auroc.",
+        "Training", BOTH, check=one_of(ObjectiveChoice),
+    )  # fmt: skip
+    fpr: float = option(
+        0.01, "Fraction of good calibration images above the threshold.", "Training", BOTH, check=inside(0, 1)
+    )
+    device: str = option("auto", "Device of a training: auto, cpu or cuda.", "Resources", BOTH, check=DEVICE)
+    store_dtype: StoreDtype = option(
+        "float32", "Data type of stored features; the 16-bit types halve the memory and round.",
+        "Resources", BOTH, check=one_of(StoreDtype),
+    )  # fmt: skip
+    head_precision: HeadPrecision = option(
+        "float32", "Precision of matrix products in the head on a GPU; tf32 is faster and rounds to 10 bits.",
+        "Resources", BOTH, check=one_of(HeadPrecision),
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
-        for name in ("adaptor_lr", "discriminator_lr"):
-            value = getattr(self, name)
-            require(0 < value < math.inf, f"{name} must be above 0", value, "the seed's values are 1e-4 and 2e-4")
-        require(
-            0 <= self.alpha <= 0.5,
-            "alpha must lie in [0, 1/2] (GLASS eq. 3)",
-            self.alpha,
-            "the seed's value is 1/3",
-        )
-        require(
-            0 <= self.beta_mean <= 1,
-            "beta_mean must lie in [0, 1]",
-            self.beta_mean,
-            "the seed's value is 0.5",
-        )
-        require(0 <= self.beta_std <= 1, "beta_std must lie in [0, 1]", self.beta_std, "the seed's value is 0.1")
+        check_options(self)
         require(
             0 <= self.beta_min <= self.beta_max <= 1,
-            "beta_min and beta_max must satisfy 0 <= beta_min <= beta_max <= 1",
-            (self.beta_min, self.beta_max),
+            f"beta_min and beta_max must satisfy 0 <= beta_min <= beta_max <= 1, got {self.beta_min} and "
+            f"{self.beta_max}",
+            remedy="The defaults are 0.2 and 0.8",
         )
-        require(
-            0 <= self.perlin_max_exponent <= 7,
-            "perlin_max_exponent must lie in 0..7",
-            self.perlin_max_exponent,
-        )
-        require(self.foreground in get_args(Foreground), "foreground must be otsu or none", repr(self.foreground))
-        require(0 <= self.focal_gamma <= 10, "focal_gamma must lie in [0, 10]", self.focal_gamma)
-        require(0 < self.hard_share <= 1, "hard_share must lie in (0, 1]", self.hard_share)
-        require(0 <= self.weight_decay <= 1, "weight_decay must lie in [0, 1]", self.weight_decay)
-        require(self.hidden_width >= 1, "hidden_width must be at least 1", self.hidden_width)
-        require(32 <= self.image_size <= 2048, "--image-size must lie in 32..2048 pixels", self.image_size)
-        require(self.batch_size >= 1, "--batch-size must be at least 1", self.batch_size)
-        require(self.epochs >= 1, "--epochs must be at least 1", self.epochs)
-        require(
-            self.objective in get_args(ObjectiveChoice),
-            f"--objective must be one of {', '.join(get_args(ObjectiveChoice))}",
-            repr(self.objective),
-        )
-        require(0 < self.fpr < 1, "--fpr must lie between 0 and 1, both excluded", self.fpr, "the usual value is 0.01")
-        require(
-            self.store_dtype in get_args(StoreDtype),
-            "--store-dtype must be float32, float16 or bfloat16",
-            repr(self.store_dtype),
-        )
-        require(
-            self.head_precision in get_args(HeadPrecision),
-            "--head-precision must be float32 or tf32",
-            repr(self.head_precision),
-        )
-        require(0 <= self.seed < 2**31, "--seed must lie in 0..2147483647", self.seed)
 
     def replace(self, **changes: Any) -> TrainSpec:
-        """A copy with other values, checked again; unknown names are errors that list the known ones."""
-        unknown = sorted(set(changes) - {f.name for f in dataclasses.fields(self)})
+        """Return a copy with other values. Raises UserError for unknown names and for values that break a rule."""
+        unknown = sorted(set(changes) - {each.name for each in dataclasses.fields(self)})
         if unknown:
             raise UserError(
-                "Every hyperparameter must be known",
-                ", ".join(unknown),
-                f"known: {', '.join(tunable_names())}",
+                f"There is no hyperparameter named {', '.join(unknown)}",
+                remedy=f"Choose from {', '.join(tunable_names())}",
             )
         return dataclasses.replace(self, **changes)
 
     @property
     def resolved_objective(self) -> Objective:
-        """The objective, once auto is settled."""
+        """Return the objective, after "auto" was resolved."""
         assert self.objective != "auto", "the objective is resolved when the images are known"
         return self.objective
 
     def hyperparameters(self) -> dict[str, Any]:
-        """The tunable fields and their values."""
+        """Return the tunable options and their values."""
         return {name: getattr(self, name) for name in tunable_names()}
 
 
 def tunable_names() -> tuple[str, ...]:
-    """Names of the TrainSpec fields that a search space may hold."""
-    return tuple(f.name for f in dataclasses.fields(TrainSpec) if f.metadata.get("tunable"))
+    """Return the names of the hyperparameters, which a search space may hold."""
+    return tuple(each.name for each in dataclasses.fields(TrainSpec) if each.metadata[KEY].tunable)
 
 
 def known_hyperparameters(params: dict[str, Any]) -> dict[str, Any] | None:
-    """Those of an earlier study's champion that this version still has; None where it is the baseline."""
+    """Return the hyperparameters of an earlier champion that this version still has; None if they are the defaults."""
     known = {name: value for name, value in params.items() if name in tunable_names()}
     return None if TrainSpec().replace(**known).hyperparameters() == TrainSpec().hyperparameters() else known

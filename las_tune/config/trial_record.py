@@ -1,10 +1,10 @@
-"""What is known of a study while it runs: one TrialRecord a trial. The driver makes them, all others read them."""
+"""The record of one trial, and the listeners that follow a study. Only the driver changes a record."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from las_tune.config.objectives import ranking
 
@@ -25,90 +25,99 @@ METRICS = (
     "false_reject_rate",
     "objective",
 )
-"""Numbers of an epoch, in the order in which they are shown."""
-WATCHED = ("labelled", "sealed", "whole")
-"""Parts that may be scored beside the validation, never chosen by."""
-ROW = ("epoch", *METRICS, *(f"{part}/{name}" for part in WATCHED for name in METRICS), "seconds", "peak_memory_mb")
-"""What a trial keeps of an epoch."""
-SYSTEM = "system/"
-"""Starts the names of what a worker measures of its machine (--system-metrics), as MLflow calls it."""
+"""Metrics of an epoch, in display order."""
+MONITORED = ("labelled", "sealed", "whole")
+"""Image sets that may be scored in addition to the validation images. They are never used for model selection."""
+EPOCH_FIELDS = (
+    "epoch",
+    *METRICS,
+    *(f"{part}/{name}" for part in MONITORED for name in METRICS),
+    "seconds",
+    "peak_memory_mb",
+)
+"""Fields of an epoch that a trial record stores."""
+SYSTEM_PREFIX = "system/"
+"""Prefix of the system metrics of a worker (--system-metrics), as in MLflow."""
 
 
 @dataclass
 class TrialRecord:
-    """One trial: its number in the Optuna study, its hyperparameters, one row of numbers an epoch."""
+    """One trial: its number in the Optuna study, its hyperparameters and its metrics by epoch."""
 
     number: int
     params: dict[str, Any]
     status: Status = "running"
     reason: str = ""
-    """Why it ended, where that was not its last epoch."""
+    """Why the trial ended before its last epoch; empty otherwise."""
     epochs: list[dict[str, float]] = field(default_factory=list)
-    """Rows by epoch, from 1; metrics that cannot be had (no masks) are left out."""
+    """One row of EPOCH_FIELDS per epoch. Metrics that are not available (no masks) are omitted."""
     seconds: float = 0.0
-    """Time in its epochs."""
+    """Training time of all epochs."""
     repeated_seconds: float = 0.0
-    """Time in epochs that had to be repeated after a fault."""
+    """Training time of epochs that were repeated after a fault."""
     finalist: str = ""
-    """What was trained again with a new seed: baseline, current, or trial 7; empty in the search."""
+    """Name of the finalist that this trial retrains: baseline, current, or trial 7; empty during the search."""
     seed: int | None = None
-    """The new seed of a finalist."""
+    """Random seed of a finalist; None during the search."""
     started: float = 0.0
-    """When it started, in seconds since 1970; 0 while that is not known."""
+    """Start time in seconds since 1970; 0 before the start."""
     ended: float = 0.0
-    """When it ended; 0 while it runs."""
+    """End time in seconds since 1970; 0 while the trial runs."""
     worker: str = ""
-    """Machine and process of its last epoch."""
+    """Host name and process id of the worker that ran the last epoch."""
     panel: Path | None = None
-    """File of the Panel of its best epoch, once it has ended; None where it left none."""
+    """File with the image panel of the best epoch, set when the trial ends; None if there is none."""
     no_panel: str = ""
-    """Why it left none."""
+    """Why there is no image panel."""
     folder: str = ""
-    """Where its checkpoints lie, in the storage."""
+    """Folder of the trial's checkpoints, relative to the checkpoint storage."""
     checkpoint: str = ""
-    """That of its best epoch, in the storage, once it has ended; empty where it left none."""
+    """Checkpoint of the best epoch, relative to the checkpoint storage, set when the trial ends; empty if none."""
 
     @property
     def title(self) -> str:
-        """How a person calls it."""
+        """Display name, such as `trial 7` or `baseline, seed 3`."""
         if self.finalist:
             return f"{self.finalist}, seed {self.seed}"
         return "trial 0 (baseline)" if self.is_baseline else f"trial {self.number}"
 
     @property
     def is_baseline(self) -> bool:
-        """Trial 0 has the seed's own hyperparameters."""
+        """Whether this is trial 0, which has the hyperparameters of the reference configuration."""
         return self.number == BASELINE_NUMBER
 
     @property
     def best(self) -> dict[str, float]:
-        """The row of the best epoch (see ranking; the first, of equals); empty before the first epoch ends."""
+        """The row of the best epoch by `ranking`, the earliest if several are equal; empty before the first epoch."""
         return max(self.epochs, key=ranking, default={})
 
     @property
     def best_objective(self) -> float | None:
-        """The greatest objective so far."""
+        """Objective of the best epoch; None before the first epoch."""
         return self.best.get("objective")
 
     @property
     def lost_seconds(self) -> float:
-        """Time that gave nothing: of epochs that were repeated, and of a trial that failed."""
+        """Training time without a result: repeated epochs, and all epochs of a failed trial."""
         return self.repeated_seconds + (self.seconds if self.status == "failed" else 0.0)
 
     def add_epoch(self, row: dict[str, float]) -> None:
-        """Take the numbers of an epoch."""
+        """Append the metrics of an epoch."""
         self.epochs.append(row)
         self.seconds += row["seconds"]
 
 
-class Listener(Protocol):
-    """Whoever follows a study: the ledger, the console, the training log."""
+class Listener:
+    """Base class of everything that follows a study, such as the ledger, the console and the training log.
+
+    Every method does nothing. Override the events of interest.
+    """
 
     def trial_started(self, trial: TrialRecord) -> None:
-        """A trial is about to run."""
+        """Handle the start of a trial."""
 
     def epoch_ended(self, trial: TrialRecord) -> None:
-        """trial.epochs has a new row."""
+        """Handle a new row in `trial.epochs`."""
 
     def trial_ended(self, trial: TrialRecord) -> None:
-        """trial.status is no longer running."""
+        """Handle the end of a trial; `trial.status` is final."""

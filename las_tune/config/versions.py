@@ -1,4 +1,4 @@
-"""What is installed here: a fleet gives one study's numbers only where every machine has the same."""
+"""Versions of the installed packages. The numbers of a study are comparable only if all machines have the same ones."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from las_tune.config import paths
 from las_tune.errors import UserError
 
 PACKAGES = ("torch", "torchvision", "ray", "optuna", "cmaes", "mlflow", "numpy", "scipy", "scikit-learn", "pillow")
-"""What decides numbers, or what is pickled from machine to machine."""
+"""Packages that affect numbers, or whose objects are pickled between machines."""
 CONSTRAINTS = Path(las_tune.__path__[0]).parent / paths.CONSTRAINTS
 ABSENT = "absent"
 
 
 def installed_versions() -> dict[str, str]:
-    """Version by name: Python's first two numbers, a digest of our own sources, the packages that matter."""
+    """Return versions by name: of Python (major.minor), of las_tune (a digest of its sources), and of PACKAGES."""
     python = ".".join(platform.python_version_tuple()[:2])
     return {"python": python, "las_tune": source_digest()} | {name: _version(name) for name in PACKAGES}
 
 
 def _version(package: str) -> str:
-    """Without the part after +, which names a build for one kind of processor."""
+    """Return the version without the local part after "+", which differs between CPU and GPU builds."""
     try:
         return version(package).partition("+")[0]
     except PackageNotFoundError:
@@ -36,7 +36,7 @@ def _version(package: str) -> str:
 
 @lru_cache(maxsize=1)
 def source_digest() -> str:
-    """The first twelve digits of a SHA-256 over our modules and search spaces, by name and content."""
+    """Return the first twelve hexadecimal digits of a SHA-256 of our modules and search spaces, by name and content."""
     package = Path(las_tune.__path__[0])
     files = [*package.rglob("*.py"), *package.parent.glob("search_spaces/*.toml")]
     digest = hashlib.sha256()
@@ -45,30 +45,41 @@ def source_digest() -> str:
     return digest.hexdigest()[:12]
 
 
-def wanted_versions(constraints: Path) -> dict[str, str]:
-    """Of the packages that matter, the versions that constraints.txt names."""
+def pinned_versions(constraints: Path) -> dict[str, str]:
+    """Return the versions of PACKAGES that a constraints file pins.
+
+    Raises: UserError for a file that cannot be read.
+    """
     try:
         lines = constraints.read_text(encoding="utf-8").splitlines()
     except OSError as error:
-        raise UserError("--constraints must be a file that can be read", f"{constraints} ({error.strerror})") from error
-    named = (line.partition("==") for line in lines)
-    return {name.lower(): value.strip() for name, _, value in named if name.lower() in PACKAGES}
+        raise UserError(
+            f"--constraints {constraints} cannot be read: {error.strerror}", remedy="Give the path of a constraints.txt"
+        ) from error
+    pins = (line.partition("==") for line in lines)
+    return {name.lower(): pinned.strip() for name, _, pinned in pins if name.lower() in PACKAGES}
 
 
-def require_same(wanted: Mapping[str, str], found: Mapping[str, str], who: str, do: str) -> None:
-    """Raise UserError, naming what differs, unless found has every version that wanted has."""
-    differing = {name: (found.get(name, ABSENT), value) for name, value in wanted.items() if found.get(name) != value}
+def require_same_versions(expected: Mapping[str, str], installed: Mapping[str, str], who: str, remedy: str) -> None:
+    """Raise UserError with the differences, unless every expected version is installed.
+
+    Args:
+        expected, installed: versions by name.
+        who: the two things that are compared, as the subject of a sentence.
+        remedy: second sentence of the error.
+    """
+    differing = [name for name in sorted(expected) if installed.get(name) != expected[name]]
     if differing:
-        told = ", ".join(f"{name} {here} instead of {there}" for name, (here, there) in sorted(differing.items()))
-        raise UserError(f"{who} must have the same versions", told, do)
+        listed = ", ".join(f"{name} is {installed.get(name, ABSENT)} instead of {expected[name]}" for name in differing)
+        raise UserError(f"{who} have different versions: {listed}", remedy=remedy)
 
 
 def as_labels(versions: Mapping[str, str]) -> dict[str, str]:
-    """Versions as labels of a Ray node; what a label cannot hold becomes a hyphen."""
+    """Return versions as labels of a Ray node, with a hyphen for characters that a label cannot have."""
     return {f"las_tune.{name}": re.sub(r"[^A-Za-z0-9_.-]", "-", value) for name, value in versions.items()}
 
 
 def from_labels(labels: Mapping[str, str]) -> dict[str, str]:
-    """The versions among the labels of a Ray node; none where it was started without."""
-    start = "las_tune."
-    return {name.removeprefix(start): value for name, value in labels.items() if name.startswith(start)}
+    """Return the versions from the labels of a Ray node; empty if the node was started without them."""
+    prefix = "las_tune."
+    return {name.removeprefix(prefix): value for name, value in labels.items() if name.startswith(prefix)}

@@ -1,4 +1,4 @@
-"""One category on disk, in the MPDD/MVTec layout: its images, and which mask belongs to which."""
+"""Index of one category in the MPDD/MVTec layout: its images and their masks."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ LAYOUT = "<data-root>/<category>/train/good, test/good, test/<defect>, ground_tr
 
 @dataclass(frozen=True)
 class ImageItem:
-    """One image of a part."""
+    """One entry of the index: an image of a part, with its defect type and mask."""
 
     path: Path
     defect: str
-    """Name of its folder; "good" for a part without a defect."""
+    """Defect type, the name of the image's folder; "good" for a part without a defect."""
     mask: Path | None = None
-    """ImageItem of where the defect is; None for good parts, and where there is none."""
+    """Mask file that marks the defect; None for good parts and for defective parts without a mask."""
 
     @property
     def key(self) -> str:
-        """Its name inside the category, the same on every machine: "test/rust/000.png"."""
+        """Name of the image inside its category, such as "test/rust/000.png", the same on every machine."""
         return "/".join(self.path.parts[-3:])
 
 
@@ -44,7 +44,7 @@ class Category:
 
     @property
     def defects(self) -> tuple[str, ...]:
-        """Names of the defects in test, sorted, without "good"."""
+        """Sorted defect types of the test images, without "good"."""
         return tuple(sorted({image.defect for image in self.test} - {GOOD}))
 
     @property
@@ -54,89 +54,108 @@ class Category:
 
     @property
     def has_masks(self) -> bool:
-        """True where every defective image has a mask (and there is one): pixel metrics are possible."""
+        """Whether there are defective images and all of them have a mask, which pixel metrics require."""
         return bool(self.defects) and self.masks_missing == 0
 
 
 def list_categories(data_root: Path) -> list[str]:
-    """Sorted names of the folders that hold train/good; DataError where there are none."""
-    found = [folder.name for folder in subfolders(data_root) if (folder / "train" / GOOD).is_dir()]
-    if not found:
-        raise DataError(
-            "--data-root must hold at least one category, laid out as " + LAYOUT,
-            data_root.absolute() if data_root.is_dir() else f"{data_root.absolute()} (no such folder)",
-            f"Give its parent, --data-root {data_root.absolute().parent}"
-            if (data_root / "train" / GOOD).is_dir()
-            else "Run `python -m las_tune data fetch mpdd`, or try a made-up part with "
-            "`python -m las_tune --category bracket_black --demo`",
+    """Return the sorted names of the folders that contain train/good.
+
+    Raises: DataError if there are none.
+    """
+    names = [folder.name for folder in subfolders(data_root) if (folder / "train" / GOOD).is_dir()]
+    if names:
+        return names
+    where = f"{data_root.absolute()}" if data_root.is_dir() else f"{data_root.absolute()} (no such folder)"
+    if (data_root / "train" / GOOD).is_dir():
+        remedy = f"Use its parent folder, --data-root {data_root.absolute().parent}"
+    else:
+        remedy = (
+            "Run `python -m las_tune data fetch mpdd`, or try rendered parts with "
+            "`python -m las_tune --category bracket_black --demo`"
         )
-    return found
+    raise DataError(f"No category found in --data-root {where}. The layout is {LAYOUT}", remedy=remedy)
+
+
+def find_categories(names: Iterable[str], data_root: Path) -> list[str]:
+    """Return the named categories without repetitions, or every category in data_root if a name is "all".
+
+    Raises: UserError or DataError for the first name that is not a category, see `index_category`.
+    """
+    categories = list(dict.fromkeys(names))
+    if "all" in categories:
+        categories = list_categories(data_root)
+    for name in categories:
+        index_category(data_root, name)
+    return categories
 
 
 def index_category(data_root: Path, name: str) -> Category:
-    """Find the images and masks of one category; nothing is decoded.
+    """Find the images and masks of one category, without decoding them.
 
-    Raises UserError for a name that is no plain folder name, DataError where the layout does not hold.
+    Raises: UserError if the name is not a plain folder name, DataError if the folder does not have the layout.
     """
     if name in ("", ".", "..") or "/" in name or "\\" in name:
         raise UserError(
-            "--category must be a plain folder name inside --data-root",
-            repr(name),
-            f"Give one of {', '.join(list_categories(data_root))}",
+            f"--category must be the name of a folder in --data-root, got {name!r}",
+            remedy=f"Use one of {', '.join(list_categories(data_root))}",
         )
     known = list_categories(data_root)
     if name not in known:
-        where = f"{name!r} in {data_root.absolute()}"
-        raise DataError("--category must be one of the folders found", where, f"Found: {', '.join(known)}")
+        raise DataError(
+            f"--category {name!r} does not exist in {data_root.absolute()}", remedy=f"Found: {', '.join(known)}"
+        )
     folder = data_root / name
     train = tuple(ImageItem(path, GOOD) for path in list_images(folder / "train" / GOOD))
     if not train:
         raise DataError(
-            "train/good must hold images of good parts",
-            f"none in {(folder / 'train' / GOOD).absolute()}",
-            f"Put some there; image files end in {' '.join(sorted(SUFFIXES))}",
+            f"No images of good parts in {(folder / 'train' / GOOD).absolute()}",
+            remedy=f"Add some; supported formats are {' '.join(sorted(SUFFIXES))}",
         )
     defects = [subfolder.name for subfolder in subfolders(folder / "test")]
-    return Category(name, folder, train, tuple(p for defect in defects for p in _test_images(folder, defect)))
+    return Category(name, folder, train, tuple(image for defect in defects for image in _test_images(folder, defect)))
 
 
 def _test_images(folder: Path, defect: str) -> list[ImageItem]:
-    """The images of test/<defect>, each with its mask from ground_truth/<defect>."""
+    """Return the images of test/<defect>, each with its mask from ground_truth/<defect>."""
     paths = list_images(folder / "test" / defect)
     masks = {} if defect == GOOD else _match_masks(paths, list_images(folder / "ground_truth" / defect))
     return [ImageItem(path, defect, masks.get(path)) for path in paths]
 
 
 def _match_masks(paths: list[Path], masks: list[Path]) -> dict[Path, Path]:
-    """Mask of each image: <stem>_mask.<ext> or <stem>.<ext>, in any letter case; DataError unless 1:1."""
+    """Return the mask of each image: <stem>_mask.<ext> or <stem>.<ext>, ignoring case.
+
+    Raises: DataError if an image matches several masks, or a mask several images.
+    """
     images_of, masks_of = defaultdict(list), defaultdict(list)
     for path in paths:
         images_of[path.stem.casefold()].append(path)
     for mask in masks:
         masks_of[mask.stem.casefold().removesuffix("_mask")].append(mask)
     for stem in images_of.keys() & masks_of.keys():
-        same = [*images_of[stem], *masks_of[stem]]
-        if len(same) > 2:
+        matches = [*images_of[stem], *masks_of[stem]]
+        if len(matches) > 2:
+            names = ", ".join("/".join(path.parts[-3:]) for path in matches)
             raise DataError(
-                "An image and its mask must be matched by name, one to one",
-                f"{', '.join('/'.join(path.parts[-3:]) for path in same)} in {same[0].parents[2].absolute()}",
-                "Rename or remove what is there twice",
+                f"Images and masks in {matches[0].parents[2].absolute()} do not match one to one: {names}",
+                remedy="Rename or remove the duplicates",
             )
     return {images_of[stem][0]: masks_of[stem][0] for stem in images_of.keys() & masks_of.keys()}
 
 
 def list_images(folder: Path) -> list[Path]:
-    """ImageItem files of one folder, sorted by name; without hidden files; none where it is absent."""
+    """Return the visible image files of a folder, sorted by name; empty if the folder does not exist."""
     return sorted(path for path in _entries(folder) if is_image(path))
 
 
 def is_image(path: Path) -> bool:
-    """True for a visible file with the suffix of an image."""
+    """Return whether a path is a visible file with the suffix of an image."""
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
 def images_below(folder: Path) -> list[Path]:
-    """Images in a folder and the visible folders below it, sorted."""
+    """Return the image files in a folder and in its visible subfolders, sorted."""
     return sorted(
         path
         for path in folder.rglob("*")
@@ -145,7 +164,7 @@ def images_below(folder: Path) -> list[Path]:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """Visible folders inside a folder, sorted by name; none where the folder is absent."""
+    """Return the visible folders inside a folder, sorted by name; empty if the folder does not exist."""
     return sorted(path for path in _entries(folder) if path.is_dir() and not path.name.startswith("."))
 
 
@@ -154,7 +173,7 @@ def _entries(folder: Path) -> Iterable[Path]:
 
 
 def find_duplicates(category: Category) -> list[tuple[str, ...]]:
-    """Keys of images that are the same file byte by byte, a tuple each; they leak across a split."""
+    """Return the keys of images with identical files, one tuple per file. Duplicates leak across a split."""
     keys_of = defaultdict(list)
     for image in (*category.train, *category.test):
         keys_of[sha256_of(image.path)].append(image.key)
@@ -162,6 +181,6 @@ def find_duplicates(category: Category) -> list[tuple[str, ...]]:
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, as hexadecimal digits."""
+    """Return the SHA-256 of a file as hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""A small synthetic inspection category, and textures: what `--demo` trains on, in the layout of MPDD."""
+"""The rendered category and textures of `--demo`, in the layout of MPDD."""
 
 from __future__ import annotations
 
@@ -11,56 +11,70 @@ import numpy as np
 from PIL import Image
 
 from las_tune.config.paths import DEMO_CATEGORY
+from las_tune.config.progress import Progress
 from las_tune.data.demo_part import Floats, RgbImage, Surfaces, render_image, spectral_noise
 from las_tune.errors import DataError
 
-Progress = Callable[[int, int], None]
-
 IMAGE_COUNTS = {"train/good": 48, "test/good": 20, "test/hole": 10, "test/scratches": 14}
-TEXTURES_PER_KIND = 5
+TEXTURES_PER_TYPE = 5
 MARKER = "demo.json"
-VERSION = 1  # raise it when the images change: folders of older versions are rendered again
+VERSION = 1
+"""Version of the images. Folders of an older version are rendered again."""
 
 
 def render_demo(
     data_root: Path, textures_folder: Path, seed: int = 0, size: int = 256, progress: Progress | None = None
 ) -> None:
-    """Write the category and the textures; return at once where both are complete for this seed and size."""
-    done, total = 0, sum(IMAGE_COUNTS.values()) + TEXTURES_PER_KIND * len(TEXTURES)
+    """Render the category and the textures, unless they are already complete for this seed and size.
 
-    def tick() -> None:
+    Args:
+        data_root: folder of categories.
+        textures_folder: folder of the textures.
+        seed: random seed of the images.
+        size: side of the images in pixels.
+        progress: called with the number of images rendered so far.
+
+    Raises: DataError if one of the folders exists and was not rendered by the demo.
+    """
+    done, total = 0, sum(IMAGE_COUNTS.values()) + TEXTURES_PER_TYPE * len(TEXTURES)
+
+    def advance() -> None:
         nonlocal done
         done += 1
         if progress is not None:
-            progress(done, total)
+            progress("rendering demo images", done, total)
 
     marker = {"version": VERSION, "seed": seed, "size": size}
-    _replace_unless_complete(data_root / DEMO_CATEGORY, marker, lambda at: _write_category(at, seed, size, tick))
-    done = sum(IMAGE_COUNTS.values())  # also where the category was complete
-    _replace_unless_complete(textures_folder, marker, lambda at: _write_textures(at, seed, size, tick))
+    _replace_unless_complete(
+        data_root / DEMO_CATEGORY, marker, lambda folder: _write_category(folder, seed, size, advance)
+    )
+    done = sum(IMAGE_COUNTS.values())  # the category may have been complete
+    _replace_unless_complete(textures_folder, marker, lambda folder: _write_textures(folder, seed, size, advance))
 
 
 def _replace_unless_complete(folder: Path, marker: dict[str, int], write: Callable[[Path], None]) -> None:
-    """Render beside the folder and move it in one step, so that a half-done one never looks complete."""
-    found = sum(path.suffix == ".png" for path in folder.rglob("*"))
+    """Render into a temporary folder and move it in one step, so that an interruption leaves nothing incomplete."""
+    num_found = sum(path.suffix == ".png" for path in folder.rglob("*"))
     if (folder / MARKER).is_file():
-        if json.loads((folder / MARKER).read_text()) == {**marker, "pictures": found}:
+        if json.loads((folder / MARKER).read_text()) == {**marker, "pictures": num_found}:
             return
     elif folder.exists() and any(folder.iterdir()):
-        rule = f"the demo only replaces its own folders, and one without {MARKER} is not its own"
-        raise DataError(rule, folder, "Choose another folder for the demo, or move this one away")
+        raise DataError(
+            f"{folder} already exists and was not created by the demo (it has no {MARKER})",
+            remedy="Choose another folder for the demo, or move this one",
+        )
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".demo-", dir=folder.parent) as scratch:
         fresh = Path(scratch) / "fresh"
         write(fresh)
-        images = sum(1 for _ in fresh.rglob("*.png"))
-        (fresh / MARKER).write_text(json.dumps({**marker, "pictures": images}))
+        num_images = sum(1 for _ in fresh.rglob("*.png"))
+        (fresh / MARKER).write_text(json.dumps({**marker, "pictures": num_images}))
         if folder.exists():
             folder.rename(Path(scratch) / "old")
         fresh.replace(folder)
 
 
-def _write_category(folder: Path, seed: int, size: int, tick: Callable[[], None]) -> None:
+def _write_category(folder: Path, seed: int, size: int, advance: Callable[[], None]) -> None:
     surfaces = Surfaces.draw(np.random.default_rng((seed, 0)), size)
     for group, (name, count) in enumerate(IMAGE_COUNTS.items(), start=1):
         defect = name.rsplit("/", 1)[-1]
@@ -69,15 +83,15 @@ def _write_category(folder: Path, seed: int, size: int, tick: Callable[[], None]
             _save(image, folder / name / f"{index:03d}.png")
             if mask is not None:
                 _save(mask, folder / "ground_truth" / defect / f"{index:03d}_mask.png")
-            tick()
+            advance()
 
 
-def _write_textures(folder: Path, seed: int, size: int, tick: Callable[[], None]) -> None:
-    for group, (kind, texture) in enumerate(TEXTURES.items()):
-        for index in range(TEXTURES_PER_KIND):
+def _write_textures(folder: Path, seed: int, size: int, advance: Callable[[], None]) -> None:
+    for group, (name, texture) in enumerate(TEXTURES.items()):
+        for index in range(TEXTURES_PER_TYPE):
             generator = np.random.default_rng((seed, 100 + group, index))
-            _save(_colored(generator, texture(generator, size), kind), folder / kind / f"{index:03d}.png")
-            tick()
+            _save(_colored(generator, texture(generator, size), name), folder / name / f"{index:03d}.png")
+            advance()
 
 
 def _save(image: RgbImage, path: Path) -> None:
@@ -86,7 +100,7 @@ def _save(image: RgbImage, path: Path) -> None:
 
 
 def _cells(generator: np.random.Generator, size: int, count: int) -> Floats:
-    """Distances (size, size, 2) to the nearest and second nearest of count points, in shares of the side."""
+    """Return the distances (size, size, 2) to the nearest two of `count` points, as fractions of the side."""
     x = np.linspace(0, 1, size, dtype=np.float32)
     points = generator.uniform(-0.05, 1.05, (2, count)).astype(np.float32)
     gap = np.hypot(x[None, :, None] - points[0], x[:, None, None] - points[1])
@@ -145,16 +159,16 @@ TEXTURES = {
     "wood": _wood,
     "woven": _woven,
 }
-PALETTES = {  # from low to high, RGB in [0, 1]; the other kinds are colored at random
+PALETTES = {  # from low to high, RGB in [0, 1]; the other textures have random colors
     "rust": np.array([(0.16, 0.07, 0.04), (0.45, 0.2, 0.08), (0.72, 0.4, 0.16), (0.5, 0.48, 0.45)]),
     "wood": np.array([(0.27, 0.15, 0.07), (0.48, 0.3, 0.16), (0.66, 0.46, 0.27), (0.8, 0.62, 0.42)]),
 }
 
 
-def _colored(generator: np.random.Generator, field: Floats, kind: str) -> RgbImage:
-    """Color a field (size, size) along a palette, from its 1st to its 99th percentile."""
+def _colored(generator: np.random.Generator, field: Floats, name: str) -> RgbImage:
+    """Map a field (size, size) to the colors of a palette, from its 1st to its 99th percentile."""
     muted = generator.uniform(0.05, 0.95, (4, 1)) + generator.normal(0, 0.12, (4, 3))
-    palette = np.clip(PALETTES.get(kind, muted) + generator.normal(0, 0.03, (4, 3)), 0, 1)
+    palette = np.clip(PALETTES.get(name, muted) + generator.normal(0, 0.03, (4, 3)), 0, 1)
     low, high = np.percentile(field, (1, 99))
     stops = np.linspace(low, high, len(palette))
     channels = [np.interp(field, stops, palette[:, channel]) for channel in range(3)]

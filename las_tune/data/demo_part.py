@@ -1,6 +1,6 @@
-"""Draw one image of the demo category: a black bracket on a gray table, good, pierced or scratched.
+"""Render one image of the demo category: a black bracket on a gray table, good, with a hole or with scratches.
 
-Lengths are in px of a 256 px image, whatever its size; colors are in [0, 1]. Good images vary in pose,
+Lengths are in pixels of a 256 px image, regardless of the actual size. Colors are in [0, 1]. Good images vary in pose,
 light, paint grain, sheen and dust.
 """
 
@@ -16,17 +16,18 @@ Points = npt.NDArray[np.float64]
 RgbImage = npt.NDArray[np.uint8]
 
 SUPERSAMPLING = 2
-VISIBLE_CHANGE = 4 / 255  # a pixel that a defect changes by more belongs to its mask
-TO_LIGHT_X, TO_LIGHT_Y = -0.6, -0.8  # the lamp stands at the upper left
+VISIBLE_CHANGE = 4 / 255
+"""Pixels that a defect changes by more than this belong to its mask."""
+TO_LIGHT_X, TO_LIGHT_Y = -0.6, -0.8  # direction of the light, at the upper left
 BARE_METAL = np.array([0.66, 0.65, 0.62], np.float32)
-SEEN_THROUGH = np.array([0.5, 0.5, 0.48], np.float32)
+BACKGROUND = np.array([0.5, 0.5, 0.48], np.float32)
 PIT = np.array([0.035, 0.033, 0.032], np.float32)
 TABLE_TINT = np.array([1.0, 1.0, 0.96], np.float32)
 PAINT_TINT = np.array([0.97, 1.0, 1.05], np.float32)
 
 
 def spectral_noise(generator: np.random.Generator, side_px: int, slope: float, stretch: float = 1.0) -> Floats:
-    """Periodic noise (side_px, side_px), mean 0, deviation 1, amplitude ~ 1/f^slope, drawn out along x."""
+    """Return periodic noise (side_px, side_px), mean 0, deviation 1, amplitude ~ 1/f^slope, stretched along x."""
     f = np.hypot(np.fft.fftfreq(side_px)[:, None], stretch * np.fft.rfftfreq(side_px)[None, :])
     f[0, 0] = np.inf
     field = np.fft.irfft2(np.fft.rfft2(generator.standard_normal((side_px, side_px))) * f**-slope)
@@ -34,7 +35,7 @@ def spectral_noise(generator: np.random.Generator, side_px: int, slope: float, s
 
 
 def colored_noise(number: int, size: int) -> RgbImage:
-    """Textures of three independent fields each: (number, size, size, 3)."""
+    """Return textures (number, size, size, 3) uint8 RGB with an independent noise field per channel."""
     generator = np.random.default_rng(0)
     fields = [[spectral_noise(generator, size, 1.2) for _ in range(3)] for _ in range(number)]
     return np.asarray(np.clip(128 + 50 * np.array(fields).transpose(0, 2, 3, 1), 0, 255), np.uint8)
@@ -42,7 +43,10 @@ def colored_noise(number: int, size: int) -> RgbImage:
 
 @dataclass(frozen=True)
 class Surfaces:
-    """Noise that all images share, each at its own offset; (side, side), periodic, mean 0, deviation 1."""
+    """Noise fields shared by all images, which use them at different offsets.
+
+    Each is (side, side), periodic, with mean 0 and deviation 1, where side = size * SUPERSAMPLING.
+    """
 
     streaks: Floats
     grain: Floats
@@ -50,15 +54,15 @@ class Surfaces:
 
     @classmethod
     def draw(cls, generator: np.random.Generator, size: int) -> Surfaces:
-        """Surfaces for images of this size."""
-        kinds = ((0.8, 14.0), (0.35, 1.0), (1.7, 1.0))
+        """Draw the surfaces of images with this side in pixels."""
+        slopes_and_stretches = ((0.8, 14.0), (0.35, 1.0), (1.7, 1.0))
         side = size * SUPERSAMPLING
-        return cls(*(spectral_noise(generator, side, slope, stretch) for slope, stretch in kinds))
+        return cls(*(spectral_noise(generator, side, slope, stretch) for slope, stretch in slopes_and_stretches))
 
 
 @dataclass(frozen=True)
 class Camera:
-    """Uneven light (size, size, 3), softness of the lens, and sensor noise (size, size, 3) of one image."""
+    """Conditions of one exposure: uneven light (size, size, 3), softness of the lens, sensor noise (size, size, 3)."""
 
     gain: Floats
     softness: float
@@ -66,7 +70,7 @@ class Camera:
 
     @classmethod
     def draw(cls, generator: np.random.Generator, size: int) -> Camera:
-        """A camera under its own light."""
+        """Draw random conditions."""
         x = np.linspace(-1, 1, size, dtype=np.float32)
         slope_x, slope_y, fall_off = generator.uniform((-0.13, -0.13, 0.04), (0.13, 0.13, 0.13))
         light = 1 + slope_x * x + slope_y * x[:, None] - fall_off * (x**2 + x[:, None] ** 2)
@@ -76,42 +80,50 @@ class Camera:
         return cls(gain, generator.uniform(0.06, 0.2), noise)
 
     def expose(self, scene: Floats) -> Floats:
-        """Scene (size * SUPERSAMPLING, same, 3) to image (size, size, 3), without the sensor's noise."""
+        """Return the image (size, size, 3) of a scene (side, side, 3), without sensor noise."""
         steps = range(SUPERSAMPLING)
         pixels = sum(scene[i::SUPERSAMPLING, j::SUPERSAMPLING] for i in steps for j in steps)
         blurred = pixels * self.gain / SUPERSAMPLING**2
-        for _ in range(2):  # a kernel (w, 1 - 2w, w) along each axis
+        for _ in range(2):  # blur with the kernel (w, 1 - 2w, w) along each axis
             padded = np.pad(blurred, ((1, 1), (0, 0), (0, 0)), "edge")
             blurred = blurred + self.softness * (padded[:-2] + padded[2:] - 2 * blurred)
             blurred = blurred.swapaxes(0, 1)
         return np.asarray(blurred, np.float32)
 
     def develop(self, pixels: Floats) -> RgbImage:
-        """Add the sensor's noise."""
+        """Add sensor noise and convert to uint8."""
         return np.asarray(np.clip(pixels + self.noise, 0, 1) * 255 + 0.5, np.uint8)
 
 
 def render_image(
     generator: np.random.Generator, surfaces: Surfaces, size: int, defect: str
 ) -> tuple[RgbImage, RgbImage | None]:
-    """One image (size, size, 3), and the mask of what its defect visibly changed (0 or 255; None if good).
+    """Render one image and the mask of its defect.
 
-    The same generator draws the same bracket, whatever the defect.
+    A generator in the same state renders the same bracket for every defect.
+
+    Args:
+        generator: source of all random numbers.
+        surfaces: noise shared by all images.
+        size: side of the image in pixels.
+        defect: "good", or a name in DEFECTS.
+
+    Returns: the image (size, size, 3), and the mask (size, size) of visibly changed pixels, 0 or 255; None if good.
     """
     for_part, for_defect = generator.spawn(2)
-    scene, distance = _paint_scene(for_part, surfaces)
+    scene, distance = _render_scene(for_part, surfaces)
     camera = Camera.draw(for_part, size)
     clean = camera.expose(scene)
     if defect == "good":
         return camera.develop(clean), None
-    flawed = camera.expose(DEFECTS[defect](for_defect, scene, distance))
-    change = np.abs(flawed - clean).max(-1)
+    defective = camera.expose(DEFECTS[defect](for_defect, scene, distance))
+    change = np.abs(defective - clean).max(-1)
     mask = change > min(VISIBLE_CHANGE, change.max() / 2)
-    return camera.develop(flawed), np.where(mask, np.uint8(255), np.uint8(0))
+    return camera.develop(defective), np.where(mask, np.uint8(255), np.uint8(0))
 
 
 def _part_distance(u: Floats, v: Floats) -> Floats:
-    """Signed distance to the bracket, negative on it: rounded boxes, fillets, drilled holes."""
+    """Return the signed distance to the bracket, negative inside: rounded boxes, fillets, drilled holes."""
 
     def box(center_u: float, center_v: float, half_u: float, half_v: float, corner: float) -> Floats:
         du, dv = np.abs(u - center_u) - (half_u - corner), np.abs(v - center_v) - (half_v - corner)
@@ -127,8 +139,8 @@ def _part_distance(u: Floats, v: Floats) -> Floats:
     return np.asarray(np.maximum(distance, -box(48, 2, 17, 6, 6)))
 
 
-def _paint_scene(generator: np.random.Generator, surfaces: Surfaces) -> tuple[Floats, Floats]:
-    """The bracket on its table (side, side, 3), and the signed distance to the bracket (side, side)."""
+def _render_scene(generator: np.random.Generator, surfaces: Surfaces) -> tuple[Floats, Floats]:
+    """Return the bracket on its table (side, side, 3), and the signed distance to the bracket (side, side)."""
     side = len(surfaces.grain)
     scale = side / 256
     x = (np.arange(side, dtype=np.float32) + 0.5) / scale - 128
@@ -140,11 +152,11 @@ def _paint_scene(generator: np.random.Generator, surfaces: Surfaces) -> tuple[Fl
     row, column = (int(offset) for offset in generator.integers(side, size=2))
     grain, clouds = (np.roll(field, (row, column), (0, 1)) for field in (surfaces.grain, surfaces.clouds))
     along = ((v * scale).astype(np.int32) + row) % side, ((u * scale).astype(np.int32) + column) % side
-    tone = _paint_tone(generator, u, v, surfaces.streaks[along])
+    tone = _surface_tone(generator, u, v, surfaces.streaks[along])
     gradient_y, gradient_x = np.gradient(distance, 1 / scale)
     edge = (TO_LIGHT_X * gradient_x + TO_LIGHT_Y * gradient_y) * np.exp(-(((distance + 1.3) / 1.2) ** 2))
     tone += 0.013 * grain + 0.012 * clouds + np.maximum(0.24 * edge, 0.1 * edge)
-    lifted = np.roll(distance, (round(8 * scale), round(6 * scale)), (0, 1))  # the shadow falls away from it
+    lifted = np.roll(distance, (round(8 * scale), round(6 * scale)), (0, 1))  # the shadow, away from the light
     shade = 0.5 / (1 + np.exp(np.minimum(lifted / 3, 50))) + 0.14 * np.exp(-np.maximum(distance, 0) / 2)
     table = (0.66 + 0.022 * clouds + 0.012 * grain) * (1 - shade)
     cover = np.clip(0.5 - distance * scale, 0, 1)
@@ -156,8 +168,8 @@ def _paint_scene(generator: np.random.Generator, surfaces: Surfaces) -> tuple[Fl
     return np.asarray(scene, np.float32), distance
 
 
-def _paint_tone(generator: np.random.Generator, u: Floats, v: Floats, streaks: Floats) -> Floats:
-    """Brightness of the painted sheet: brushed streaks, a sheen across it, and a bend before each tab."""
+def _surface_tone(generator: np.random.Generator, u: Floats, v: Floats, streaks: Floats) -> Floats:
+    """Return the brightness of the painted sheet: brushed streaks, a sheen, and a bend next to each tab."""
     tone = 0.14 + 0.012 * streaks
     sheen = (u * generator.uniform(-0.9, 0.9) + v - generator.uniform(-70, 70)) / generator.uniform(35, 65)
     tone += generator.uniform(0.04, 0.13) * np.exp(-(sheen**2)) * (1 + 0.15 * streaks)
@@ -171,64 +183,64 @@ def _paint_tone(generator: np.random.Generator, u: Floats, v: Floats, streaks: F
     return np.asarray(tone, np.float32)
 
 
-def _lay(scene: Floats, color: Floats, cover: Floats) -> Floats:
-    return np.asarray(scene + (color - scene) * cover[..., None], np.float32)
+def _overlay(scene: Floats, color: Floats, opacity: Floats) -> Floats:
+    return np.asarray(scene + (color - scene) * opacity[..., None], np.float32)
 
 
 def _stamp(side: int, points: Points, radius: Points, strength: Points) -> Floats:
-    """Cover (side, side) of soft discs at points (P, 2: x, y), each of its radius (P,) and strength (P,)."""
-    cover, scale = np.zeros((side, side), np.float32), side / 256
+    """Return the opacity (side, side) of soft discs at points (P, 2: x, y) with radius (P,) and strength (P,)."""
+    opacity, scale = np.zeros((side, side), np.float32), side / 256
     reach = np.mgrid[-4:5, -4:5].reshape(2, 1, -1)
     column, row = np.floor(points.T * scale).astype(int)[..., None] + reach
     gap = np.hypot(column + 0.5 - points[:, :1] * scale, row + 0.5 - points[:, 1:] * scale)
     value = np.clip(radius[:, None] * scale + 0.5 - gap, 0, 1) * strength[:, None]
-    np.maximum.at(cover, (np.clip(row, 0, side - 1), np.clip(column, 0, side - 1)), value)
-    return cover
+    np.maximum.at(opacity, (np.clip(row, 0, side - 1), np.clip(column, 0, side - 1)), value)
+    return opacity
 
 
-def _place(generator: np.random.Generator, distance: Floats, margin: float) -> Points:
-    """A point (x, y) on the bracket, at least a margin away from its edges and drilled holes."""
+def _random_point(generator: np.random.Generator, distance: Floats, margin: float) -> Points:
+    """Return a random point (x, y) on the bracket, at least `margin` away from its edges and drilled holes."""
     rows, columns = np.nonzero(distance < -margin)
     pick = generator.integers(len(rows))
     return (np.array([columns[pick], rows[pick]]) + 0.5) * (256 / len(distance))
 
 
 def _puncture(generator: np.random.Generator, scene: Floats, distance: Floats) -> Floats:
-    """An irregular pit with a torn rim; from a shallow dent to one that lets the table shine through."""
+    """Add an irregular hole with a torn rim, from a shallow dent to one that shows the table."""
     side, radius = len(distance), generator.uniform(3, 9)
     x = (np.arange(side, dtype=np.float32) + 0.5) * (256 / side)
-    center_x, center_y = _place(generator, distance, radius + 4)
+    center_x, center_y = _random_point(generator, distance, radius + 4)
     dx, dy = x[None, :] - np.float32(center_x), x[:, None] - np.float32(center_y)
     angle, through = np.arctan2(dy, dx), generator.random() < 0.3
     rough = generator.uniform((0, 0), (6.3, 0.22), (8, 2)).astype(np.float32)
     waves = [height * np.cos(k * angle + phase) / k**0.5 for k, (phase, height) in enumerate(rough, start=1)]
     depth = radius * (1 + sum(waves)) - np.sqrt(dx**2 + dy**2)
     on_part = np.clip(-distance, 0, 1) * generator.uniform(0.6 if through else 0.25, 1)
-    flawed = _lay(scene, PIT, np.clip(depth + 0.5, 0, 1) * on_part)
-    facing = -(TO_LIGHT_X * dx + TO_LIGHT_Y * dy) / radius  # the far wall of a pit catches the light
-    if through:  # the near edge shades what is seen through it
-        flawed = _lay(flawed, SEEN_THROUGH, np.clip((depth - 0.8 + 1.6 * facing) / 1.5, 0, 1) * on_part)
+    defective = _overlay(scene, PIT, np.clip(depth + 0.5, 0, 1) * on_part)
+    facing = -(TO_LIGHT_X * dx + TO_LIGHT_Y * dy) / radius  # the far wall of a pit faces the light
+    if through:  # the near edge shades the background
+        defective = _overlay(defective, BACKGROUND, np.clip((depth - 0.8 + 1.6 * facing) / 1.5, 0, 1) * on_part)
     torn = np.exp(-(((depth - 6 * waves[-1]) / generator.uniform(0.7, 1.3)) ** 2))
-    return _lay(flawed, BARE_METAL, torn * np.clip(0.4 + 0.4 * facing + 2 * waves[-2], 0, 0.9) * on_part)
+    return _overlay(defective, BARE_METAL, torn * np.clip(0.4 + 0.4 * facing + 2 * waves[-2], 0, 0.9) * on_part)
 
 
 def _scratches(generator: np.random.Generator, scene: Floats, distance: Floats) -> Floats:
-    """1 to 4 thin curved scratches down to the bare metal, with gaps, some of them faint."""
+    """Add 1 to 4 thin curved scratches down to the bare metal, with gaps, some of them faint."""
     t = np.linspace(0, 1, 400)
     points, radius, strength = [], [], []
     for _ in range(generator.integers(1, 5)):
         bend, wobble = generator.normal(0, (0.5, 0.15))
         heading = generator.uniform(0, 2 * np.pi) + bend * (t - 0.5) + wobble * np.sin(7 * t)
         path = np.cumsum(np.stack([np.cos(heading), np.sin(heading)], 1), 0) * generator.uniform(0.05, 0.19)
-        points.append(path - path[200] + _place(generator, distance, 5))
+        points.append(path - path[200] + _random_point(generator, distance, 5))
         pressure = np.interp(t, np.linspace(0, 1, 12), generator.uniform(0.2, 1, 12)) * np.sin(np.pi * t) ** 0.4
         radius.append(generator.uniform(0.3, 1.0) * (0.4 + 0.6 * pressure))
         strength.append(0.13 * 6 ** generator.uniform() * np.clip(1.6 * pressure - 0.15, 0, 1))
     paths, radii, strengths = np.concatenate(points), np.concatenate(radius), np.concatenate(strength)
     on_part = np.clip(-distance - 0.5, 0, 1)
-    lip = _stamp(len(distance), paths + [0.8, 0.9], radii, strengths * 0.6)  # paint raised beside the groove
+    lip = _stamp(len(distance), paths + [0.8, 0.9], radii, strengths * 0.6)  # paint raised next to the groove
     groove = _stamp(len(distance), paths, radii, strengths)
-    return _lay(_lay(scene, PIT, lip * on_part), BARE_METAL, groove * on_part)
+    return _overlay(_overlay(scene, PIT, lip * on_part), BARE_METAL, groove * on_part)
 
 
 DEFECTS = {"hole": _puncture, "scratches": _scratches}

@@ -1,9 +1,9 @@
-"""Split a category into fit, calibration, validation and sealed test, by file names and the seed alone.
+"""Split a category into fit, calibration, validation and sealed test, from file names and a seed.
 
-labelled   half of every test folder validates, the rest is the sealed test
-synthetic  good images of train/good are held out, and defects are painted on them; the labeled half is watched
-           only. Without enough labeled images the sealed test is painted as well, on other good images
-paper      all labeled test images are both: published practice, for comparison with published tables
+labelled   half of every test folder is used for validation, the rest is the sealed test
+synthetic  validation images are good images of train/good with synthetic defects; the labeled validation half is
+           monitored only. Without enough labeled images the sealed test is synthetic as well, on other good images
+paper      all labeled test images are both validation and test, as in published results, for comparison with them
 """
 
 from __future__ import annotations
@@ -17,39 +17,39 @@ from typing import Any
 
 from las_tune.config.study_spec import Protocol, Validation
 from las_tune.data.category import GOOD, Category, ImageItem
-from las_tune.errors import DataError
+from las_tune.errors import DataError, require
 
 CALIBRATION_SHARE = 0.1
-"""Of train/good, held back for the threshold, at least one image."""
+"""Fraction of train/good held back for the threshold, at least one image."""
 SYNTHETIC_SHARE = 0.2
-"""Of train/good, held out to be painted on."""
-LEAST_SYNTHETIC = 4
-"""One for each family of painted defects."""
+"""Fraction of train/good held out for synthetic defects."""
+MIN_SYNTHETIC = 4
+"""One image for each family of synthetic defects."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Parts of one category, each sorted by key; disjoint, but for the paper's protocol."""
+    """Parts of one category, each sorted by key. They are disjoint, except under the paper's protocol."""
 
     fit: tuple[ImageItem, ...]
-    """Good parts to train on."""
+    """Good images for training."""
     calibration: tuple[ImageItem, ...]
-    """Good parts held back from training; empty where train/good holds fewer than four."""
+    """Good images held back from training; empty if train/good has fewer than four."""
     validation: tuple[ImageItem, ...]
-    """Images that the search may look at; good ones alone where it is synthetic."""
+    """Images for model selection. A synthetic validation lists its good images only."""
     sealed_test: tuple[ImageItem, ...]
-    """Images that no trial ever sees."""
+    """Images that no trial sees."""
     labelled: tuple[ImageItem, ...] = ()
-    """Labeled images beside a synthetic validation: scored in every epoch, never chosen by."""
-    painted: tuple[str, ...] = ()
-    """Parts that defects are painted on: each image stands for itself and for a defective copy."""
+    """Labeled images in addition to a synthetic validation: scored every epoch, never used for model selection."""
+    synthetic_parts: tuple[str, ...] = ()
+    """Names of the parts with synthetic defects, where each image also has a defective copy."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Keys of each part, and `digest`, the SHA-256 of the sealed test's keys, for splits.json."""
+        """Return the content of splits.json: keys of each part, and the SHA-256 of the sealed test's keys."""
         names = ["fit", "calibration", "validation", "sealed_test", *(["labelled"] if self.labelled else [])]
         parts: dict[str, Any] = {name: [image.key for image in getattr(self, name)] for name in names}
         parts["digest"] = _sha256("\n".join(sorted(parts["sealed_test"])))
-        return parts | ({"painted": ", ".join(self.painted)} if self.painted else {})
+        return parts | ({"painted": ", ".join(self.synthetic_parts)} if self.synthetic_parts else {})
 
 
 def split_category(
@@ -61,25 +61,29 @@ def split_category(
 ) -> Split:
     """Split a category.
 
-    seed         decides which images go where
-    holdout      share in (0, 1) of every test folder that goes to validation; the rest is the sealed test
-    validation, protocol  see above
-    Raises UserError for a share out of range, DataError where there are too few images.
+    Args:
+        category: the index of the category.
+        seed: random seed of the split.
+        holdout: fraction of every test folder used for validation, in (0, 1); the rest is the sealed test.
+        validation: labelled or synthetic, see the module's docstring.
+        protocol: sealed or paper, see the module's docstring.
+
+    Raises: DataError if there are too few images.
     """
-    _require_train(category, 2 if validation == "labelled" else 3 * LEAST_SYNTHETIC)
+    _require_train(category, 2 if validation == "labelled" else 3 * MIN_SYNTHETIC)
     train = seeded_order(category.train, seed)
     num_calibration = max(1, round(CALIBRATION_SHARE * len(train))) if len(train) >= 4 else 0
     held_back, rest = train[:num_calibration], train[num_calibration:]
     labelled, sealed = _split_test(category, seed, holdout)
     if validation == "synthetic":
-        num = max(LEAST_SYNTHETIC, round(SYNTHETIC_SHARE * len(train)))
-        painted, rest = rest[:num], rest[num:]
-        if _has_both_kinds(labelled) and _has_both_kinds(sealed):
-            return _sorted(rest, held_back, painted, sealed, labelled, ("validation",))
-        return _sorted(rest[num:], held_back, painted, rest[:num], [], ("validation", "sealed_test"))
+        num = max(MIN_SYNTHETIC, round(SYNTHETIC_SHARE * len(train)))
+        held_out, rest = rest[:num], rest[num:]
+        if _has_both_classes(labelled) and _has_both_classes(sealed):
+            return _sorted(rest, held_back, held_out, sealed, labelled, ("validation",))
+        return _sorted(rest[num:], held_back, held_out, rest[:num], [], ("validation", "sealed_test"))
     if protocol == "paper":
         labelled = sealed = list(category.test)
-    _require_both_kinds(category, labelled, sealed, holdout)
+    _require_both_classes(category, labelled, sealed, holdout)
     return _sorted(rest, held_back, labelled, sealed)
 
 
@@ -89,73 +93,76 @@ def _sorted(
     validation: list[ImageItem],
     sealed_test: list[ImageItem],
     labelled: Sequence[ImageItem] = (),
-    painted: tuple[str, ...] = (),
+    synthetic_parts: tuple[str, ...] = (),
 ) -> Split:
-    """The parts, each sorted by key."""
+    """Return a split with each part sorted by key."""
     return Split(
         fit=_by_key(fit),
         calibration=_by_key(calibration),
         validation=_by_key(validation),
         sealed_test=_by_key(sealed_test),
         labelled=_by_key(labelled),
-        painted=painted,
+        synthetic_parts=synthetic_parts,
     )
 
 
 def seeded_order(images: Iterable[ImageItem], seed: int) -> list[ImageItem]:
-    """Images in an order that only their keys and the seed decide, on every machine and Python."""
+    """Return images in a random order that depends only on their keys and the seed, on every platform."""
     return sorted(images, key=lambda image: seeded_rank(image.key, seed))
 
 
 def seeded_rank(key: str, seed: int) -> str:
-    """What to sort by for an order that is arbitrary, but a function of key and seed."""
+    """Return a sort key for a random order that depends only on `key` and `seed`."""
     return _sha256(f"{seed}:{key}")
 
 
 def _split_test(category: Category, seed: int, holdout: float) -> tuple[list[ImageItem], list[ImageItem]]:
-    """Validation and sealed test, folder by folder.
+    """Return validation and sealed test, stratified by folder.
 
-    The cut is rounded on the running total, not folder by folder: with one half, the extra images of odd
-    folders go to either side in turn. Good comes first, so that the turns of the defects are their own.
+    The cut is rounded on the running total, not per folder, so that with a holdout of one half the extra images of odd
+    folders alternate between both sides. Good images come first, so that defect folders alternate among themselves.
     """
     validation: list[ImageItem] = []
     sealed_test: list[ImageItem] = []
     for defect in (GOOD, *category.defects):
         stratum = seeded_order((image for image in category.test if image.defect == defect), seed)
-        num_seen = len(validation) + len(sealed_test) + len(stratum)
-        cut = math.floor(holdout * num_seen + 0.5) - len(validation)
+        num_total = len(validation) + len(sealed_test) + len(stratum)
+        cut = math.floor(holdout * num_total + 0.5) - len(validation)
         validation += stratum[:cut]
         sealed_test += stratum[cut:]
     return validation, sealed_test
 
 
-def _require_train(category: Category, least: int) -> None:
-    if len(category.train) < least:
-        raise DataError(
-            f"train/good must hold at least {least} images" + (" for --validation synthetic" if least > 2 else ""),
-            f"{len(category.train)} in {category.folder.absolute()}",
-            "Add images of good parts",
-        )
+def _require_train(category: Category, minimum: int) -> None:
+    num_images = len(category.train)
+    require(
+        num_images >= minimum,
+        f"train/good needs at least {minimum} images{' for --validation synthetic' if minimum > 2 else ''}, "
+        f"got {num_images} in {category.folder.absolute()}",
+        remedy="Add images of good parts",
+        error=DataError,
+    )
 
 
-def _has_both_kinds(part: Iterable[ImageItem]) -> bool:
-    """Whether there is a good and a defective image."""
+def _has_both_classes(part: Iterable[ImageItem]) -> bool:
+    """Return whether a part has both a good and a defective image."""
     return {image.defect == GOOD for image in part} == {True, False}
 
 
-def _require_both_kinds(
+def _require_both_classes(
     category: Category, validation: list[ImageItem], sealed_test: list[ImageItem], holdout: float
 ) -> None:
-    """DataError unless validation and sealed test each hold a good and a defective image."""
-    if not (_has_both_kinds(validation) and _has_both_kinds(sealed_test)):
-        num_good = sum(image.defect == GOOD for image in category.test)
-        raise DataError(
-            "Validation and sealed test each need a good and a defective image, so test needs 2 of each",
-            f"{num_good} good and {len(category.test) - num_good} defective in {category.folder.absolute()} "
-            f"with --holdout {holdout:g}",
-            "Add labeled images to test/good and test/<defect>, move --holdout towards 0.5, "
-            "or use --validation synthetic, which needs none",
-        )
+    """Raise DataError unless validation and sealed test each have a good and a defective image."""
+    num_good = sum(image.defect == GOOD for image in category.test)
+    require(
+        _has_both_classes(validation) and _has_both_classes(sealed_test),
+        "Validation and sealed test each need a good and a defective image, so at least 2 of each, got "
+        f"{num_good} good and {len(category.test) - num_good} defective test images in {category.folder.absolute()} "
+        f"with --holdout {holdout:g}",
+        remedy="Add labeled images to test/good and test/<defect>, move --holdout towards 0.5, "
+        "or use --validation synthetic, which needs none",
+        error=DataError,
+    )
 
 
 def _by_key(images: Iterable[ImageItem]) -> tuple[ImageItem, ...]:
@@ -163,5 +170,5 @@ def _by_key(images: Iterable[ImageItem]) -> tuple[ImageItem, ...]:
 
 
 def _sha256(text: str) -> str:
-    # File names that are no UTF-8 reach Python as lone surrogates; they must hash as well.
+    # File names that are not valid UTF-8 contain lone surrogates in Python.
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()

@@ -1,29 +1,27 @@
-"""The images of a study, decoded once on the driver: what trials may see, and the sealed test beside it."""
+"""The images of a study, decoded once on the driver: the images of the trials, and the sealed test."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from las_tune.config.objectives import NEED_MASKS
+from las_tune.config.objectives import PIXEL_OBJECTIVES
+from las_tune.config.progress import Progress
 from las_tune.config.study_spec import StudySpec
 from las_tune.config.train_spec import TrainSpec
-from las_tune.data.category import GOOD, Category, index_category
-from las_tune.data.images import Decoded, decode_images, decode_masks
+from las_tune.data.category import GOOD, Category, ImageItem, index_category
+from las_tune.data.images import DecodedImages, decode_images, decode_masks
 from las_tune.data.split import Split, split_category
-from las_tune.data.synthetic_defects import FAMILIES, make_anomalies
+from las_tune.data.synthetic_defects import FAMILIES, make_synthetic_defects
 from las_tune.data.textures import Textures, load_textures
-from las_tune.errors import DataError, UserError
+from las_tune.errors import DataError, UserError, require
 from las_tune.las.masks import otsu_foreground
 
-Progress = Callable[[str, int, int], None]
-"""Called with (what, done, total)."""
 Array = NDArray[Any]
 
 
@@ -31,9 +29,9 @@ Array = NDArray[Any]
 class LabeledImages:
     """Decoded images with labels.
 
-    images  (N, 3, S, S) uint8 RGB
-    defects   (N,) int64, 0 = good, k = the k-th kind of defect
-    masks     (N, S, S) bool, 1 = defective pixel; None where masks are missing
+    images   (N, 3, S, S) uint8 RGB
+    defects  (N,) int64, 0 = good, k = the k-th defect type
+    masks    (N, S, S) bool, 1 = defective pixel; None if masks are missing
     """
 
     images: Array
@@ -48,139 +46,168 @@ class LabeledImages:
 
 @dataclass(frozen=True)
 class TrialImages:
-    """All that trials may see, before features are computed. The sealed test is not here.
+    """All images that trials see, before features are computed. The sealed test is not included.
 
-    fit          (N, 3, S, S) uint8 RGB good images to train on
-    calibration  good images that set the threshold; those of fit where a category is too small to have any
-    validation   what epochs, trials and finalists are chosen by
-    textures     (M, 3, S, S) uint8 RGB
-    watched      what is scored in every epoch and never chosen by, by name
-    kinds        names of the kinds of defects in validation, "good" first
+    fit           (N, 3, S, S) uint8 RGB good images for training
+    calibration   (C, 3, S, S) uint8 RGB good images that set the threshold; the fit images in very small categories
+    validation    images used to select epochs, trials and finalists
+    textures      (M, 3, S, S) uint8 RGB
+    monitored     labeled images by name, scored every epoch and never used for model selection
+    defect_types  defect types of the validation images, "good" first
     """
 
     fit: Array
     calibration: Array
     validation: LabeledImages
     textures: Array
-    watched: dict[str, LabeledImages] = field(default_factory=dict)
-    kinds: tuple[str, ...] = (GOOD,)
+    monitored: dict[str, LabeledImages] = field(default_factory=dict)
+    defect_types: tuple[str, ...] = (GOOD,)
 
 
 @dataclass(frozen=True)
 class StudyImages:
-    """All images of a study, on the driver. Only those of trials ever leave it before promotion."""
+    """All images of a study, on the driver. Before promotion only the images of the trials leave the driver."""
 
     split: Split
     trials: TrialImages
     sealed_test: LabeledImages
     skipped: tuple[str, ...]
-    """One line for each broken file that was left out."""
+    """One line per broken file that was left out."""
     test_name: str
-    """sealed test; painted test where no labeled images are there; whole test where it is what selects, too."""
+    """Display name: sealed test, synthetic test (no labeled images), or whole test (used for model selection)."""
     masks_missing: int
-    """Defective images without a mask; above 0, pixel metrics are left out."""
+    """Number of defective images without a mask. If it is not 0, pixel metrics are left out."""
 
 
 def load_images(spec: StudySpec, progress: Progress | None = None) -> StudyImages:
-    """Index, split and decode a category and its textures. Raises DataError with one line for what is wrong."""
-    size, seed = spec.train.image_size, spec.train.seed
+    """Index, split and decode a category and its textures.
 
-    def report(what: str) -> Callable[[int, int], None] | None:
-        return partial(progress, what) if progress else None
-
+    Raises: UserError or DataError if there are too few images, or if a file is broken.
+    """
+    seed = spec.train.seed
     category = index_category(spec.data_root, spec.category)
     split = split_category(category, seed, spec.holdout, validation=spec.validation, protocol=spec.protocol)
-    skipped: list[str] = []
-
-    def decode(what: str, images: Any) -> Decoded:
-        decoded = decode_images(images, size, spec.skip_broken, report(f"reading {what} images"))
-        skipped.extend(decoded.skipped)
-        return decoded
-
-    def labelled(part: str, images: Any, painting_seed: int) -> LabeledImages:
-        decoded = decode(part.replace("_", " "), images)
-        if part in split.painted:
-            return _painted(decoded.images, painting_seed)
-        return _labelled(decoded, size, category)
-
-    good = decode("good", (*split.fit, *split.calibration))  # in this order
+    loader = _Loader(spec, category, split, progress)
+    good = loader.decode("good", (*split.fit, *split.calibration))  # fit images first
     num_fit = len(set(split.fit) & set(good.kept))
-    if not num_fit:
-        raise DataError("At least one fit image must be readable", f"{len(split.fit)} broken ones", "replace the files")
-    validation = labelled("validation", split.validation, seed)
-    watched = {"labelled": labelled("labelled", split.labelled, seed)} if split.labelled else {}
-    sealed = validation if spec.protocol == "paper" else labelled("sealed_test", split.sealed_test, seed + 1)
-    textures: Textures = load_textures(
-        spec.textures, size, seed, skip_broken=spec.skip_broken, progress=report("reading textures")
+    require(
+        num_fit, f"All {len(split.fit)} images for training are broken", remedy="Replace the files", error=DataError
     )
-    skipped.extend(textures.skipped)
+    validation = loader.labeled("validation", seed)
+    monitored = {"labelled": loader.labeled("labelled", seed)} if split.labelled else {}
+    sealed = validation if spec.protocol == "paper" else loader.labeled("sealed_test", seed + 1)
+    textures = loader.textures()
     if spec.leakage_gap:
-        watched |= {"sealed": sealed, "whole": _together(validation, sealed)}
-    kinds = (GOOD, *(FAMILIES if "validation" in split.painted else category.defects))
-    calibration = good.images[num_fit:] if len(good.images) > num_fit else good.images
+        monitored |= {"sealed": sealed, "whole": _concatenated(validation, sealed)}
+    has_synthetic = "validation" in split.synthetic_parts
+    trials = TrialImages(
+        fit=good.images[:num_fit],
+        calibration=good.images[num_fit:] if len(good.images) > num_fit else good.images,
+        validation=validation,
+        textures=textures.images,
+        monitored=monitored,
+        defect_types=(GOOD, *(FAMILIES if has_synthetic else category.defects)),
+    )
     return StudyImages(
         split=split,
-        trials=TrialImages(good.images[:num_fit], calibration, validation, textures.images, watched, kinds),
+        trials=trials,
         sealed_test=sealed,
-        skipped=tuple(skipped),
+        skipped=tuple(loader.skipped),
         test_name=_test_name(spec, split),
-        masks_missing=0 if "sealed_test" in split.painted else category.masks_missing,
+        masks_missing=0 if "sealed_test" in split.synthetic_parts else category.masks_missing,
     )
+
+
+@dataclass
+class _Loader:
+    """Decodes the parts of a split and collects the skipped files."""
+
+    spec: StudySpec
+    category: Category
+    split: Split
+    progress: Progress | None
+    skipped: list[str] = field(default_factory=list)
+
+    def decode(self, what: str, images: Sequence[ImageItem]) -> DecodedImages:
+        """Decode images that `progress` shows as `what`."""
+        decoded = decode_images(
+            images, self.spec.train.image_size, self.spec.skip_broken, self.progress, f"reading {what} images"
+        )
+        self.skipped.extend(decoded.skipped)
+        return decoded
+
+    def labeled(self, part: str, seed: int) -> LabeledImages:
+        """Decode a part of the split. `seed` is the random seed of its synthetic defects, if it has any."""
+        decoded = self.decode(part.replace("_", " "), getattr(self.split, part))
+        if part in self.split.synthetic_parts:
+            return _with_synthetic_defects(decoded.images, seed)
+        return _labeled(decoded, self.spec.train.image_size, self.category)
+
+    def textures(self) -> Textures:
+        """Decode the textures."""
+        train = self.spec.train
+        textures = load_textures(
+            self.spec.textures, train.image_size, train.seed, skip_broken=self.spec.skip_broken, progress=self.progress
+        )
+        self.skipped.extend(textures.skipped)
+        return textures
 
 
 def _test_name(spec: StudySpec, split: Split) -> str:
     if spec.is_test_selected:
         return "whole test"
-    return "painted test" if "sealed_test" in split.painted else "sealed test"
+    return "synthetic test" if "sealed_test" in split.synthetic_parts else "sealed test"
 
 
-def _labelled(decoded: Decoded, size: int, category: Category) -> LabeledImages:
-    kinds = (GOOD, *category.defects)
-    defects = np.array([kinds.index(image.defect) for image in decoded.kept], np.int64)
-    if (defects > 0).all() or not defects.any():
-        raise UserError(
-            "Validation and sealed test each need a good and a defective image",
-            f"{int((defects == 0).sum())} good and {int((defects > 0).sum())} defective after broken files "
-            "were left out",
-            "repair the broken files",
-        )
+def _labeled(decoded: DecodedImages, size: int, category: Category) -> LabeledImages:
+    defect_types = (GOOD, *category.defects)
+    defects = np.array([defect_types.index(image.defect) for image in decoded.kept], np.int64)
+    num_good, num_defective = int((defects == 0).sum()), int((defects > 0).sum())
+    require(
+        num_good and num_defective,
+        f"Validation and sealed test each need a good and a defective image, got {num_good} good and {num_defective} "
+        "defective after broken files were left out",
+        remedy="Replace the broken files",
+    )
     return LabeledImages(decoded.images, defects, decode_masks(decoded.kept, size) if category.has_masks else None)
 
 
-def _painted(good: Array, seed: int) -> LabeledImages:
-    """Good images, and one defective copy of each; its kind is the family that was painted."""
-    if not len(good):
-        raise DataError("At least one image to paint on must be readable", "broken ones alone", "replace the files")
-    painted = make_anomalies(good, foreground_of(good), seed)
-    families = np.array([FAMILIES.index(family) + 1 for family in painted.families], np.int64)
-    masks = np.concatenate([np.zeros_like(painted.masks), painted.masks])
-    images = np.concatenate([good, painted.images])
+def _with_synthetic_defects(good: Array, seed: int) -> LabeledImages:
+    """Return good images and a defective copy of each, whose defect type is the family of its synthetic defect."""
+    synthetic = make_synthetic_defects(good, foreground_of(good), seed)
+    families = np.array([FAMILIES.index(family) + 1 for family in synthetic.families], np.int64)
+    masks = np.concatenate([np.zeros_like(synthetic.masks), synthetic.masks])
+    images = np.concatenate([good, synthetic.images])
     return LabeledImages(images, np.concatenate([np.zeros_like(families), families]), masks)
 
 
-def _together(one: LabeledImages, other: LabeledImages) -> LabeledImages:
-    masks = np.concatenate([one.masks, other.masks]) if one.masks is not None and other.masks is not None else None
+def _concatenated(first: LabeledImages, second: LabeledImages) -> LabeledImages:
+    has_masks = first.masks is not None and second.masks is not None
     return LabeledImages(
-        np.concatenate([one.images, other.images]), np.concatenate([one.defects, other.defects]), masks
+        np.concatenate([first.images, second.images]),
+        np.concatenate([first.defects, second.defects]),
+        np.concatenate([first.masks, second.masks]) if has_masks else None,
     )
 
 
 def resolve_objective(spec: TrainSpec, images: StudyImages) -> TrainSpec:
-    """Settle auto (combined with masks, image_auroc without); an objective that masks are missing for is an error."""
-    parts = (images.trials.validation, images.sealed_test, *images.trials.watched.values())
+    """Return the spec with the objective `auto` resolved: combined if all images have masks, else image_auroc.
+
+    Raises: UserError if the objective needs masks that are missing.
+    """
+    parts = (images.trials.validation, images.sealed_test, *images.trials.monitored.values())
     has_masks = all(part.masks is not None for part in parts)
     if spec.objective == "auto":
         return spec.replace(objective="combined" if has_masks else "image_auroc")
-    if spec.objective in NEED_MASKS and not has_masks:
+    if spec.objective in PIXEL_OBJECTIVES and not has_masks:
         raise UserError(
-            f"--objective {' and '.join(NEED_MASKS)} need a mask for every defective image",
-            f"{spec.objective} with masks missing",
-            "use --objective image_auroc, or add the masks (python -m las_tune data check names them)",
+            f"--objective {spec.objective} needs a mask for every defective image, and some have none",
+            remedy="Use --objective image_auroc, or add the masks (`python -m las_tune data check` lists them)",
         )
     return spec
 
 
 def foreground_of(images: Array) -> Array:
-    """Otsu foreground of (N, 3, S, S) uint8 images: (N, 1, S, S) bool."""
+    """Return the Otsu foreground (N, 1, S, S) bool of images (N, 3, S, S) uint8; 1 = part."""
     batches = torch.split(torch.from_numpy(images), 16)
     return torch.cat([otsu_foreground(batch) for batch in batches]).numpy()

@@ -1,8 +1,8 @@
-"""Paint synthetic validation defects onto good images, of other families than LAS.
+"""Add synthetic defects to good images for validation, with other methods than LAS.
 
-LAS lays textures under Perlin masks. An exam of the same make would grow easier with the very hyperparameters that
-it is to judge, so none of these families uses noise or textures, and none is tuned. Lengths are shares of the
-image's side, unless they end in _px: those are px of a 288 px image.
+LAS blends textures under Perlin masks. Validation defects of the same construction would become easier to detect with
+the very hyperparameters that they are used to select. Therefore none of these families uses noise or textures, and none
+is tuned. Lengths are fractions of the side of the image; lengths with the suffix _px are pixels of a 288 px image.
 """
 
 from __future__ import annotations
@@ -22,71 +22,73 @@ Floats = npt.NDArray[np.float64]
 
 FAMILIES = ("cut_paste", "scratch", "blur", "stain")
 VISIBLE_CHANGE = 4
-"""A pixel is part of a defect where some channel changes by more, of 255."""
+"""A pixel belongs to a defect if some channel changes by more than this, of 255."""
 CLEAR_CHANGE = 14
-"""A defect is drawn again unless its pixels change by more on average, of 255."""
+"""Minimum mean change of the pixels of a defect, of 255. Fainter defects are drawn again."""
 SPECK_SHARE = 0.1
-"""Specks, smaller by this than the largest region of a defect, are left out: AUPRO would count each as a region."""
+"""Regions smaller than this fraction of the largest one are removed, because AUPRO counts each as a region."""
 MIN_SHARE, MAX_SHARE = 0.001, 0.08
-"""A defect is drawn again unless it covers this much of the image."""
+"""Minimum and maximum area of a defect as a fraction of the image. Other defects are drawn again."""
 MIN_PART_SHARE, MAX_PART_SHARE = 0.002, 0.35
-"""The same, of the foreground: a small part takes a small defect."""
+"""The same as fractions of the foreground, so that small parts get small defects."""
 ATTEMPTS = 12
-"""A defect is drawn this often before a plain stain takes its place."""
+"""Number of attempts before a plain stain is used instead."""
 GROWTH = 0.15
-"""Each attempt is stronger by this share of the first one's strength."""
+"""Increase of the strength per attempt, as a fraction of the initial strength."""
 STAINS = ((96, 52, 24), (30, 26, 22), (62, 74, 104), (150, 112, 52), (205, 205, 198))
 """Colors of stains, RGB: rust, oil, blue and straw of heated steel, limescale."""
 
 
 @dataclass(frozen=True)
-class Defective:
+class SyntheticDefects:
     """Images with one synthetic defect each."""
 
     images: Images
     """(N, 3, S, S) uint8, RGB."""
     masks: Masks
-    """(N, S, S) bool, 1 = pixel that visibly changed; no mask is empty, and all other pixels are as they were."""
+    """(N, S, S) bool, 1 = visibly changed pixel. No mask is empty, and all other pixels are unchanged."""
     families: tuple[str, ...]
-    """N names of FAMILIES: what was painted."""
+    """Family of each defect, a name in FAMILIES."""
 
 
-def make_anomalies(good: Images, foreground: Masks, seed: int) -> Defective:
-    """One defective copy of each good image, families in turn. ImageItem i is a function of itself, i and the seed.
+def make_synthetic_defects(good: Images, foreground: Masks, seed: int) -> SyntheticDefects:
+    """Return one defective copy of each good image, with the families in turn.
 
-    An image on which its family stays invisible (flat, say) gets a stain.
+    The result for image i depends only on the image, i and the seed. If its family stays invisible on an image, for
+    example a blur on a uniform surface, the image gets a stain.
 
-    good        (N, 3, S, S) uint8, RGB
-    foreground  (N, 1, S, S) bool, 1 = part, where defects lie; an empty one stands for the whole image
+    Args:
+        good: (N, 3, S, S) uint8, RGB.
+        foreground: (N, 1, S, S) bool, 1 = part, where defects are allowed; an empty foreground allows the whole image.
+        seed: random seed.
     """
     images = good.copy()
     masks = np.zeros((len(good), *good.shape[2:]), np.bool_)
     families = []
     for index, image in enumerate(good):
         part = foreground[index, 0] if foreground[index].any() else np.ones_like(masks[index])
-        family = FAMILIES[index % len(FAMILIES)]
         generator = np.random.default_rng((seed, index))
-        images[index], masks[index], painted = _spoil(image, part, family, generator)
-        families.append(painted)
-    return Defective(images, masks, tuple(families))
+        images[index], masks[index], family = _add_defect(image, part, FAMILIES[index % len(FAMILIES)], generator)
+        families.append(family)
+    return SyntheticDefects(images, masks, tuple(families))
 
 
-def _spoil(image: Images, part: Masks, family: str, generator: Generator) -> tuple[Images, Masks, str]:
-    """Paint one defect of a family, ever stronger until it is seen: the image, its mask, the family painted."""
-    # Beyond the part stands its nearest pixel, so that no family smears background onto the part.
+def _add_defect(image: Images, part: Masks, family: str, generator: Generator) -> tuple[Images, Masks, str]:
+    """Draw a defect with increasing strength until it is visible. Returns image, mask and family."""
+    # Background pixels are replaced by the nearest pixel of the part, so that no background is smeared onto the part.
     nearest = ndimage.distance_transform_edt(~part, return_distances=False, return_indices=True)
     canvas = image[:, nearest[0], nearest[1]].astype(np.float64)
     for attempt in range(ATTEMPTS):
-        spoilt = _PAINTERS[family](canvas, part, 1 + GROWTH * attempt, generator)
-        result, mask = _keep_visible(image, spoilt, part)
-        if _is_fit(mask, part, result, image):
+        defective = _DRAW[family](canvas, part, 1 + GROWTH * attempt, generator)
+        result, mask = _keep_visible(image, defective, part)
+        if _is_suitable(mask, part, result, image):
             return result, mask, family
-    return *_keep_visible(image, _certain_stain(canvas, part), part), "stain"
+    return *_keep_visible(image, _visible_stain(canvas, part), part), "stain"
 
 
-def _keep_visible(image: Images, spoilt: Floats, part: Masks) -> tuple[Images, Masks]:
-    """Take over the pixels of the part that visibly changed, but for specks, and no others."""
-    changed = np.clip(np.rint(spoilt), 0, 255).astype(np.uint8)
+def _keep_visible(image: Images, defective: Floats, part: Masks) -> tuple[Images, Masks]:
+    """Return the image with only the visibly changed pixels of the part replaced, without specks, and their mask."""
+    changed = np.clip(np.rint(defective), 0, 255).astype(np.uint8)
     regions, _ = ndimage.label((_change(changed, image) > VISIBLE_CHANGE) & part, structure=np.ones((3, 3)))
     sizes = np.bincount(regions.ravel())
     sizes[0] = 0
@@ -94,14 +96,14 @@ def _keep_visible(image: Images, spoilt: Floats, part: Masks) -> tuple[Images, M
     return np.where(mask, changed, image), mask
 
 
-def _change(one: Images, other: Images) -> npt.NDArray[np.int16]:
-    """Greatest change of a channel, (S, S)."""
-    change: npt.NDArray[np.int16] = np.abs(one.astype(np.int16) - other).max(0)
+def _change(first: Images, second: Images) -> npt.NDArray[np.int16]:
+    """Return the largest absolute change over the channels, (S, S)."""
+    change: npt.NDArray[np.int16] = np.abs(first.astype(np.int16) - second).max(0)
     return change
 
 
-def _is_fit(mask: Masks, part: Masks, result: Images, image: Images) -> bool:
-    """Whether a defect is neither too small, nor too large, nor too faint."""
+def _is_suitable(mask: Masks, part: Masks, result: Images, image: Images) -> bool:
+    """Return whether a defect is neither too small, nor too large, nor too faint."""
     area = int(mask.sum())
     smallest = min(MIN_SHARE * mask.size, MIN_PART_SHARE * part.sum())
     largest = min(MAX_SHARE * mask.size, MAX_PART_SHARE * part.sum())
@@ -109,7 +111,7 @@ def _is_fit(mask: Masks, part: Masks, result: Images, image: Images) -> bool:
 
 
 def _cut_paste(canvas: Floats, part: Masks, strength: float, generator: Generator) -> Floats:
-    """Paste a rectangle of the part elsewhere on the part: turned, perhaps flipped, a little brighter or darker."""
+    """Paste a rectangle of the part elsewhere on the part: rotated, possibly flipped, slightly brighter or darker."""
     size = part.shape[0]
     source, target = _pick(part, generator), _pick(part, generator)
     half_height, half_width = size * _log_uniform(generator, 0.03, 0.1, 2)
@@ -118,7 +120,7 @@ def _cut_paste(canvas: Floats, part: Masks, strength: float, generator: Generato
     where = np.stack([source[0] + flip * y, source[1] + x])
     patch = np.stack([ndimage.map_coordinates(channel, where, order=1, mode="reflect") for channel in canvas])
     patch *= 1 + generator.choice((-1.0, 1.0)) * 0.1 * strength
-    # Only what lies well on the part is cut out: a piece of the bright table would be too easy to find.
+    # Only pixels well inside the part are cut out, because a piece of the background would be too easy to detect.
     inner = ndimage.binary_erosion(part, iterations=round(_px(size, 1.5)), border_value=1)
     is_inner = ndimage.map_coordinates(inner.astype(np.float64), where, order=1, mode="reflect")
     outside = np.maximum(np.abs(y) - half_height, np.abs(x) - half_width)
@@ -126,7 +128,7 @@ def _cut_paste(canvas: Floats, part: Masks, strength: float, generator: Generato
 
 
 def _scratch(canvas: Floats, part: Masks, strength: float, generator: Generator) -> Floats:
-    """Draw one to three thin strokes, all bright or all dark, straight, bent or broken."""
+    """Draw one to three thin strokes, all bright or all dark, straight, curved or kinked."""
     size, fine = part.shape[0], 4
     sheet = Image.new("L", (size * fine, size * fine))
     for _ in range(generator.integers(1, 4)):
@@ -140,7 +142,7 @@ def _scratch(canvas: Floats, part: Masks, strength: float, generator: Generator)
 
 
 def _stroke(part: Masks, generator: Generator) -> Floats:
-    """Points (n, 2) of a stroke as y, x: it starts on the part, bends evenly, and may break off at an angle."""
+    """Return the points (n, 2) of a stroke as y, x. It starts on the part, curves evenly, and may have a kink."""
     num_steps = 64
     step = part.shape[0] * _log_uniform(generator, 0.12, 0.5) / num_steps
     bend = generator.normal(0, 0.6) * np.linspace(0, 1, num_steps)
@@ -152,7 +154,7 @@ def _stroke(part: Masks, generator: Generator) -> Floats:
 
 
 def _blur(canvas: Floats, part: Masks, strength: float, generator: Generator) -> Floats:
-    """Blur a region, or smear it along one axis, where that changes something."""
+    """Blur a region, or smear it along one axis, preferably where this has a visible effect."""
     size = part.shape[0]
     along = ((1.0, 1.0), (1.0, 0.0), (0.0, 1.0))[generator.integers(3)]
     sigma = size * generator.uniform(0.015, 0.035) * strength
@@ -170,8 +172,8 @@ def _stain(canvas: Floats, part: Masks, strength: float, generator: Generator) -
     return _blend(canvas, _fill(STAINS[generator.integers(len(STAINS))]), opacity * alpha)
 
 
-def _certain_stain(canvas: Floats, part: Masks) -> Floats:
-    """A stain that is seen on every image: on the foreground pixel nearest its center, far from its color."""
+def _visible_stain(canvas: Floats, part: Masks) -> Floats:
+    """Draw a stain that is visible on every image: at the center of the part, with a contrasting color."""
     on_part = np.argwhere(part)
     center = on_part[((on_part - on_part.mean(0)) ** 2).sum(1).argmin()]
     y, x = _frame(part.shape[0], center.astype(np.float64), 0.0)
@@ -183,7 +185,7 @@ def _certain_stain(canvas: Floats, part: Masks) -> Floats:
 
 
 def _blob(part: Masks, radius: float, softness: float, generator: Generator, weight: Floats | None = None) -> Floats:
-    """A smooth wobbly ellipse, (S, S) in [0, 1], 1 = inside; its edge is soft over this share of its radius."""
+    """Return an irregular smooth ellipse, (S, S) in [0, 1], 1 = inside; softness is the width of its edge in radii."""
     y, x = _frame(part.shape[0], _pick(part, generator, weight), generator.uniform(0, np.pi))
     angle = np.arctan2(y, x)
     rim = np.ones_like(angle)
@@ -194,7 +196,7 @@ def _blob(part: Masks, radius: float, softness: float, generator: Generator, wei
 
 
 def _pick(part: Masks, generator: Generator, weight: Floats | None = None) -> Floats:
-    """A pixel of the part as y, x; each as likely as the next, or by weight (S, S)."""
+    """Return a random pixel of the part as y, x, uniformly or with probability proportional to weight (S, S)."""
     on_part = np.flatnonzero(part)
     cumulated = np.cumsum(np.ones(len(on_part)) if weight is None else weight.flat[on_part])
     pixel = on_part[np.searchsorted(cumulated, generator.random() * cumulated[-1], side="right")]
@@ -202,7 +204,7 @@ def _pick(part: Masks, generator: Generator, weight: Floats | None = None) -> Fl
 
 
 def _frame(size: int, center: Floats, angle: float) -> Floats:
-    """Coordinates y, x of every pixel from a center, in axes turned by an angle: (2, S, S)."""
+    """Return the coordinates y, x of every pixel relative to a center, in axes rotated by an angle: (2, S, S)."""
     y, x = np.mgrid[:size, :size] - center[:, None, None]
     return np.stack([np.cos(angle) * y - np.sin(angle) * x, np.sin(angle) * y + np.cos(angle) * x])
 
@@ -216,7 +218,7 @@ def _fill(color: tuple[int, int, int]) -> Floats:
 
 
 def _ramp(depth: Floats, width: float) -> Floats:
-    """0 at depth 0 and outside, 1 from depth `width` on, smooth between."""
+    """Return a smooth step of the depth: 0 up to depth 0, 1 from depth `width` on."""
     share = np.clip(depth / width, 0, 1)
     return share**2 * (3 - 2 * share)
 
@@ -226,11 +228,11 @@ def _log_uniform(generator: Generator, low: float, high: float, number: int | No
 
 
 def _px(size: int, length_px: float) -> float:
-    """A length at 288 px in px of an image of this size, at least 1."""
+    """Convert a length at 288 px to pixels of an image of this size, at least 1."""
     return max(1.0, length_px * size / 288)
 
 
-_PAINTERS: dict[str, Callable[[Floats, Masks, float, Generator], Floats]] = {
+_DRAW: dict[str, Callable[[Floats, Masks, float, Generator], Floats]] = {
     "cut_paste": _cut_paste,
     "scratch": _scratch,
     "blur": _blur,

@@ -1,4 +1,4 @@
-"""Textures that are laid over parts: any folder of images, or DTD in torchvision's layout."""
+"""Textures for synthetic defects: any folder of images, or DTD in torchvision's layout."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from las_tune.config.progress import Progress
 from las_tune.data.category import images_below
-from las_tune.data.images import Progress, decode_paths
+from las_tune.data.images import decode_paths
 from las_tune.data.split import seeded_rank
-from las_tune.errors import DataError
+from las_tune.errors import DataError, require
 
 
 @dataclass(frozen=True)
@@ -21,20 +22,23 @@ class Textures:
     images: npt.NDArray[np.uint8]
     """(M, 3, S, S) uint8, RGB."""
     skipped: tuple[str, ...]
-    """One line a file that could not be read."""
+    """One line per file that could not be read."""
 
 
 def list_textures(folder: Path) -> list[Path]:
-    """All images below a folder, sorted; of DTD only its `images`. DataError where there are none."""
+    """Return all images below a folder, sorted; for DTD only those in its `images` folder.
+
+    Raises: DataError if there are none.
+    """
     base = texture_base(folder)
-    found = images_below(base)
-    if not found:
-        raise DataError(
-            "--textures must be a folder with images in it",
-            folder.absolute() if folder.is_dir() else f"{folder.absolute()} (no such folder)",
-            "Run `python -m las_tune data fetch dtd`, or give --textures any folder of images",
-        )
-    return found
+    images = images_below(base)
+    require(
+        images,
+        f"No images in --textures {folder.absolute()}{'' if folder.is_dir() else ' (no such folder)'}",
+        remedy="Run `python -m las_tune data fetch dtd`, or pass any folder of images to --textures",
+        error=DataError,
+    )
+    return images
 
 
 def load_textures(
@@ -45,21 +49,30 @@ def load_textures(
     skip_broken: bool = False,
     progress: Progress | None = None,
 ) -> Textures:
-    """Decode textures to size × size, their aspect kept: shorter side to size, center cropped.
+    """Decode textures to size × size pixels with their aspect ratio kept: shorter side to size, center crop.
 
-    Of more than `limit` files, a subset that the seed and the names below the folder decide.
-    Raises DataError where there are none, and for a broken one unless skip_broken.
+    Args:
+        folder: folder of images.
+        size: side of the square in pixels.
+        seed: random seed of the subset, which depends only on it and on the names below the folder.
+        limit: maximum number of textures.
+        skip_broken: leave out files that cannot be read.
+        progress: called with the number of files read so far.
+
+    Raises: DataError if there are no images, or if one is broken and skip_broken is not set.
     """
     base = texture_base(folder)
     paths = list_textures(folder)
     if len(paths) > limit:
         ranked = sorted(paths, key=lambda path: seeded_rank(path.relative_to(base).as_posix(), seed))
         paths = sorted(ranked[:limit])
-    decoded, _, skipped = decode_paths(paths, size, crop=True, skip_broken=skip_broken, progress=progress)
+    decoded, _, skipped = decode_paths(
+        paths, size, crop=True, skip_broken=skip_broken, progress=progress, what="reading textures"
+    )
     return Textures(decoded, skipped)
 
 
 def texture_base(folder: Path) -> Path:
-    """DTD's `images` where they lie in this folder (torchvision: dtd/dtd/images), else the folder itself."""
+    """Return DTD's `images` folder if this folder contains it (torchvision: dtd/dtd/images), else the folder itself."""
     candidates = (folder / inside / "images" for inside in ("", "dtd", "dtd/dtd"))
     return next((path for path in candidates if path.is_dir()), folder)

@@ -1,11 +1,14 @@
-"""The Ray cluster: start it on this machine or join it, what it can become, and what of it a trial gets."""
+"""The Ray cluster: start it on this machine or join it, what it can grow to, and the resources of a trial."""
 
 from __future__ import annotations
 
 import logging
 import os
 import secrets
+import signal
+import threading
 import uuid
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -16,21 +19,22 @@ import yaml
 
 from las_tune.config.files import make_folder
 from las_tune.config.study_spec import StudySpec
-from las_tune.errors import UserError, one_line, said
-from las_tune.execution.checkpoint_storage import Storage
-from las_tune.execution.nodes import alive_nodes, ask_node, check_nodes
+from las_tune.errors import UserError, short_message, type_and_message
+from las_tune.execution.checkpoint_storage import CheckpointStorage
+from las_tune.execution.nodes import alive_nodes, check_nodes, run_on_node
 
-BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")
-"""Where `ray up` leaves the cluster file on the head, for the autoscaler."""
-KUBERAY = "KUBERAY_GEN_RAY_START_CMD"
-"""Environment variable of Ray's containers in Kubernetes, where nobody tells the driver what workers there may be."""
-HEAD = "node:__internal_head__"
-"""Ray's mark among the resources of a head."""
+BOOTSTRAP_FILE = Path("~/ray_bootstrap_config.yaml")
+"""The cluster file that `ray up` writes on the head for the autoscaler."""
+KUBERAY_VARIABLE = "KUBERAY_GEN_RAY_START_CMD"
+"""Environment variable of Ray's containers on Kubernetes, where the driver cannot see which workers may be added."""
+HEAD_RESOURCE = "node:__internal_head__"
+"""Resource by which Ray marks the head."""
+LOCAL_FILE_SYSTEMS = {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "overlay", "tmpfs", "f2fs"}
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What one trial gets, and how many trials run at once."""
+    """Resources of one trial, and the number of trials that run in parallel."""
 
     cpus: float
     gpus: float
@@ -38,176 +42,240 @@ class Resources:
 
     @property
     def cost_unit(self) -> tuple[str, float]:
-        """What a second of a trial costs: GPU seconds where it has one, else CPU seconds, and how many."""
+        """Name of the unit in which a trial's cost is counted, gpu_seconds or cpu_seconds, and units per second."""
         return ("gpu_seconds", self.gpus) if self.gpus else ("cpu_seconds", self.cpus)
 
     @property
     def num_threads(self) -> int:
-        """Threads of torch in a trial, so that parallel trials do not fight for cores."""
+        """Number of torch threads of a trial, so that parallel trials do not compete for cores."""
         return max(1, int(self.cpus))
 
-    def fitting(self, machine: Mapping[str, float]) -> int:
-        """How many trials a machine of these resources holds."""
+    def num_slots(self, machine: Mapping[str, float]) -> int:
+        """Return the number of trials that fit on a machine with the given resources."""
         by_cpus = int(machine.get("CPU", 0.0) / self.cpus + 1e-9)
         return min(by_cpus, int(machine.get("GPU", 0.0) / self.gpus + 1e-9)) if self.gpus else by_cpus
 
-    def places_now(self) -> int:
-        """Of trials, on the machines that are there; where none is there yet, the first that comes."""
-        there = sum(self.fitting(node["Resources"]) for node in alive_nodes())
-        return max(1, min(self.max_concurrent, there))
+    def num_available_slots(self) -> int:
+        """Return the number of trials that fit on the nodes that are alive; at least 1, since a node may be added."""
+        num_slots = sum(self.num_slots(node["Resources"]) for node in alive_nodes())
+        return max(1, min(self.max_concurrent, num_slots))
 
 
 @contextmanager
 def ray_cluster(address: str | None) -> Iterator[None]:
-    """Start Ray on this machine, or join the cluster at address; leave it at the end."""
-    if ray.is_initialized():
-        raise UserError("Ray must not run in this process: a study starts its own", "ray.init()", "call ray.shutdown()")
-    if address is None and os.environ.get("RAY_AUTH_MODE", "token") != "token":
-        raise UserError(
-            "RAY_AUTH_MODE must be token: Ray listens for the whole network, and runs what it is told",
-            os.environ["RAY_AUTH_MODE"],
-            "unset it: a token is made where there is none",
-        )
+    """Start Ray on this machine, or join the cluster at an address, and disconnect at the end.
+
+    Args:
+        address: None for this machine alone.
+
+    Raises:
+        UserError: if Ray does not start or does not answer, or a node has other versions.
+    """
+    _check_process(address)
     if address is None and "RAY_AUTH_TOKEN" not in os.environ:
-        keep_token()
-    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # listeners record what is to be recorded
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # verbose=0 is silent in the old output only
-    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ray would take Ctrl-C for the end of the search
-    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "600")  # nobody reads Ray's snapshot, which grows with the study
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what trials failed of is told by us, and in files
-    try:
-        ray.init(address or "local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    except (OSError, RuntimeError, ValueError, SystemExit) as error:  # Ray itself exits where nobody answers
-        if address is None and not isinstance(error, RuntimeError):
+        create_token()
+    with _restored_process(), _ray_settings():
+        try:
+            ray.init(address or "local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        except (OSError, RuntimeError, ValueError, SystemExit) as error:  # Ray exits if no head answers
+            if address is None and not isinstance(error, RuntimeError):
+                raise
+            raise _start_error(address, error) from error
+        except Exception as error:
+            if address is None and type(error) is Exception:  # raised by Ray if its start times out
+                raise _start_error(address, error) from error
             raise
-        raise _no_ray(address, error) from error
-    except Exception as error:
-        if address is None and type(error) is Exception:  # as Ray says that its start took too long
-            raise _no_ray(address, error) from error
-        raise
+        try:
+            if address is not None:
+                check_nodes()
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _check_process(address: str | None) -> None:
+    """Raise UserError if Ray already runs in this process, or would start without a token."""
+    if ray.is_initialized():
+        raise UserError(
+            "Ray is already running in this process, and a study starts its own", remedy="Call ray.shutdown() first"
+        )
+    mode = os.environ.get("RAY_AUTH_MODE", "token")
+    if address is None and mode != "token":
+        raise UserError(
+            f"RAY_AUTH_MODE must be token, got {mode}: Ray listens on the network and executes any code it receives",
+            remedy="Unset it. A token is created if there is none",
+        )
+
+
+@contextmanager
+def _ray_settings() -> Iterator[None]:
+    """Set Ray's environment variables, and silence its log of failed trials, which the study's folder has in full."""
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # the listeners record all results
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # verbose=0 silences the old output only
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ray would treat Ctrl-C as the end of the search
+    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "600")  # Ray's snapshot grows with the study and is not read
+    logger = logging.getLogger("ray.tune")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
     try:
-        if address is not None:
-            check_nodes()
         yield
     finally:
-        ray.shutdown()
+        logger.setLevel(level)
 
 
-def _no_ray(address: str | None, error: BaseException) -> UserError:
-    told = said(error).rstrip(".")
+@contextmanager
+def _restored_process() -> Iterator[None]:
+    """Restore what Ray changes in this process: environment, warning filters, log level and signal handlers."""
+    environment = dict(os.environ)
+    logger = logging.getLogger("ray")
+    level = logger.level
+    is_main_thread = threading.current_thread() is threading.main_thread()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with warnings.catch_warnings():
+            yield
+    finally:
+        os.environ.clear()
+        os.environ.update(environment)
+        logger.setLevel(level)
+        for number, handler in handlers.items():
+            if is_main_thread and handler is not None:  # only the main thread may set handlers
+                signal.signal(number, handler)
+
+
+def _start_error(address: str | None, error: BaseException) -> UserError:
+    reason = short_message(error).rstrip(".")
     if address is not None:
-        return UserError("--address must be that of a running Ray cluster", f"{address} ({told})", "start it")
+        return UserError(f"No Ray cluster answers at --address {address} ({reason})", remedy="Start the cluster first")
     return UserError(
-        "Ray must start on this machine", told, "try again when it is less busy; /tmp/ray has Ray's own logs"
+        f"Ray failed to start on this machine ({reason})",
+        remedy="Try again when the machine is less busy. Ray's logs are in /tmp/ray",
     )
 
 
-def keep_token() -> None:
-    """Make Ray's token where there is none, for this user's eyes: one that Ray itself makes, others can read."""
+def create_token() -> None:
+    """Create Ray's authentication token if there is none, readable by this user only (Ray's own is not)."""
     file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")).expanduser()
     if not file.exists():
         make_folder(file.parent, "RAY_AUTH_TOKEN_PATH")
-        whole = file.with_name(f"{file.name}.{os.getpid()}")
-        whole.touch(0o600)
-        whole.write_text(secrets.token_hex(32))
-        with suppress(FileExistsError):  # another study was faster
-            file.hardlink_to(whole)
-        whole.unlink()
+        complete = file.with_name(f"{file.name}.{os.getpid()}")
+        complete.touch(0o600)
+        complete.write_text(secrets.token_hex(32))
+        with suppress(FileExistsError):  # another study has just created it; it must not be replaced
+            file.hardlink_to(complete)
+        complete.unlink()
     elif file.stat().st_uid == os.getuid():
         file.chmod(file.stat().st_mode & 0o700)
 
 
 @dataclass(frozen=True)
-class Machines:
-    """Machines of one kind."""
+class MachineGroup:
+    """Machines with the same resources."""
 
     resources: dict[str, float]
-    number: int
+    count: int
 
 
-def machines_of_cluster(address: str | None, bootstrap: Path = BOOTSTRAP) -> list[Machines]:
-    """What the cluster can become: its head, and of the other kinds as many as the autoscaler may start.
+def machines_of_cluster(address: str | None, bootstrap: Path = BOOTSTRAP_FILE) -> list[MachineGroup]:
+    """Return the machines that the cluster can grow to: the head, and the workers that the autoscaler may add.
 
     Args:
-        address: None for this machine alone, which stays as it is.
-        bootstrap: the cluster file on the head; where it is missing, or names no resources, the cluster stays as it is.
+        address: None for this machine alone, which cannot grow.
+        bootstrap: the cluster file on the head. If it is missing or has no resources, the cluster cannot grow.
+
+    Raises:
+        UserError: if the cluster file cannot be read.
     """
-    there = [Machines(node["Resources"], 1) for node in alive_nodes()]
-    if address is None or not bootstrap.expanduser().is_file():
-        return there
+    machines = [MachineGroup(node["Resources"], 1) for node in alive_nodes()]
+    file = bootstrap.expanduser()
+    if address is None or not file.is_file():
+        return machines
     try:
-        config = yaml.safe_load(bootstrap.expanduser().read_text(encoding="utf-8"))
-        left = config["max_workers"]
-        kinds = [kind for name, kind in config["available_node_types"].items() if name != config["head_node_type"]]
+        config = yaml.safe_load(file.read_text(encoding="utf-8"))
+        num_left = config["max_workers"]
+        node_types = config["available_node_types"]
+        worker_types = [node_type for name, node_type in node_types.items() if name != config["head_node_type"]]
     except (yaml.YAMLError, KeyError, TypeError, AttributeError, OSError) as error:
         raise UserError(
-            "The cluster file on the head must be as `ray up` left it",
-            f"{bootstrap} ({one_line(error)})",
-            "run `ray up` again",
+            f"The cluster file on the head cannot be read: {bootstrap} ({type_and_message(error)})",
+            remedy="Run `ray up` again, which writes it",
         ) from error
     workers = []
-    for kind in sorted(kinds, key=lambda kind: -kind.get("resources", {}).get("GPU", 0)):
-        number = min(kind.get("max_workers", left), left) if kind.get("resources") else 0
-        workers += [Machines(kind["resources"], number)] if number else []
-        left -= number
-    heads = [machine for machine in there if HEAD in machine.resources]
-    return [*heads, *workers] if workers else there
+    for node_type in sorted(worker_types, key=lambda node_type: -node_type.get("resources", {}).get("GPU", 0)):
+        count = min(node_type.get("max_workers", num_left), num_left) if node_type.get("resources") else 0
+        workers += [MachineGroup(node_type["resources"], count)] if count else []
+        num_left -= count
+    heads = [machine for machine in machines if HEAD_RESOURCE in machine.resources]
+    return [*heads, *workers] if workers else machines
 
 
 def resources_of(spec: StudySpec) -> Resources:
-    """What the flags say, else one GPU where any can be had, a quarter of a machine's cores, and all that fit.
+    """Return the resources of a trial: those of the flags, by default a quarter of a machine's cores and one GPU.
 
-    A cluster that grows is asked for as many trials as it can become to hold: pending ones are what makes it grow.
+    The number of parallel trials is what the cluster can grow to, because pending trials are what makes it grow.
+
+    Raises:
+        UserError: if a trial fits on no machine.
     """
     machines = machines_of_cluster(spec.address)
-    most_cpus, most_gpus = (max(one.resources.get(kind, 0.0) for one in machines) for kind in ("CPU", "GPU"))
-    gpus = spec.gpus_per_trial if spec.gpus_per_trial is not None else min(1.0, most_gpus)
-    useful = [one for one in machines if not gpus or one.resources.get("GPU", 0.0) >= gpus]
-    cores = max((one.resources.get("CPU", 0.0) for one in useful), default=most_cpus)
+    max_cpus, max_gpus = (max(m.resources.get(name, 0.0) for m in machines) for name in ("CPU", "GPU"))
+    gpus = spec.gpus_per_trial if spec.gpus_per_trial is not None else min(1.0, max_gpus)
+    usable = [machine for machine in machines if not gpus or machine.resources.get("GPU", 0.0) >= gpus]
+    cores = max((machine.resources.get("CPU", 0.0) for machine in usable), default=max_cpus)
     cpus = spec.cpus_per_trial or max(1, int(cores) // 4)
 
-    one = Resources(cpus, gpus, 1)
-    fit = sum(one.fitting(machine.resources) * machine.number for machine in machines)
-    on_kubernetes = spec.address is not None and KUBERAY in os.environ
-    if not fit and not (on_kubernetes and spec.max_concurrent):
-        do = f"the largest has {most_cpus:g} CPUs and {most_gpus:g} GPUs"
+    resources = Resources(cpus, gpus, 1)
+    num_slots = sum(resources.num_slots(machine.resources) * machine.count for machine in machines)
+    is_kubernetes = spec.address is not None and KUBERAY_VARIABLE in os.environ
+    if not num_slots and not (is_kubernetes and spec.max_concurrent):
+        remedy = "Lower --cpus-per-trial or --gpus-per-trial"
         raise UserError(
-            "--cpus-per-trial and --gpus-per-trial must fit on one machine of the cluster",
-            f"{cpus:g} CPUs and {gpus:g} GPUs",
-            f"{do}; for workers that are yet to come, give --max-concurrent" if on_kubernetes else do,
+            f"A trial with {cpus:g} CPUs and {gpus:g} GPUs fits on no machine of the cluster: "
+            f"the largest has {max_cpus:g} CPUs and {max_gpus:g} GPUs",
+            remedy=f"{remedy}, or give --max-concurrent if larger workers are yet to be added"
+            if is_kubernetes
+            else remedy,
         )
-    return replace(one, max_concurrent=spec.max_concurrent or fit)
+    return replace(resources, max_concurrent=spec.max_concurrent or num_slots)
 
 
 def check_storage(spec: StudySpec) -> None:
-    """Raise UserError where checkpoints would lie in a folder, which is there, that other machines do not see."""
-    storage = Storage.of(spec)
-    if not storage.is_local or sum(machine.number for machine in machines_of_cluster(spec.address)) < 2:
+    """Raise UserError if checkpoints would be stored in a folder that other machines of the cluster cannot see.
+
+    The parent of the run's folder must exist.
+    """
+    storage = CheckpointStorage.of(spec)
+    if not storage.is_local or sum(machine.count for machine in machines_of_cluster(spec.address)) < 2:
         return
-    rule = "--storage must be seen by every machine of a cluster: s3://, gs:// or a shared folder"
-    here = ray.get_runtime_context().get_node_id()
-    others = [node for node in alive_nodes() if node["NodeID"] != here]
-    folder = Path(storage.root).parent  # the run's own would look like a study that was begun
+    remedy = "Give --storage a shared folder, s3://... or gs://..."
+    driver_node = ray.get_runtime_context().get_node_id()
+    other_nodes = [node for node in alive_nodes() if node["NodeID"] != driver_node]
+    folder = Path(storage.root).parent  # the run's own folder would look like a study that was started
     marker = folder / f".seen-{uuid.uuid4().hex}"
     marker.touch()
     try:
-        blind = [node["NodeManagerHostname"] for node in others if not ask_node(node["NodeID"], _sees, str(marker))]
+        blind = [
+            node["NodeManagerHostname"] for node in other_nodes if not run_on_node(node["NodeID"], _exists, str(marker))
+        ]
     finally:
         marker.unlink()
     if blind:
-        raise UserError(rule, f"{storage.root}, which {', '.join(sorted(blind))} cannot see", "give --storage")
-    if not others and _is_of_this_machine(folder):
-        raise UserError(rule, f"{storage.root}, a disk of this machine, and the cluster can grow", "give --storage")
+        raise UserError(
+            f"The checkpoint folder {storage.root} cannot be seen from {', '.join(sorted(blind))}", remedy=remedy
+        )
+    if not other_nodes and _is_local_disk(folder):
+        raise UserError(
+            f"The checkpoint folder {storage.root} is on a local disk, and the cluster can grow", remedy=remedy
+        )
 
 
-def _sees(path: str) -> bool:
+def _exists(path: str) -> bool:
     return Path(path).exists()
 
 
-def _is_of_this_machine(path: Path) -> bool:
-    """Whether a folder lies on a disk of this machine, by the kind of its file system."""
+def _is_local_disk(path: Path) -> bool:
+    """Whether a folder is on a disk of this machine, by the type of its file system."""
     mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
-    above = [(point, kind) for point, kind in mounts if path.is_relative_to(point)]
-    kind = max(above, key=lambda mount: len(mount[0]), default=("", ""))[1]
-    return kind in {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "overlay", "tmpfs", "f2fs"}
+    parents = [(point, file_system) for point, file_system in mounts if path.is_relative_to(point)]
+    return max(parents, key=lambda mount: len(mount[0]), default=("", ""))[1] in LOCAL_FILE_SYSTEMS

@@ -1,8 +1,8 @@
-"""What a study has done so far, in its folder, so that a driver that died is followed by one that goes on.
+"""The history of a study, stored in its folder. A new driver resumes from it after the previous driver died.
 
-trials.jsonl has one line when a trial starts (or starts again), one when it ends, one that lists the finalists' jobs,
-one when the search is over or fails, and one where trials are added to it. The epochs of a trial that still runs are
-kept beside its checkpoints.
+trials.jsonl has one line for each start of a trial (repeated starts included), one for its end, one with the training
+jobs of the finalists, one when the search ends or fails, and one when trials are added to the study. The epochs of a
+running trial are stored with its checkpoints.
 """
 
 from __future__ import annotations
@@ -15,38 +15,42 @@ from typing import Any
 
 from las_tune.config import paths
 from las_tune.config.files import whole_lines
-from las_tune.config.trial_record import TrialRecord
-from las_tune.selection.finalists import Job
+from las_tune.config.trial_record import Listener, TrialRecord
+from las_tune.selection.finalists import Retraining
 
 _FIELDS = {field.name for field in fields(TrialRecord)}
 
 
-class History:
-    """A Listener that writes the file, and what was in it."""
+class History(Listener):
+    """Listener that appends to trials.jsonl, and the content of that file."""
 
     def __init__(self, folder: Path) -> None:
-        """folder: the study's; the file is read where it is there."""
+        """Read the file if it exists.
+
+        Args:
+            folder: the study's folder.
+        """
         self.path = folder / paths.TRIALS
         self.records: dict[int, TrialRecord] = {}
-        """By number, in the order in which they ended, then those that did not."""
+        """Records by number: first those that have ended, in the order of their ends, then the others."""
         self.folders: dict[int, list[str]] = {}
-        """Where the checkpoints of a trial lie, relative to the storage, the latest last."""
-        self.jobs: list[Job] = []
+        """Checkpoint folders of each trial, relative to the checkpoint storage, the latest last."""
+        self.jobs: list[Retraining] = []
         self.is_searched = False
-        self.given_up: list[int] = []
-        """Trials that failed when most did, and the search stopped: they do not count."""
+        self.discarded: list[int] = []
+        """Failed trials of a search that was stopped because most of its first trials failed. They are not counted."""
         for line in whole_lines(self.path) if self.path.exists() else []:
-            self._take(json.loads(line))
+            self._apply(json.loads(line))
 
-    def _take(self, event: dict[str, Any]) -> None:
+    def _apply(self, event: dict[str, Any]) -> None:
         if event["event"] == "searched":
             self.is_searched = True
         elif event["event"] == "failing":
-            self.given_up = event["given_up"]
+            self.discarded = event["given_up"]
         elif event["event"] == "extended":
             self.is_searched, self.jobs = False, []
         elif event["event"] == "jobs":
-            self.jobs = [Job(**job) for job in event["jobs"]]
+            self.jobs = [Retraining(**job) for job in event["jobs"]]
         else:
             record = TrialRecord(**{name: value for name, value in event["trial"].items() if name in _FIELDS})
             record.panel = Path(record.panel) if record.panel else None
@@ -57,47 +61,44 @@ class History:
 
     @property
     def ended(self) -> list[TrialRecord]:
-        """Trials and finalists that have ended, in this order."""
+        """Trials and finalists that have ended, in the order of their ends."""
         return [record for record in self.records.values() if record.status != "running"]
 
     @property
     def unfinished(self) -> list[TrialRecord]:
-        """Those that had started, by number, without their epochs."""
+        """Trials and finalists that have started but not ended, by number, without their epochs."""
         running = [record for record in self.records.values() if record.status == "running"]
         return sorted(running, key=lambda record: record.number)
 
     def trial_started(self, trial: TrialRecord) -> None:
-        """A line: where its checkpoints will lie."""
+        """Append a line with the trial's checkpoint folder."""
         self._append({"event": "started", "trial": asdict(trial) | {"epochs": [], "seconds": 0.0}})
 
-    def epoch_ended(self, trial: TrialRecord) -> None:
-        """Nothing: it is beside the checkpoint."""
-
     def trial_ended(self, trial: TrialRecord) -> None:
-        """A line with all that is known of it."""
+        """Append a line with the whole record."""
         self._append({"event": "ended", "trial": asdict(trial)})
 
-    def keep_jobs(self, jobs: Sequence[Job]) -> list[Job]:
-        """The jobs of the finalists: those chosen now, or those that an earlier driver has chosen."""
+    def store_jobs(self, jobs: Sequence[Retraining]) -> list[Retraining]:
+        """Store the finalists' jobs and return them, or return those that an earlier driver stored."""
         if not self.jobs:
             self._append({"event": "jobs", "jobs": [asdict(job) for job in jobs]})
         return self.jobs
 
-    def search_is_over(self) -> None:
-        """No more trials are proposed."""
+    def mark_searched(self) -> None:
+        """Record that the search is complete: no more trials are proposed."""
         if not self.is_searched:
             self._append({"event": "searched"})
 
-    def search_is_failing(self) -> None:
-        """The search stopped because most of its first trials failed."""
+    def mark_failing(self) -> None:
+        """Record that the search stopped because most of its first trials failed, and discard the failed trials."""
         failed = [n for n, record in self.records.items() if record.status == "failed" and not record.finalist]
         self._append({"event": "failing", "given_up": failed})
 
     def extend(self) -> None:
-        """The study gets more trials: its search and its finalists are to be concluded again."""
+        """Record that trials are added: search and finalists are open again."""
         self._append({"event": "extended"})
 
     def _append(self, event: dict[str, Any]) -> None:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(event, default=str) + "\n")
-        self._take(event)
+        self._apply(event)

@@ -1,4 +1,4 @@
-"""Ctrl-C may come at any moment, but not between two accounts of one event."""
+"""Delay Ctrl-C while an event is recorded by several listeners."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from contextlib import contextmanager
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Interrupts that come in the block are raised at its end. (Masks would not do: other threads take the signal.)"""
-    if threading.current_thread() is not threading.main_thread():  # Python interrupts the main thread only
+    """Delay SIGINT and SIGTERM that arrive in the block until the block ends.
+
+    A signal mask is not sufficient: the kernel would deliver the signal to another thread of the process.
+    """
+    if threading.current_thread() is not threading.main_thread():  # Python handles signals in the main thread only
         yield
         return
-    came: list[int] = []
+    received: list[int] = []
     handlers = {
-        number: signal.signal(number, lambda number, _: came.append(number))
+        number: signal.signal(number, lambda number, _: received.append(number))
         for number in (signal.SIGINT, signal.SIGTERM)
     }
     try:
@@ -24,5 +27,5 @@ def uninterrupted() -> Iterator[None]:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-        for caught in came:
+        for caught in received:
             signal.raise_signal(caught)

@@ -1,4 +1,4 @@
-"""The function that Ray Tune runs: one trial is one training, nothing more."""
+"""The function that Ray Tune runs for a trial: one training."""
 
 from __future__ import annotations
 
@@ -15,70 +15,82 @@ import torch
 from ray import ObjectRef, tune
 
 from las_tune.config.train_spec import TrainSpec
-from las_tune.execution.checkpoint_storage import ROWS_NAME, rows_in
+from las_tune.execution.checkpoint_storage import ROWS_NAME, read_rows
 from las_tune.execution.nodes import is_draining
 from las_tune.las.backbone import Backbone
 from las_tune.las.checkpoint import CHECKPOINT_NAME, load_checkpoint, save_checkpoint
 from las_tune.las.memory import keep_freed_memory
 from las_tune.las.training import TrainData, pick_device, train
 from las_tune.reporting.panel import PANEL_NAME, Panel
-from las_tune.reporting.panel_arrays import make_panel, paint
-from las_tune.search.trial_faults import HandedOverError
+from las_tune.reporting.panel_builder import make_panel, synthesize_examples
+from las_tune.search.trial_faults import NodeDrainingError
 
 CHECKPOINT_SCORE = "checkpoint_score"
-"""Ray keeps the checkpoint of the greatest score and the latest: the objective at a new best, else -1."""
+"""Result key by which Ray keeps checkpoints: the objective of a new best epoch, else -1. The latest is kept as well."""
 
-LEAVES = "leaves"
-"""Whether a trial ends its process after this report, because its machine is about to go."""
+MIGRATES = "migrates"
+"""Result key: whether the trial ends its process after this report because its node is being drained."""
 
 
 @dataclass(frozen=True)
 class SharedStudy:
-    """What a worker needs of a study: the spec that trials start from, and where the rest lies in the object store."""
+    """What a worker needs of a study: the spec of its trainings, and references into Ray's object store."""
 
     train: TrainSpec
     backbone: ObjectRef
     data: ObjectRef
     num_threads: int
-    kinds: tuple[str, ...] = ("good",)
-    """Names of the kinds of defects in validation images, good ones first."""
+    defect_types: tuple[str, ...] = ("good",)
+    """Names of the defect types in the validation images, "good" first."""
     system_metrics: bool = False
-    """Whether trials measure their machine."""
+    """Whether workers report CPU, GPU and memory usage."""
 
 
-def run_trial(config: dict[str, Any], shared: SharedStudy, start: tune.Checkpoint | None) -> None:
-    """Train with the hyperparameters of config, from a checkpoint where there is one; report every epoch.
+def run_trial(config: dict[str, Any], shared: SharedStudy, checkpoint: tune.Checkpoint | None) -> None:
+    """Train with the hyperparameters of `config` and report every epoch to Ray Tune.
 
-    Raises: TrainingDivergedError, which ends the trial as failed; HandedOverError.
+    Args:
+        config: hyperparameters; they override those of the shared spec.
+        shared: the study's spec and data.
+        checkpoint: the checkpoint to resume from; None starts a new training.
+
+    Raises:
+        TrainingDivergedError: if the loss is not finite.
+        NodeDrainingError: if the node is being drained; the trial resumes on another node.
     """
     torch.set_num_threads(shared.num_threads)
     keep_freed_memory()
     spec = shared.train.replace(**config)
     backbone, data = _load_once(shared.backbone, shared.data, str(pick_device(spec.device)))
-    reports = Reports(spec, start)
-    painted = paint(spec, data)
+    reporter = EpochReporter(spec, checkpoint)
+    examples = synthesize_examples(spec, data)
     take_system_metrics = _system_metrics() if shared.system_metrics else dict
-    for result in train(spec, backbone, data, reports.state):
-        panel = make_panel(result, data, painted, shared.kinds) if result.is_best else None
-        reports.add(result.row() | take_system_metrics(), result.is_best, result.state, panel)
+    for result in train(spec, backbone, data, reporter.state):
+        panel = make_panel(result, data, examples, shared.defect_types) if result.is_best else None
+        reporter.report(result.row() | take_system_metrics(), result.is_best, result.state, panel)
 
 
-class Reports:
-    """Tells Ray of every epoch, with a checkpoint that another process goes on from: a fault costs one epoch."""
+class EpochReporter:
+    """Reports every epoch to Ray Tune with a checkpoint to resume from, so that a fault costs at most one epoch."""
 
-    def __init__(self, spec: TrainSpec, start: tune.Checkpoint | None) -> None:
-        """start: the checkpoint that the trial goes on from; None: it starts."""
+    def __init__(self, spec: TrainSpec, checkpoint: tune.Checkpoint | None) -> None:
+        """Load the state of a checkpoint.
+
+        Args:
+            spec: the trial's spec, stored in its checkpoints.
+            checkpoint: the checkpoint to resume from; None starts a new training.
+        """
         self._spec = spec
         self._rows: list[dict[str, float]] = []
         self.state: dict[str, Any] | None = None
-        """Of the training, where it goes on."""
-        if start is not None:
-            with start.as_directory() as folder:
+        """Training state to resume from; None at the start of a training."""
+        if checkpoint is not None:
+            with checkpoint.as_directory() as folder:
                 _, self.state = load_checkpoint(Path(folder) / CHECKPOINT_NAME)
-                self._rows = rows_in(Path(folder))
+                self._rows = read_rows(Path(folder))
 
-    def add(self, row: dict[str, float], is_best: bool, state: dict[str, Any], panel: Panel | None = None) -> None:
-        """Report an epoch; raises HandedOverError once that is safe on a machine that is about to go."""
+    def report(self, row: dict[str, float], is_best: bool, state: dict[str, Any], panel: Panel | None = None) -> None:
+        """Report an epoch; raise NodeDrainingError after it has been stored if the node is being drained."""
         self._rows.append(row)
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
@@ -86,25 +98,25 @@ class Reports:
             (folder / ROWS_NAME).write_text(json.dumps(self._rows))
             if panel is not None:
                 panel.save(folder / PANEL_NAME)
-            leaves = row["epoch"] < self._spec.epochs and is_draining()
-            notes = {CHECKPOINT_SCORE: row["objective"] if is_best else -1.0, LEAVES: leaves}
-            tune.report(row | notes, checkpoint=tune.Checkpoint.from_directory(folder))
-        if leaves:
-            raise HandedOverError("its machine is about to go")
+            migrates = row["epoch"] < self._spec.epochs and is_draining()
+            extra = {CHECKPOINT_SCORE: row["objective"] if is_best else -1.0, MIGRATES: migrates}
+            tune.report(row | extra, checkpoint=tune.Checkpoint.from_directory(folder))
+        if migrates:
+            raise NodeDrainingError("the node is being drained")
 
 
 @lru_cache(maxsize=1)
 def _system_metrics() -> Callable[[], dict[str, float]]:
-    """Measures this machine from now on, once a process."""
-    from las_tune.tracking.system_metrics import SystemMetrics  # brings MLflow into the worker: on demand only
+    """Start monitoring this machine, once per process, and return the function that reads the metrics."""
+    from las_tune.tracking.system_metrics import SystemMetrics  # loads MLflow into the worker, so only on demand
 
-    measuring = SystemMetrics()
-    measuring.start()
-    return measuring.take
+    monitor = SystemMetrics()
+    monitor.start()
+    return monitor.take
 
 
 @lru_cache(maxsize=1)
 def _load_once(backbone: ObjectRef, data: ObjectRef, device: str) -> tuple[Backbone, TrainData]:
-    """Network and data on the device. A worker process is reused from trial to trial, and so are these."""
+    """Load network and data onto the device, once per process: a worker process runs many trials."""
     network = ray.get(backbone).to(device)
     return network, ray.get(data).to_device(network)

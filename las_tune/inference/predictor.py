@@ -1,4 +1,4 @@
-"""From images in any form to scores, verdicts and anomaly maps: what the MLflow model and the command share."""
+"""Prediction: from images in any form to scores, verdicts and anomaly maps, for the MLflow model and `predict`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from las_tune.data.images import BROKEN, square_image
+from las_tune.data.images import BROKEN, square_image, without_pillow_warnings
 from las_tune.errors import DataError, UserError
 from las_tune.las.checkpoint import load_detector
 
@@ -28,55 +28,62 @@ BATCH_SIZE = 16
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a detector says of one image."""
+    """The prediction of a detector for one image."""
 
     score: float
-    """In [0, 1], high = defective."""
+    """Image score in [0, 1]; high = defective."""
     is_defective: bool
-    heat_map: NDArray[np.float32]
-    """(S, S) in [0, 1], of the resized image."""
+    anomaly_map: NDArray[np.float32]
+    """(S, S) in [0, 1], for the image resized to S × S."""
 
     def _repr_png_(self) -> bytes:
-        """The anomaly map, as notebooks show it."""
+        """Return the anomaly map as PNG, for notebooks."""
         file = io.BytesIO()
-        Image.fromarray((self.heat_map * 255).astype(np.uint8)).save(file, "PNG")
+        Image.fromarray((self.anomaly_map * 255).astype(np.uint8)).save(file, "PNG")
         return file.getvalue()
 
 
 class Predictor:
-    """A detector with its threshold, for images in any form."""
+    """A detector with its threshold, which takes images in any form."""
 
     def __init__(self, detector_file: Path, device: str = "cpu") -> None:
-        """Args:
-        detector_file: what save_detector wrote.
-        device: cpu, cuda, or auto; GPUs work in bfloat16, so that their numbers differ a little.
+        """Load a detector.
+
+        Args:
+            detector_file: file that save_detector wrote.
+            device: cpu, cuda or auto. A GPU computes in bfloat16, so its scores differ slightly from those of a CPU.
+
+        Raises: UserError if the device is not available, or the file is not a detector.
         """
-        if device == "auto":  # not by las.train, which a packaged model has no use for
+        if device == "auto":  # a packaged model does not contain the training code that resolves "auto"
             device = "cuda" if torch.cuda.is_available() else "cpu"
         if device.startswith("cuda") and not torch.cuda.is_available():
-            raise UserError("A model on device cuda needs a GPU", "none that torch can use", "use device cpu")
+            raise UserError("Device cuda is not available: torch finds no GPU", remedy="Use device cpu")
         self.detector, self.spec, self.about = load_detector(detector_file, device)
         self.threshold = float(self.about["threshold"])
         self.device = device
 
     def predict(self, images: Sequence[Any], reads_paths: bool = True) -> Iterator[Prediction | DataError]:
-        """For each image, in order, what the detector says, or why it cannot be read.
+        """Predict images one after another.
 
         Args:
             images: paths, encoded files as bytes or base64, or arrays (H, W, 3) uint8 RGB of any size.
-            reads_paths: whether text may be the path of a file.
+            reads_paths: whether a string may be the path of a file.
+
+        Yields: a Prediction for each image, in order; a DataError for an image that cannot be read.
         """
         with ThreadPoolExecutor() as pool:
             for start in range(0, len(images), BATCH_SIZE):
                 batch = images[start : start + BATCH_SIZE]
-                names = [f"image {index}" for index in range(start, start + len(batch))]
-                squares = list(pool.map(self._read, batch, names, [reads_paths] * len(batch)))
+                names = [f"Image {index}" for index in range(start, start + len(batch))]
+                with without_pillow_warnings():
+                    squares = list(pool.map(self._read, batch, names, [reads_paths] * len(batch)))
                 predictions = self._score([square for square in squares if not isinstance(square, DataError)])
                 for square in squares:
                     yield square if isinstance(square, DataError) else next(predictions)
 
     def latency_ms(self, encoded: bytes) -> float:
-        """Median milliseconds from an encoded image to its prediction: 3 to 20 repeats in some 2 s, after one."""
+        """Measure the median latency of one encoded image over 3 to 20 runs (about 2 s), after a warm-up run."""
         seconds: list[float] = []
         list(self.predict([encoded]))
         while len(seconds) < 3 or (len(seconds) < 20 and sum(seconds) < 2):
@@ -92,23 +99,27 @@ class Predictor:
             return error
 
     def _score(self, squares: list[NDArray[np.uint8]]) -> Iterator[Prediction]:
-        """Of images (3, S, S) uint8."""
+        """Score images (3, S, S) uint8."""
         if not squares:
             return
         images = torch.from_numpy(np.stack(squares)).to(self.device).float() / 255
         scores, maps = (values.cpu() for values in self.detector(images))
-        for score, heat_map in zip(scores.tolist(), maps.numpy(), strict=True):
-            yield Prediction(score, score > self.threshold, heat_map)
+        for score, anomaly_map in zip(scores.tolist(), maps.numpy(), strict=True):
+            yield Prediction(score, score > self.threshold, anomaly_map)
 
 
 def read_image(image: Any, size: int, name: str, reads_paths: bool = True) -> NDArray[np.uint8]:
-    """An image in any form as (3, size, size) uint8 RGB, decoded and resized as images are for training.
+    """Decode and resize an image in the same way as for training.
 
     Args:
-        image: path, encoded file as bytes or base64 (also a data: URI), or (H, W, 3) uint8 RGB.
+        image: path, encoded file as bytes or base64 (or a data: URI), or array (H, W, 3) uint8 RGB.
         size: side in pixels.
-        name: what an error calls an image that has no path.
-        reads_paths: whether text may be a path.
+        name: name of an image without a path, for errors.
+        reads_paths: whether a string may be a path.
+
+    Returns: (3, size, size) uint8 RGB.
+
+    Raises: DataError for an image that cannot be read.
     """
     if isinstance(image, str):
         is_path = reads_paths and _is_file(image)
@@ -128,13 +139,13 @@ def _decode(source: Path | io.BytesIO, size: int, name: str) -> NDArray[np.uint8
         text = getattr(error, "strerror", None) or str(error)
         text = text.replace(repr(source), "this file").replace(repr(str(source)), "this file")
         reason = " ".join(text.split()).rstrip(".") or type(error).__name__
-        raise DataError("An image must be readable by Pillow", f"{name} ({reason})") from error
+        raise DataError(f"{name} could not be read: {reason}") from error
 
 
 def _is_file(text: str) -> bool:
     try:
         return Path(text).is_file()
-    except (OSError, ValueError):  # base64 is no file name: it is too long
+    except (OSError, ValueError):  # base64 text is too long for a file name
         return False
 
 
@@ -143,18 +154,16 @@ def _from_base64(text: str, name: str, reads_paths: bool) -> bytes:
     try:
         return base64.b64decode("".join(encoded.split()), validate=True)
     except (binascii.Error, ValueError) as error:
-        what = "the path of a file that is there, or " if reads_paths else ""
-        raise DataError(
-            f"An image given as text must be {what}an encoded image in base64", f"{name}: {text[:60]!r}"
-        ) from error
+        expected = "neither an existing file nor" if reads_paths else "not"
+        raise DataError(f"{name} is {expected} an image in base64: {text[:60]!r}") from error
 
 
 def _as_array(image: Any, name: str) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8; whole numbers of JSON are taken for them where they fit."""
+    """Return (H, W, 3) uint8; nested lists of integers, as JSON has them, are converted if they fit."""
     try:
         array = np.asarray(image)
     except ValueError as error:  # rows of several lengths
-        raise _not_an_array(name, "a list that is no array") from error
+        raise _not_an_array(name, "a list with rows of different lengths") from error
     if isinstance(image, list) and array.dtype.kind == "i" and array.size and 0 <= array.min() <= array.max() <= 255:
         array = array.astype(np.uint8)
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or not array.size:
@@ -164,6 +173,6 @@ def _as_array(image: Any, name: str) -> NDArray[np.uint8]:
 
 def _not_an_array(name: str, received: str) -> DataError:
     return DataError(
-        "An image must be a path, an encoded image (bytes or base64), or an array (H, W, 3) uint8 RGB",
-        f"{name}: {received}",
+        f"{name} is not an image: got {received}",
+        remedy="Pass a path, an encoded image (bytes or base64), or an array (H, W, 3) uint8 RGB",
     )

@@ -1,8 +1,8 @@
-"""Step II of LAS: textures, each changed by three of nine augmentations. A whole batch at once, no host round trip.
+"""Step II of LAS: texture augmentation with three of nine augmentations per sample, batched and without host sync.
 
-Ours because no library draws per sample from a generator: torchvision's v2 takes one parameter for a batch,
-kornia draws from the global generator. Every sample has its own parameters; an augmentation that a sample did not
-draw gets the parameters that change nothing. The five geometric ones become one affine map and one resampling.
+No library draws parameters per sample from a given generator: torchvision's v2 uses one parameter per batch, kornia the
+global generator. Here every sample has its own parameters, and augmentations that a sample did not draw get neutral
+parameters. The five geometric augmentations are combined into one affine map and one resampling.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def augment(textures: Tensor, generator: Generator) -> Tensor:
 
     Args:
         textures: (B, 3, H, W) float in [0, 1].
-        generator: source of every draw, on the same device.
+        generator: source of all random numbers, on the same device.
 
     Returns: (B, 3, H, W) float in [0, 1].
     """
@@ -39,12 +39,14 @@ def augment(textures: Tensor, generator: Generator) -> Tensor:
 
 
 def apply_augmentations(textures: Tensor, drawn: Tensor, generator: Generator) -> Tensor:
-    """Apply the augmentations that each sample drew.
+    """Apply a given set of augmentations to each sample.
 
     Args:
         textures: (B, 3, H, W) float in [0, 1].
-        drawn: (B, 9) bool, columns as in AUGMENTATIONS.
-        generator: source of the parameters.
+        drawn: (B, 9) bool, 1 = apply; columns as in AUGMENTATIONS.
+        generator: source of the random parameters, on the same device.
+
+    Returns: (B, 3, H, W) float in [0, 1].
     """
     on = dict(zip(AUGMENTATIONS, drawn.unbind(1), strict=True))
 
@@ -68,13 +70,13 @@ def apply_augmentations(textures: Tensor, drawn: Tensor, generator: Generator) -
         saturation=uniform(0.6, 1.4, "color_jitter", 1.0),
         hue=uniform(-0.5, 0.5, "color_jitter", 0.0),
     )
-    textures = torch.where(_each(on["auto_contrast"]), _auto_contrast(textures), textures)
+    textures = torch.where(_per_sample(on["auto_contrast"]), _auto_contrast(textures), textures)
     textures = _gaussian_blur(textures, sigma=uniform(0.3, 2.0, "gaussian_blur", 0.0))
     return _sharpen(textures, factor=uniform(0.0, 3.0, "sharpness", 1.0))
 
 
-def _each(values: Tensor) -> Tensor:
-    """(B,) -> (B, 1, 1, 1)."""
+def _per_sample(values: Tensor) -> Tensor:
+    """Reshape (B,) to (B, 1, 1, 1)."""
     return values.view(-1, 1, 1, 1)
 
 
@@ -87,7 +89,7 @@ def _affine(
     flip_y: Tensor,
     flip_x: Tensor,
 ) -> Tensor:
-    """Rotate (radians), scale, shift (shares of a side) and flip; what comes in from outside is mirrored."""
+    """Rotate (radians), scale, shift (fractions of a side) and flip. Pixels outside the texture are mirrored."""
     sign_y, sign_x = 1 - 2 * flip_y.float(), 1 - 2 * flip_x.float()
     cos, sin = angle.cos() / scale, angle.sin() / scale
     rows = [cos * sign_x, -sin * sign_x, 2 * shift_x, sin * sign_y, cos * sign_y, 2 * shift_y]
@@ -101,28 +103,28 @@ def _gray(textures: Tensor) -> Tensor:
 
 
 def _color_jitter(textures: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor, hue: Tensor) -> Tensor:
-    """Brightness, contrast and saturation as factors; hue as a turn of the chroma plane, in full turns."""
-    textures = (textures * _each(brightness)).clamp(0, 1)
+    """Scale brightness, contrast and saturation by factors, and rotate the hue by a fraction of a full turn."""
+    textures = (textures * _per_sample(brightness)).clamp(0, 1)
     mean = _gray(textures).mean((2, 3), keepdim=True)
-    textures = torch.lerp(mean.expand_as(textures), textures, _each(contrast)).clamp(0, 1)
+    textures = torch.lerp(mean.expand_as(textures), textures, _per_sample(contrast)).clamp(0, 1)
     gray = _gray(textures)
-    chroma = (textures - gray) * _each(saturation)
-    # Hue: Rodrigues' rotation of the chroma about the gray axis (1, 1, 1) / √3.
-    cos, sin = _each((2 * math.pi * hue).cos()), _each((2 * math.pi * hue).sin())
+    chroma = (textures - gray) * _per_sample(saturation)
+    # Rodrigues' rotation of the chroma about the gray axis (1, 1, 1) / √3.
+    cos, sin = _per_sample((2 * math.pi * hue).cos()), _per_sample((2 * math.pi * hue).sin())
     along = chroma.mean(1, keepdim=True)
     across = (chroma.roll(1, 1) - chroma.roll(-1, 1)) / math.sqrt(3)
     return (gray + chroma * cos + across * sin + along * (1 - cos)).clamp(0, 1)
 
 
 def _auto_contrast(textures: Tensor) -> Tensor:
-    """Stretch each channel to the whole of [0, 1]; one that spans less than half an 8-bit step is flat and stays."""
+    """Stretch each channel to [0, 1]. A channel with a range below half an 8-bit step is constant and unchanged."""
     low, high = textures.amin((2, 3), keepdim=True), textures.amax((2, 3), keepdim=True)
     span = high - low
     return torch.where(span > 0.5 / 255, (textures - low) / span.clamp_min(0.5 / 255), textures)
 
 
 def _gaussian_blur(textures: Tensor, sigma: Tensor) -> Tensor:
-    """Separable Gaussian of each sample's own width in pixels; 0 changes nothing."""
+    """Apply a separable Gaussian with a width per sample, sigma (B,) in pixels; 0 changes nothing."""
     batch, channels, height, width = textures.shape
     distance = torch.arange(-BLUR_RADIUS_PX, BLUR_RADIUS_PX + 1, device=textures.device)
     kernel = torch.exp(-0.5 * (distance / sigma.clamp_min(1e-3).view(-1, 1)) ** 2)
@@ -136,8 +138,8 @@ def _gaussian_blur(textures: Tensor, sigma: Tensor) -> Tensor:
 
 
 def _sharpen(textures: Tensor, factor: Tensor) -> Tensor:
-    """Blend with a smoothed copy: 0 smooths, 1 changes nothing, above 1 sharpens."""
+    """Blend with a smoothed copy, factor (B,): 0 smooths, 1 changes nothing, above 1 sharpens."""
     kernel = torch.tensor([[1.0, 1, 1], [1, 5, 1], [1, 1, 1]], device=textures.device) / 13
     padded = F.pad(textures, (1, 1, 1, 1), mode="replicate")
     smooth = F.conv2d(padded, kernel.expand(3, 1, 3, 3), groups=3)
-    return torch.lerp(smooth, textures, _each(factor)).clamp(0, 1)
+    return torch.lerp(smooth, textures, _per_sample(factor)).clamp(0, 1)

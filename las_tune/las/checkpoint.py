@@ -1,21 +1,21 @@
-"""Files: the checkpoint of a training that can go on, and the detector that is handed over.
+"""Files of a training: the checkpoint, which can be resumed, and the detector.
 
-Both load with weights_only=True: tensors, numbers and strings, no code.
+Both are loaded with weights_only=True, so that files with code are rejected.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import os
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from las_tune.config.files import atomic_path
 from las_tune.config.train_spec import TrainSpec
-from las_tune.errors import UserError, said
+from las_tune.errors import UserError, require, short_message
 from las_tune.las.backbone import Backbone, load_backbone
 from las_tune.las.head import Head
 from las_tune.las.scoring import Detector
@@ -25,12 +25,15 @@ CHECKPOINT_NAME = "checkpoint.pth"
 
 
 def save_checkpoint(path: Path, spec: TrainSpec, state: dict[str, Any]) -> None:
-    """Write everything that a resume needs; state is EpochResult.state."""
+    """Write a checkpoint. `state` is EpochResult.state."""
     _write(path, {"format": FORMAT, "kind": "checkpoint", "spec": dataclasses.asdict(spec), "state": state})
 
 
 def load_checkpoint(path: Path) -> tuple[TrainSpec, dict[str, Any]]:
-    """What a training was asked for, and its state; raises UserError for a file of another kind."""
+    """Return the spec and the state of a training.
+
+    Raises: UserError if the file is not a checkpoint.
+    """
     content = _read(path, "checkpoint")
     return TrainSpec(**content["spec"]), content["state"]
 
@@ -43,15 +46,16 @@ def save_detector(
     about: dict[str, Any],
     backbone_inside: bool = True,
 ) -> None:
-    """Write a whole detector: with the frozen network's weights inside it runs without any download.
+    """Write a detector.
 
     Args:
         path: the file.
         backbone: the frozen network.
         head_state: state dict of the trained head.
-        spec: what it was trained with.
-        about: numbers and strings to keep with it: category, threshold, metrics.
-        backbone_inside: without, the network is loaded by the spec's names, and must be the same one.
+        spec: the spec of the training.
+        about: additional numbers and strings, such as category, threshold and metrics.
+        backbone_inside: include the weights of the frozen network, so that loading needs no download. Otherwise the
+            network is loaded by its name in the spec, and must have the same weights.
     """
     content = {
         "format": FORMAT,
@@ -66,7 +70,10 @@ def save_detector(
 
 
 def load_detector(path: Path, device: str = "cpu") -> tuple[Detector, TrainSpec, dict[str, Any]]:
-    """The detector, what it was trained with, and what was kept about it."""
+    """Return the detector, the spec of its training, and the additional numbers and strings.
+
+    Raises: UserError if the file is not a detector, or if its frozen network is not available.
+    """
     content = _read(path, "detector")
     spec = TrainSpec(**content["spec"])
     if content["backbone"] is None:
@@ -80,28 +87,27 @@ def load_detector(path: Path, device: str = "cpu") -> tuple[Detector, TrainSpec,
 
 
 def _load_by_reference(spec: TrainSpec, digest: Tensor) -> Backbone:
-    """The frozen network by its names; refused if it is not the one that the detector was trained with."""
+    """Load the frozen network by its name, and check that it has the weights of the training."""
     name = f"{spec.backbone} with weights {spec.backbone_weights}"
     try:
         backbone = load_backbone(spec.backbone, spec.backbone_weights)
     except UserError as error:
-        raise UserError(
-            "The frozen network of a detector that keeps it by reference must be at hand", f"{name} ({error})"
-        ) from error
-    found = _digest(backbone)
-    if found.shape != digest.shape or bool((found - digest).abs().gt(1e-6 * digest[1].clamp_min(1e-6)).any()):
-        raise UserError(
-            "A detector that keeps its frozen network by reference needs the one that it was trained with",
-            f"another {name}",
-            "install the torchvision of the training, or give the same weights",
-        )
+        problem = f"The detector file does not include its frozen network, {name}, which cannot be loaded"
+        raise UserError(f"{problem}: {str(error).rstrip('.')}") from error
+    actual = _digest(backbone)
+    is_equal = actual.shape == digest.shape and not (actual - digest).abs().gt(1e-6 * digest[1].clamp_min(1e-6)).any()
+    require(
+        is_equal,
+        f"The detector was trained with other weights than those of {name} on this machine",
+        remedy="Install the version of torchvision used in training, or provide the same weights",
+    )
     return backbone
 
 
 def _digest(backbone: Backbone) -> Tensor:
-    """(2, number of tensors) float64: sums of the weights by place, and of their sizes.
+    """Return (2, number of tensors) float64: position-dependent sums of the weights, and sums of absolute values.
 
-    No hash: folding the batch norms rounds differently from one processor to the next.
+    A hash is not suitable, because folding the batch norms rounds differently on different processors.
     """
     sums = []
     for tensor in backbone.state_dict().values():
@@ -111,13 +117,8 @@ def _digest(backbone: Backbone) -> Tensor:
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    """Whole or not at all: a temporary name, synced, renamed."""
-    temporary = path.with_name(path.name + ".part")
-    with temporary.open("wb") as file:
+    with atomic_path(path, durable=True) as temporary, temporary.open("wb") as file:
         torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def _read(path: Path, kind: str) -> dict[str, Any]:
@@ -126,8 +127,8 @@ def _read(path: Path, kind: str) -> dict[str, Any]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise UserError(
-            f"A {kind} must be a file that las_tune wrote", f"{path} ({said(error, 120)})", "check the path"
+            f"{path} is not a {kind} of las_tune: {short_message(error, 120)}", remedy="Check the path"
         ) from error
-    if not isinstance(content, dict) or content.get("kind") != kind or content.get("format") != FORMAT:
-        raise UserError(f"A {kind} must be a file of format {FORMAT} that las_tune wrote", path, "check the path")
-    return content
+    is_valid = isinstance(content, dict) and content.get("kind") == kind and content.get("format") == FORMAT
+    require(is_valid, f"{path} is not a {kind} of las_tune (format {FORMAT})", remedy="Check the path")
+    return cast("dict[str, Any]", content)

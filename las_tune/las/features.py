@@ -1,22 +1,22 @@
-"""Frozen features: what the head sees of an image. Computed once for every image that is not synthesized."""
+"""Frozen features, the input of the head. They are computed once for every image that is not synthesized."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from las_tune.config.progress import Progress
 from las_tune.las.backbone import Backbone
 
 NEIGHBORHOOD_PX = 3
-"""Each patch is averaged with its neighbors, 3×3 (PatchCore, arXiv:2106.08265, as GLASS uses it)."""
+"""Side of the neighborhood over which each patch is averaged (PatchCore, arXiv:2106.08265, as in GLASS)."""
 
 
 def extract_features(backbone: Backbone, images: Tensor) -> list[Tensor]:
-    """Feature maps, each patch averaged with its 3×3 neighbors inside the image.
+    """Compute feature maps in which each patch is averaged with its 3×3 neighbors inside the image.
 
     On a GPU the network runs under bfloat16 autocast (float32 accumulation).
 
@@ -41,16 +41,18 @@ def store_features(
     images: Tensor,
     dtype: torch.dtype = torch.float32,
     batch_size: int = 8,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
+    what: str = "features",
 ) -> list[Tensor]:
-    """Features of many images, on the device of the backbone.
+    """Compute the features of many images, on the device of the backbone.
 
     Args:
         backbone: the frozen network.
         images: (N, 3, S, S) uint8 RGB.
-        dtype: float32, float16 or bfloat16, what the store holds.
-        batch_size: images a pass.
-        progress: called with (done, total).
+        dtype: float32, float16 or bfloat16, the type of the stored features.
+        batch_size: images per forward pass.
+        progress: called with `what` and the number of images processed so far.
+        what: description for `progress`.
 
     Returns: maps (N, rows, columns, C), finest first, in dtype.
     """
@@ -60,16 +62,16 @@ def store_features(
         batch = images[start : start + batch_size].to(device).float() / 255
         batches.append([m.to(dtype) for m in extract_features(backbone, batch)])
         if progress:
-            progress(min(start + batch_size, len(images)), len(images))
+            progress(what, min(start + batch_size, len(images)), len(images))
     return [torch.cat(maps) for maps in zip(*batches, strict=True)]
 
 
 @dataclass(frozen=True)
 class FeatureStore:
-    """Features of N images: held, or computed again whenever they are asked for.
+    """Features of N images, either stored or computed on every access.
 
-    images  (N, 3, S, S) uint8 RGB
-    maps      (N, rows, columns, C) each, finest first, float32, float16 or bfloat16; None: computed again
+    images    (N, 3, S, S) uint8 RGB
+    maps      (N, rows, columns, C) each, finest first, float32, float16 or bfloat16; None if computed on access
     backbone  the frozen network, on the device of the images
     """
 
@@ -81,13 +83,13 @@ class FeatureStore:
         return len(self.images)
 
     def take(self, index: Tensor | slice) -> list[Tensor]:
-        """The maps of some images, as float32."""
+        """Return the maps of the indexed images as float32."""
         if self.maps is None:
             return extract_features(self.backbone, self.images[index].float() / 255)
         return [m[index].float() for m in self.maps]
 
 
 def bytes_per_image(backbone: Backbone, size: int, dtype: torch.dtype) -> int:
-    """What the store holds of one image of this side in pixels."""
+    """Return the size of the stored features of one image; `size` is its side in pixels."""
     blank = torch.zeros(1, 3, size, size, device=backbone.mean.device)
     return sum(m.numel() for m in extract_features(backbone, blank)) * dtype.itemsize

@@ -1,4 +1,4 @@
-"""The trained part: linear adaptor + MLP discriminator, from feature maps to one logit a patch."""
+"""The trained part of a detector: linear adaptor and MLP discriminator, from feature maps to one logit per patch."""
 
 from __future__ import annotations
 
@@ -15,20 +15,22 @@ LEAKY_SLOPE = 0.2
 class Head(nn.Module):
     """Adaptor Linear(C, C), then Linear(C, hidden), BatchNorm, LeakyReLU(0.2), Linear(hidden, 1) (GLASS, sec. 3).
 
-    Between the adaptor and the discriminator's first layer there is nothing, so the two are one linear map,
-    W = W2 W1 and b = W2 b1 + b2, and that map is applied to each feature map at its own resolution before the
-    coarser one is upsampled: a linear map of the channels and an interpolation over the grid commute. It is the same
-    function of the same parameters as two layers on the joined features, at about a sixth of the products a patch.
+    The adaptor and the first layer of the discriminator are consecutive linear maps, so they are combined into one,
+    W = W2 W1 and b = W2 b1 + b2. It is applied to each feature map at its own resolution before the coarser one is
+    upsampled, because a linear map of the channels and an interpolation over the grid commute. This computes the same
+    function of the same parameters as two layers on the concatenated features, with about a sixth of the products.
     """
 
     def __init__(
         self, channels: Sequence[int], hidden_width: int, generator: Generator, use_adaptor: bool = True
     ) -> None:
-        """Args:
-        channels: channels of each feature map, finest first.
-        hidden_width: width of the discriminator.
-        generator: CPU generator for the Xavier initialization.
-        use_adaptor: without it the discriminator works on the features themselves, and W1 = 1, b1 = 0.
+        """Create a head with Xavier initialization.
+
+        Args:
+            channels: number of channels of each feature map, finest first.
+            hidden_width: width of the hidden layer.
+            generator: CPU generator of the initialization.
+            use_adaptor: if False, the discriminator uses the features directly (W1 = 1, b1 = 0).
         """
         super().__init__()
         self.channels = tuple(channels)
@@ -42,11 +44,11 @@ class Head(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def discriminator_parameters(self) -> list[nn.Parameter]:
-        """All parameters but the adaptor's."""
+        """Return all parameters except those of the adaptor."""
         return [*self.hidden.parameters(), *self.norm.parameters(), *self.output.parameters()]
 
     def first_layer(self) -> tuple[Tensor, Tensor]:
-        """Adaptor and hidden layer as one: weight (hidden, C) and bias (hidden,); in evaluation the norm is in them."""
+        """Return weight (hidden, C) and bias (hidden,) of adaptor and hidden layer; with the batch norm in eval mode."""
         weight: Tensor = self.hidden.weight
         bias: Tensor = self.hidden.bias
         if self.adaptor is not None:
@@ -60,9 +62,11 @@ class Head(nn.Module):
         return weight * scale.unsqueeze(1), (bias - running_mean) * scale + self.norm.bias
 
     def forward(self, maps: Sequence[Tensor], first_layer: tuple[Tensor, Tensor] | None = None) -> Tensor:
-        """Args:
+        """Compute the logit of each patch.
+
+        Args:
             maps: feature maps (B, rows, columns, C), finest first.
-            first_layer: what first_layer() gave, to be used for many batches in evaluation.
+            first_layer: result of first_layer(), to reuse it for many batches in evaluation.
 
         Returns: (B, rows, columns) logits on the finest grid, high = defective.
         """
@@ -80,14 +84,14 @@ class Head(nn.Module):
 
 
 def upsample(features: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Bilinear interpolation of (B, rows, columns, C) to another grid."""
+    """Interpolate (B, rows, columns, C) bilinearly to another grid."""
     channels_first = features.permute(0, 3, 1, 2)
     return F.interpolate(channels_first, grid, mode="bilinear", align_corners=False).permute(0, 2, 3, 1)
 
 
 @contextmanager
 def head_precision(name: str) -> Iterator[None]:
-    """How a GPU multiplies the head's matrices: float32, or tf32 (10 bits of mantissa, several times faster)."""
+    """Set the precision of matrix products on a GPU within the block: float32, or tf32 (10-bit mantissa, faster)."""
     before = torch.backends.cuda.matmul.fp32_precision
     torch.backends.cuda.matmul.fp32_precision = "tf32" if name == "tf32" else "ieee"
     try:

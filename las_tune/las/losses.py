@@ -1,4 +1,4 @@
-"""What the head minimizes: cross-entropy on normal patches, focal loss on synthesized images."""
+"""Losses of the head: cross-entropy on normal patches, focal loss on synthesized images."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def normal_loss(logits: Tensor) -> Tensor:
-    """Binary cross-entropy of patches that are all normal: mean of -log(1 - sigmoid(logit)).
+    """Compute the binary cross-entropy of normal patches, the mean of -log(1 - sigmoid(logit)).
 
     Args:
         logits: any shape, high = defective.
@@ -17,18 +17,18 @@ def normal_loss(logits: Tensor) -> Tensor:
 
 
 def focal_loss(logits: Tensor, labels: Tensor, gamma: float, hard_share: float) -> Tensor:
-    """Focal loss, mean of -(1 - p)^γ log p (Lin et al., arXiv:1708.02002, eq. 4), over the hardest patches.
+    """Compute the focal loss of the hardest patches: mean of -(1 - p)^γ log p (Lin et al., arXiv:1708.02002, eq. 4).
 
-    p is the probability given to the true label; the hardest patches are those of lowest p (GLASS looks at half).
+    p is the predicted probability of the true label. The hardest patches are those with the lowest p; GLASS uses half.
 
     Args:
         logits: any shape, high = defective.
         labels: same shape, float, 1 = defective.
         gamma: γ >= 0.
-        hard_share: share of the patches that count, in (0, 1].
+        hard_share: fraction of the patches in the mean, in (0, 1].
     """
     signed = torch.where(labels > 0.5, logits, -logits).flatten()
     count = max(1, round(hard_share * signed.numel()))
     hardest = signed if count == signed.numel() else signed.topk(count, largest=False, sorted=False).values
-    modulation = torch.exp(-gamma * F.softplus(hardest))  # (1 - p)^γ, with a gradient where p is 1 and γ < 1
+    modulation = torch.exp(-gamma * F.softplus(hardest))  # (1 - p)^γ, with a finite gradient at p = 1 for γ < 1
     return (modulation * F.softplus(-hardest)).mean()

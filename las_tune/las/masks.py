@@ -1,4 +1,4 @@
-"""Step I of LAS: where defects are painted. Foreground, the α rule, labels on the feature grid."""
+"""Step I of LAS: masks of synthetic defects. Foreground, the α rule, labels on the feature grid."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from torch import Generator, Tensor
 from las_tune.las.perlin import draw_perlin, perlin_noise
 
 NOISE_THRESHOLD = 0.5
-"""A pixel is defective where the noise is above this (the authors' code)."""
+"""A pixel is defective if the noise exceeds this value (the authors' code)."""
 ATTEMPTS = 8
-"""Noise is drawn again at most this often for an image whose mask is empty."""
+"""Number of noise draws per image, of which the first with a nonempty mask is used."""
 COARSE_STEP_PX = 8
-"""Emptiness is judged on every 8th pixel: a mask with a pixel there is not empty."""
+"""A mask counts as nonempty if it contains a pixel of this coarse grid."""
 MIN_SEPARABILITY = 0.7
-"""Otsu's η below which an image has no two classes: a single Gaussian has 2/π ≈ 0.64."""
+"""Otsu's η below which an image is not separated into two classes; a single Gaussian has 2/π ≈ 0.64."""
 
 
 def otsu_foreground(images: Tensor) -> Tensor:
-    """Tell parts from their background by Otsu's threshold (N. Otsu, 1979), image by image.
+    """Separate parts from the background with Otsu's threshold (N. Otsu, 1979), image by image.
 
-    The background is the class that holds most of the image's border. Images without two classes
-    (separability η below 0.7: the part fills the frame) are foreground as a whole.
+    The background is the class with most pixels on the border of the image. Images without two classes (separability
+    η below 0.7, for example if the part fills the frame) are entirely foreground.
 
     Args:
         images: (B, 3, H, W) uint8 RGB, not normalized.
@@ -42,7 +42,7 @@ def otsu_foreground(images: Tensor) -> Tensor:
 
 
 def _otsu(gray: Tensor) -> tuple[Tensor, Tensor]:
-    """The threshold of greatest between-class variance, and that variance over the whole one; each (B,)."""
+    """Return the threshold with the largest between-class variance, and its ratio to the total variance; each (B,)."""
     batch = gray.shape[0]
     offset = 256 * torch.arange(batch, device=gray.device).view(-1, 1)
     counts = torch.bincount((gray.flatten(1) + offset).flatten(), minlength=256 * batch).view(batch, 256).double()
@@ -58,11 +58,11 @@ def _otsu(gray: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def combine_masks(m1: Tensor, m2: Tensor, p: Tensor, alpha: float) -> Tensor:
-    """GLASS eq. 3 before the foreground: m1 ∧ m2 if p ≤ α, m1 ∨ m2 if α < p ≤ 2α, else m1.
+    """Combine two masks by GLASS eq. 3, without the foreground: m1 ∧ m2 if p ≤ α, m1 ∨ m2 if α < p ≤ 2α, else m1.
 
     Args:
-        m1: (B, ...) bool, a mask.
-        m2: (B, ...) bool, a second one, independent of the first.
+        m1: (B, ...) bool, first mask.
+        m2: (B, ...) bool, second mask, independent of the first.
         p: (B,) float, uniform in [0, 1].
         alpha: α in [0, 1/2].
     """
@@ -71,16 +71,16 @@ def combine_masks(m1: Tensor, m2: Tensor, p: Tensor, alpha: float) -> Tensor:
 
 
 def draw_masks(foreground: Tensor, alpha: float, max_exponent: int, generator: Generator) -> Tensor:
-    """Defect masks by GLASS eq. 3: two Perlin masks an image, combined by the α rule, inside the foreground.
+    """Draw defect masks by GLASS eq. 3: two Perlin masks per image, combined by the α rule, inside the foreground.
 
-    p is drawn once an image; only the noise is drawn again while a mask is empty, so the shares α, α and
-    1 - 2α stay exact. After ATTEMPTS draws the mask stays empty (an empty foreground, say).
+    p is drawn once per image, and only the noise is drawn again while a mask is empty, so that the probabilities α, α
+    and 1 - 2α are exact. After ATTEMPTS draws the mask remains empty, for example if the foreground is empty.
 
     Args:
         foreground: (B, 1, S, S) bool, 1 = part.
         alpha: α in [0, 1/2].
-        max_exponent: noise has up to 2^max_exponent cells a side.
-        generator: source of every draw.
+        max_exponent: the noise has up to 2^max_exponent cells per side.
+        generator: source of all random numbers.
 
     Returns: (B, 1, S, S) bool, 1 = synthetic defect.
     """
@@ -88,7 +88,7 @@ def draw_masks(foreground: Tensor, alpha: float, max_exponent: int, generator: G
     p = torch.rand(batch, generator=generator, device=foreground.device)
     fields = draw_perlin(batch * ATTEMPTS * 2, max_exponent, generator)
 
-    # All attempts on a coarse grid; the first that is not empty is evaluated at every pixel. No host round trip.
+    # All attempts are evaluated on a coarse grid, and the first nonempty one at every pixel, without host sync.
     coarse = perlin_noise(fields, size, COARSE_STEP_PX) > NOISE_THRESHOLD
     pairs = coarse.view(batch, ATTEMPTS, 2, *coarse.shape[1:])
     start = COARSE_STEP_PX // 2
@@ -103,7 +103,7 @@ def draw_masks(foreground: Tensor, alpha: float, max_exponent: int, generator: G
 
 
 def grid_labels(masks: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Labels of patches: a patch is defective where any pixel of its cell is (max-pooling).
+    """Return the labels of patches: a patch is defective if any pixel of its cell is (max-pooling).
 
     Args:
         masks: (B, 1, S, S) bool.

@@ -1,4 +1,4 @@
-"""Memory of a training: an allocator that keeps what was freed, and a measure of what is held."""
+"""Memory of a training: allocator settings and peak memory."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
 
 
 def keep_freed_memory() -> None:
-    """Let malloc keep freed blocks for the next step instead of returning them to the system; glibc only.
+    """Configure malloc to keep freed blocks instead of returning them to the system; only with glibc.
 
-    A step on a CPU allocates the same buffers of tens of megabytes as the one before. Fetching their pages anew costs
-    a third of the head's time (tests.benchmarks.epoch --no-keep-memory). It changes no number.
+    Every step on a CPU allocates the same buffers of tens of megabytes. Requesting their pages again takes a third of
+    the time of the head (tests.benchmarks.epoch --no-keep-memory). Results do not change.
     """
     if sys.platform == "linux":
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl does not have it
         if mallopt is not None:
             mallopt(_M_ARENA_MAX, 1)
             mallopt(_M_MMAP_MAX, 0)
@@ -27,13 +27,13 @@ def keep_freed_memory() -> None:
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """A new measurement starts."""
+    """Start a new measurement of the peak memory."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """On a GPU the most that tensors took since the reset; on a CPU what this process alone holds now, in MiB."""
+    """Return the memory in MiB: on a GPU the peak of all tensors since the reset, on a CPU the current use."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     return float(psutil.Process().memory_full_info().uss) / 2**20

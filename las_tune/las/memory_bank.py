@@ -1,6 +1,6 @@
-"""A reference detector without training: a memory bank of normal patches (PatchCore, arXiv:2106.08265, sec. 3).
+"""Memory bank, a reference detector without training (PatchCore-style nearest neighbor, arXiv:2106.08265, sec. 3).
 
-It sees the features that the head sees. Its scores are distances: they have an order, and no upper bound.
+It uses the same features as the head. Its scores are distances, so they have no upper bound.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from torch import Generator, Tensor
 
 from las_tune.las.features import FeatureStore
 from las_tune.las.head import upsample
-from las_tune.las.scoring import heat_maps
+from las_tune.las.scoring import anomaly_maps
 
 MAX_CANDIDATES = 20_000
-"""The coreset is chosen among this many patches, or num_patches if that is more: all of them may not fit in memory."""
+"""Number of patches from which the coreset is chosen (at least num_patches). All patches may not fit in memory."""
 
 PROJECTED_DIMENSIONS = 128
 """The coreset is chosen in a random projection of this dimension (PatchCore, sec. 3.2)."""
@@ -23,7 +23,12 @@ PROJECTED_DIMENSIONS = 128
 
 @torch.no_grad()
 def build_bank(features: FeatureStore, num_patches: int = 2048, seed: int = 0) -> Tensor:
-    """A coreset of the patches of normal images; all of them, where there are no more than num_patches.
+    """Build a memory bank, a coreset of the patches of normal images.
+
+    Args:
+        features: features of the normal images.
+        num_patches: size of the coreset; all patches are used if there are fewer.
+        seed: random seed.
 
     Returns: (K, C) float32, C the channels of all maps together, on the device of the images.
     """
@@ -36,31 +41,31 @@ def build_bank(features: FeatureStore, num_patches: int = 2048, seed: int = 0) -
 
 @torch.no_grad()
 def score_bank(bank: Tensor, features: FeatureStore, size: int, batch_size: int = 8) -> Tensor:
-    """Anomaly maps (N, size, size): how far each patch is from its nearest neighbor in the bank (PatchCore, eq. 6).
+    """Return anomaly maps (N, size, size), the distance of each patch to its nearest neighbor (PatchCore, eq. 6).
 
-    The weight of an image's score by the density of the bank (eq. 7) is left out: scores are those of its anomaly map.
+    The density weight of image scores (eq. 7) is omitted: image scores are computed from the anomaly maps.
     """
     parts = []
     for start in range(0, len(features), batch_size):
         patches = _patch_vectors(features.take(slice(start, start + batch_size)))
         distances = nearest_distances(patches.flatten(0, 2), bank)
-        parts.append(heat_maps(distances.view(patches.shape[:3]), size))
+        parts.append(anomaly_maps(distances.view(patches.shape[:3]), size))
     return torch.cat(parts)
 
 
 def greedy_coreset(points: Tensor, num_chosen: int, first: int) -> Tensor:
-    """Greedy k-center: next is always the point farthest from all chosen ones (PatchCore, algorithm 1).
+    """Choose points by greedy k-center: always the point farthest from all chosen ones (PatchCore, algorithm 1).
 
     Args:
         points: (P, D) float.
-        num_chosen: K; all points are chosen if there are fewer.
-        first: index of the point to start from.
+        num_chosen: K, the number of points; all points are chosen if there are fewer.
+        first: index of the first point.
 
-    Returns: (min(K, P),) int64, in the order of choice, no index twice.
+    Returns: (min(K, P),) int64, distinct indices in the order of choice.
     """
-    points = points - points.mean(0)  # smaller norms, smaller rounding errors of the products
+    points = points - points.mean(0)  # centered, because smaller norms reduce rounding errors of the products
     norms = points.square().sum(1)
-    nearest = torch.full_like(norms, math.inf)  # squared distance to the chosen points; -inf: chosen
+    nearest = torch.full_like(norms, math.inf)  # squared distance to the chosen points; -inf for chosen ones
     latest = torch.full((1,), first, device=points.device)
     chosen = [latest]
     while len(chosen) < min(num_chosen, len(points)):
@@ -73,12 +78,12 @@ def greedy_coreset(points: Tensor, num_chosen: int, first: int) -> Tensor:
 
 
 def nearest_distances(patches: Tensor, bank: Tensor) -> Tensor:
-    """Euclidean distance of patches (P, C) to the nearest row of the bank (K, C): (P,).
+    """Return the Euclidean distances (P,) of patches (P, C) to the nearest row of the bank (K, C).
 
-    The neighbor is found by ‖a - b‖² = ‖a‖² + ‖b‖² - 2ab, without ‖a‖², the same for all b. The distance is then
-    that of the two vectors themselves: near zero the formula has lost most of its digits.
+    The neighbor is found with ‖a - b‖² = ‖a‖² + ‖b‖² - 2ab, without ‖a‖², which is the same for all b. The distance is
+    then computed from the two vectors, because the formula loses precision near zero.
     """
-    center = bank.mean(0)  # smaller norms, smaller rounding errors of the products
+    center = bank.mean(0)  # centered, because smaller norms reduce rounding errors of the products
     patches, bank = patches - center, bank - center
     nearest = torch.addmm(bank.square().sum(1), patches, bank.T, alpha=-2).argmin(1)
     distances: Tensor = torch.linalg.vector_norm(patches - bank[nearest], dim=1)
@@ -86,14 +91,14 @@ def nearest_distances(patches: Tensor, bank: Tensor) -> Tensor:
 
 
 def _patch_vectors(maps: list[Tensor]) -> Tensor:
-    """Maps joined on the finest grid: (B, rows, columns, C)."""
+    """Concatenate the maps on the finest grid: (B, rows, columns, C)."""
     fine, *coarse = maps
     grid = (fine.shape[1], fine.shape[2])
     return torch.cat([fine, *(upsample(m, grid) for m in coarse)], dim=-1)
 
 
 def _draw_candidates(features: FeatureStore, limit: int, generator: Generator) -> Tensor:
-    """Patches (P, C) drawn at random, the same number of every image up to one, at most limit in all."""
+    """Draw at most `limit` random patches (P, C), with equal numbers per image up to one."""
     parts = []
     for index in range(len(features)):
         patches = _patch_vectors(features.take(slice(index, index + 1))).flatten(0, 2)
@@ -104,9 +109,10 @@ def _draw_candidates(features: FeatureStore, limit: int, generator: Generator) -
 
 
 def _project(points: Tensor, generator: Generator) -> Tensor:
-    """Points (P, C) by a Gaussian matrix to PROJECTED_DIMENSIONS, if C is more; distances are kept, nearly.
+    """Project points (P, C) to PROJECTED_DIMENSIONS by a Gaussian matrix, if C is larger.
 
-    By the lemma of Johnson and Lindenstrauss; entries of variance 1 / dimensions keep squared distances in the mean.
+    Distances are approximately preserved (Johnson-Lindenstrauss lemma). Entries of variance 1 / dimensions preserve
+    squared distances in expectation.
     """
     channels = points.shape[1]
     if channels <= PROJECTED_DIMENSIONS:

@@ -1,8 +1,8 @@
-"""AUROC, AP and AUPRO, exact, without drawing a curve.
+"""Exact AUROC, AP and AUPRO without constructing curves.
 
-An area under a curve over the false positive rate is a mean over positives: a positive with score s joins the
-detected ones where the false positive rate reaches the share of negatives at or above s, and counts from there on.
-So sorting the negatives once and looking up every positive gives the exact area, ties included.
+The area under a curve over the false positive rate is a mean over the positives: a positive with score s is detected as
+soon as the false positive rate reaches the fraction of negatives with scores of at least s. Sorting the negatives once
+and looking up every positive therefore gives the exact area, including ties.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ PRO_LIMIT = 0.3
 
 
 def areas_of_positives(positives: Tensor, sorted_negatives: Tensor, limit: float = 1.0) -> Tensor:
-    """What each positive adds to the normalized area under the detection rate up to limit: (P,) float64 in [0, 1].
+    """Return the contribution of each positive to the normalized area under the detection rate: (P,) float64 in [0, 1].
 
-    Their weighted mean equals the trapezoid rule over the curve's points at all distinct thresholds, cut at limit by
-    interpolation.
+    The weighted mean of the contributions equals the trapezoidal rule over the points of the curve at all distinct
+    thresholds, interpolated at the limit.
 
     Args:
         positives: (P,) float, scores of positives.
         sorted_negatives: (Q,) float, scores of negatives, ascending.
-        limit: upper end of the false positive rate, in (0, 1].
+        limit: maximum false positive rate, in (0, 1].
     """
     total = len(sorted_negatives)
     above = (total - torch.searchsorted(sorted_negatives, positives, right=True)).double() / total
@@ -41,33 +41,33 @@ def areas_of_positives(positives: Tensor, sorted_negatives: Tensor, limit: float
 
 
 def area_under_curve(positives: Tensor, weights: Tensor, sorted_negatives: Tensor, limit: float = 1.0) -> float:
-    """Normalized area under the weighted detection rate; weights (P,) float, what each positive counts, sum to 1."""
+    """Return the normalized area under the weighted detection rate; weights (P,) float of the positives sum to 1."""
     return float((areas_of_positives(positives, sorted_negatives, limit) * weights.double()).sum())
 
 
 def ascending(values: Tensor) -> Tensor:
-    """Sorted values; numpy's vectorized sort is several times torch's on a CPU."""
+    """Sort values, on a CPU with numpy, whose vectorized sort is several times faster than torch's."""
     return values.sort().values if values.is_cuda else torch.from_numpy(np.sort(values.numpy()))
 
 
 def auroc(scores: Tensor, labels: Tensor) -> float:
-    """Area under the ROC curve; scores (N,) float, labels (N,) bool with both kinds present."""
+    """Return the area under the ROC curve; scores (N,) float, labels (N,) bool with both classes present."""
     positives, negatives = scores[labels], scores[~labels]
     weights = torch.full_like(positives, 1 / len(positives), dtype=torch.float64)
     return area_under_curve(positives, weights, ascending(negatives))
 
 
 def average_precision(scores: Tensor, labels: Tensor) -> float:
-    """Average precision; scores (N,) float, labels (N,) bool."""
+    """Return the average precision; scores (N,) float, labels (N,) bool."""
     return float(average_precision_score(labels.cpu().numpy(), scores.cpu().numpy()))
 
 
 @dataclass(frozen=True)
 class PixelTargets:
-    """Where the defects are in N masks, worked out once.
+    """Defective pixels of N masks, precomputed for the pixel metrics.
 
-    positive  (P,) int64, flat indices of defective pixels in (N, S, S)
-    negative  (Q,) int64, flat indices of the others
+    positive       (P,) int64, flat indices of the defective pixels in (N, S, S)
+    negative       (Q,) int64, flat indices of the other pixels
     region_weight  (P,) float64, 1 / (number of regions · pixels of the pixel's region); sums to 1
     """
 
@@ -76,11 +76,11 @@ class PixelTargets:
     region_weight: Tensor
 
     def to(self, device: torch.device) -> PixelTargets:
-        """The same on another device."""
+        """Move the targets to a device."""
         return PixelTargets(*(t.to(device) for t in (self.positive, self.negative, self.region_weight)))
 
     def mask(self, image: int, size: int) -> Tensor:
-        """(S, S) bool mask of one of the N images."""
+        """Return the mask (S, S) bool of one of the N images."""
         ends = torch.tensor([image, image + 1], device=self.positive.device) * size**2
         first, last = torch.searchsorted(self.positive, ends).tolist()
         mask = torch.zeros(size**2, dtype=torch.bool, device=self.positive.device)
@@ -89,7 +89,7 @@ class PixelTargets:
 
 
 def pixel_targets(masks: NDArray[np.bool_]) -> PixelTargets:
-    """Regions are 8-connected. masks (N, S, S) bool, 1 = defective, with both kinds of pixels."""
+    """Compute the targets of masks (N, S, S) bool, 1 = defective, with both classes. Regions are 8-connected."""
     sizes = np.zeros(masks.shape, np.int64)
     num_regions = 0
     for mask, size in zip(masks, sizes, strict=True):
@@ -101,9 +101,9 @@ def pixel_targets(masks: NDArray[np.bool_]) -> PixelTargets:
     return PixelTargets(torch.from_numpy(positive), torch.from_numpy(negative), torch.from_numpy(weight))
 
 
-def pixel_metrics(heat: Tensor, targets: PixelTargets) -> tuple[float, float]:
-    """Pixel AUROC and AUPRO up to a false positive rate of 30%; heat (N, S, S) float, high = defective."""
-    flat = heat.flatten()
+def pixel_metrics(maps: Tensor, targets: PixelTargets) -> tuple[float, float]:
+    """Return pixel AUROC, and AUPRO up to a false positive rate of 30%; maps (N, S, S) float, high = defective."""
+    flat = maps.flatten()
     positives = flat[targets.positive]
     negatives = ascending(flat[targets.negative])
     even = torch.full_like(targets.region_weight, 1 / len(positives))
@@ -113,12 +113,15 @@ def pixel_metrics(heat: Tensor, targets: PixelTargets) -> tuple[float, float]:
     )
 
 
-def aupro_by_image(heat: Tensor, targets: PixelTargets) -> Tensor:
-    """What each image adds to AUPRO: (N,) float64, 0 for good ones; its mean over the defective ones is AUPRO."""
-    flat = heat.flatten()
+def aupro_by_image(maps: Tensor, targets: PixelTargets) -> Tensor:
+    """Return the contribution of each image to AUPRO, (N,) float64.
+
+    It is 0 for good images. The mean over the defective images is AUPRO.
+    """
+    flat = maps.flatten()
     areas = areas_of_positives(flat[targets.positive], ascending(flat[targets.negative]), PRO_LIMIT)
-    image = targets.positive // heat[0].numel()
-    sums = torch.zeros(len(heat), dtype=torch.float64, device=heat.device)
+    image = targets.positive // maps[0].numel()
+    sums = torch.zeros(len(maps), dtype=torch.float64, device=maps.device)
     sums.index_add_(0, image, areas * targets.region_weight)
-    num_defective = len(torch.bincount(image, minlength=len(heat)).nonzero())
+    num_defective = len(torch.bincount(image, minlength=len(maps)).nonzero())
     return sums * num_defective

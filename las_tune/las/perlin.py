@@ -1,6 +1,6 @@
-"""Perlin noise for a whole batch: every sample with its own frequencies, rotation and gradients.
+"""Batched Perlin noise, with frequencies, rotation and gradients per sample.
 
-Ken Perlin, "Improving Noise", SIGGRAPH 2002; frequencies and rotation as GLASS (arXiv:2407.09359) draws them.
+Ken Perlin, "Improving Noise", SIGGRAPH 2002. Frequencies and rotation are drawn as in GLASS (arXiv:2407.09359).
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from torch import Generator, Tensor
 
 @dataclass(frozen=True)
 class PerlinFields:
-    """B noise fields over the unit square, drawn but not yet evaluated.
+    """Random parameters of B noise fields over the unit square.
 
-    gradients  (B, L, L, 2) float, unit vectors on a lattice that repeats every L cells
+    gradients  (B, L, L, 2) float, unit vectors on a lattice with period L
     cells      (B, 2) float, cells along y and x
     angle      (B,) float, rotation of the field in radians, in [-π/2, π/2]
     """
@@ -32,7 +32,7 @@ class PerlinFields:
 def draw_perlin(batch: int, max_exponent: int, generator: Generator) -> PerlinFields:
     """Draw fields with 2^k cells along each axis, k uniform in 0..max_exponent, rotated by -90..90 degrees.
 
-    The lattice has twice the cells of the highest frequency, so no rotation shows a repeat.
+    The lattice has twice the cells of the highest frequency, so that no rotated field contains a repetition.
     """
     device = generator.device
     side = 2 ** (max_exponent + 1)
@@ -44,12 +44,12 @@ def draw_perlin(batch: int, max_exponent: int, generator: Generator) -> PerlinFi
 
 
 def perlin_noise(fields: PerlinFields, size: int, step: int = 1) -> Tensor:
-    """Evaluate fields at the centers of pixels.
+    """Evaluate noise fields at the centers of pixels.
 
     Args:
         fields: B fields.
         size: side of the image in pixels.
-        step: evaluate every step-th pixel only, from pixel step // 2 on: a subset of the full noise.
+        step: evaluate only every step-th pixel, starting at pixel step // 2.
 
     Returns: (B, S, S) float in [-1, 1], S = number of pixels step // 2, step // 2 + step, ... below size.
     """
@@ -59,7 +59,7 @@ def perlin_noise(fields: PerlinFields, size: int, step: int = 1) -> Tensor:
     row, column = corner_y.long(), corner_x.long()
 
     def corner(dy: int, dx: int) -> Tensor:
-        """Dot product of the gradient at a corner of the cell with the way from that corner."""
+        """Return the dot product of the gradient at a corner of the cell and the offset from that corner."""
         side = fields.gradients.shape[1]
         index = ((row + dy) % side * side + (column + dx) % side).flatten(1)
         table = fields.gradients.flatten(1, 2)
@@ -70,11 +70,11 @@ def perlin_noise(fields: PerlinFields, size: int, step: int = 1) -> Tensor:
     weight_y, weight_x = _fade(offset_y), _fade(offset_x)
     top = torch.lerp(corner(0, 0), corner(0, 1), weight_x)
     bottom = torch.lerp(corner(1, 0), corner(1, 1), weight_x)
-    return math.sqrt(2) * torch.lerp(top, bottom, weight_y)  # unit gradients: the raw range is ±1/√2
+    return math.sqrt(2) * torch.lerp(top, bottom, weight_y)  # with unit gradients the range is ±1/√2
 
 
 def _sample_points(fields: PerlinFields, size: int, step: int) -> tuple[Tensor, Tensor]:
-    """Pixel centers in cells of each field, rotated about the image's center: y and x, each (B, S, S)."""
+    """Return the pixel centers in cells, rotated about the center of the image: y and x, each (B, S, S)."""
     centers = (torch.arange(step // 2, size, step, device=fields.angle.device) + 0.5) / size - 0.5
     y, x = centers.view(1, -1, 1), centers.view(1, 1, -1)
     cos, sin = fields.angle.cos().view(-1, 1, 1), fields.angle.sin().view(-1, 1, 1)
@@ -83,5 +83,5 @@ def _sample_points(fields: PerlinFields, size: int, step: int) -> tuple[Tensor, 
 
 
 def _fade(t: Tensor) -> Tensor:
-    """6t⁵ - 15t⁴ + 10t³ (Perlin 2002)."""
+    """Return 6t⁵ - 15t⁴ + 10t³ (Perlin 2002)."""
     return t * t * t * (t * (t * 6 - 15) + 10)

@@ -1,4 +1,4 @@
-"""Step III of LAS: blend augmented textures into good images. The whole of LAS for one batch is `synthesize`."""
+"""Step III of LAS: blend augmented textures into good images. `synthesize` runs steps I to III for one batch."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from las_tune.las.masks import draw_masks
 
 @dataclass(frozen=True)
 class Synthesized:
-    """Images with painted defects.
+    """Images with synthetic defects.
 
     images  (B, 3, S, S) float in [0, 1], RGB
-    masks     (B, 1, S, S) bool, 1 = synthetic defect
-    beta      (B,) float, share of the image kept inside the mask
+    masks   (B, 1, S, S) bool, 1 = synthetic defect
+    beta    (B,) float, fraction of the image kept inside the mask
     """
 
     images: Tensor
@@ -27,20 +27,20 @@ class Synthesized:
 
 
 def overlay(image: Tensor, texture: Tensor, mask: Tensor, beta: Tensor) -> Tensor:
-    """Lay textures over images inside their masks (GLASS, arXiv:2407.09359, eq. 4).
+    """Blend textures into images inside the masks (GLASS, arXiv:2407.09359, eq. 4).
 
     Args:
         image: (B, 3, H, W) float, defect-free.
         texture: (B, 3, H, W) float, in the same color space as image.
         mask: (B, 1, H, W) float, 1 = synthetic defect.
-        beta: (B,) float in [0, 1], share of the image kept inside the mask.
+        beta: (B,) float in [0, 1], fraction of the image kept inside the mask.
     """
     beta = beta.view(-1, 1, 1, 1)
     return image * (1 - mask) + ((1 - beta) * texture + beta * image) * mask
 
 
 def draw_beta(batch: int, spec: TrainSpec, generator: Generator) -> Tensor:
-    """β ~ N(μ, σ²), clipped to [beta_min, beta_max]; (B,) float."""
+    """Draw β ~ N(μ, σ²), clipped to [beta_min, beta_max]; (B,) float."""
     normal = torch.randn(batch, generator=generator, device=generator.device)
     return (spec.beta_mean + spec.beta_std * normal).clamp(spec.beta_min, spec.beta_max)
 
@@ -48,14 +48,14 @@ def draw_beta(batch: int, spec: TrainSpec, generator: Generator) -> Tensor:
 def synthesize(
     images: Tensor, foreground: Tensor, textures: Tensor, spec: TrainSpec, generator: Generator
 ) -> Synthesized:
-    """Paint a defect onto each image: steps I, II and III, on the device of the input.
+    """Add a synthetic defect to each image by steps I, II and III, on the device of the input.
 
     Args:
         images: (B, 3, S, S) uint8 RGB, defect-free.
-        foreground: (B, 1, S, S) bool, 1 = part; ignored where spec.foreground is none.
-        textures: (M, 3, S, S) uint8 RGB, the pool that textures are drawn from.
+        foreground: (B, 1, S, S) bool, 1 = part; ignored if spec.foreground is none.
+        textures: (M, 3, S, S) uint8 RGB, the pool of textures.
         spec: α, β, noise and foreground settings.
-        generator: source of every draw, on the device of the images.
+        generator: source of all random numbers, on the device of the images.
     """
     if spec.foreground == "none":
         foreground = torch.ones_like(foreground)
@@ -63,5 +63,5 @@ def synthesize(
     choice = torch.randint(len(textures), (len(images),), generator=generator, device=images.device)
     texture = augment(textures[choice].float() / 255, generator)
     beta = draw_beta(len(images), spec, generator)
-    painted = overlay(images.float() / 255, texture, masks.float(), beta)
-    return Synthesized(painted, masks, beta)
+    blended = overlay(images.float() / 255, texture, masks.float(), beta)
+    return Synthesized(blended, masks, beta)

@@ -1,4 +1,4 @@
-"""One training: `train` yields one EpochResult an epoch. It knows no Ray, no MLflow, and writes nothing."""
+"""Training of one detector: `train` yields one EpochResult per epoch. It depends on neither Ray nor MLflow."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ from las_tune.las.head import Head, head_precision
 from las_tune.las.losses import focal_loss, normal_loss
 from las_tune.las.masks import grid_labels
 from las_tune.las.memory import peak_memory_mb, reset_peak_memory
-from las_tune.las.scored_images import Scored, metrics_of, threshold_of
+from las_tune.las.image_metrics import LabeledFeatures, metrics_of, threshold_of
 from las_tune.las.scoring import image_scores, score_features
 from las_tune.las.synthesis import synthesize
 
 
 class TrainingDivergedError(RuntimeError):
-    """The loss is no longer a finite number."""
+    """The loss or the scores are no longer finite."""
 
 
 @dataclass(frozen=True)
 class TrainData:
-    """What a training sees, on its device. The sealed test is not here.
+    """Data of a training, on its device. The sealed test is not included.
 
-    features    of N defect-free images, and the images
-    foreground  (N, 1, S, S) bool, 1 = part
-    textures    (M, 3, S, S) uint8 RGB
-    calibration of good images that set the threshold
-    validation  what the best epoch is chosen by
-    watched     what is scored beside it and never chosen by, by name
+    features     N defect-free images and their features
+    foreground   (N, 1, S, S) bool, 1 = part
+    textures     (M, 3, S, S) uint8 RGB
+    calibration  good images that set the threshold
+    validation   images used to select the best epoch
+    monitored    images by name that are also scored, but never used for model selection
     """
 
     features: FeatureStore
     foreground: Tensor
     textures: Tensor
     calibration: FeatureStore
-    validation: Scored
-    watched: Mapping[str, Scored] = field(default_factory=dict)
+    validation: LabeledFeatures
+    monitored: Mapping[str, LabeledFeatures] = field(default_factory=dict)
 
     @property
     def images(self) -> Tensor:
@@ -55,36 +55,36 @@ class TrainData:
 
 @dataclass(frozen=True)
 class EpochResult:
-    """What one epoch gave."""
+    """Results of one epoch."""
 
     epoch: int
-    """Counts from 1."""
+    """Number of the epoch, starting at 1."""
     loss: float
     loss_normal: float
     loss_las: float
     metrics: dict[str, float]
-    """On validation images, see metrics_of; of what is watched as well, as name/metric."""
+    """Metrics on the validation images, see metrics_of, and on monitored images as name/metric."""
     objective: float
     best_objective: float
-    """The greatest objective so far: it never falls."""
+    """Objective of the best epoch so far; never decreases."""
     best_epoch: int
     seconds: float
     peak_memory_mb: float
-    """The most so far: on a GPU of what tensors took, on a CPU of what the process held at the end of an epoch."""
-    heat: Tensor = field(repr=False)
-    """(N, S, S) anomaly maps of the validation images."""
+    """Peak memory so far in MiB: on a GPU of all tensors, on a CPU of the process at the end of an epoch."""
+    anomaly_maps: Tensor = field(repr=False)
+    """(N, S, S) float, anomaly maps of the validation images."""
     normal_scores: Tensor = field(repr=False)
-    """(M,) scores of the calibration images."""
+    """(M,) float, scores of the calibration images."""
     threshold: float
-    """The score above which an image is called defective."""
+    """Score above which an image is classified as defective."""
     state: dict[str, Any] = field(repr=False)
-    """Everything that a resume needs; valid until the next epoch is asked for."""
+    """Everything needed to resume; valid until the next epoch starts."""
 
     def row(self) -> dict[str, float]:
-        """The numbers of the epoch."""
-        others = ("metrics", "heat", "normal_scores", "threshold", "state")
-        own = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in others}
-        return own | self.metrics
+        """Return the numbers of the epoch by name."""
+        omitted = ("metrics", "anomaly_maps", "normal_scores", "threshold", "state")
+        numbers = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in omitted}
+        return numbers | self.metrics
 
     @property
     def is_best(self) -> bool:
@@ -93,18 +93,18 @@ class EpochResult:
 
 
 def pick_device(name: str) -> torch.device:
-    """Auto is the GPU, where the process has one, else the CPU."""
+    """Return the device of a name. `auto` is the GPU if there is one, else the CPU."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
 
 
 class Training:
-    """The parts of one training that change: head, optimizers, generator, what was best."""
+    """Mutable state of one training: head, optimizers, random generator, best epoch."""
 
     def __init__(self, spec: TrainSpec, channels: tuple[int, ...], device: torch.device) -> None:
-        drawn = torch.Generator().manual_seed(spec.seed)
-        self.head = Head(channels, spec.hidden_width, drawn, spec.use_adaptor).to(device)
+        init_generator = torch.Generator().manual_seed(spec.seed)
+        self.head = Head(channels, spec.hidden_width, init_generator, spec.use_adaptor).to(device)
         settings: dict[str, Any] = {"weight_decay": spec.weight_decay, "fused": device.type == "cuda"}
         self.optimizers: list[torch.optim.Optimizer] = [
             torch.optim.AdamW(self.head.discriminator_parameters(), spec.discriminator_lr, **settings)
@@ -117,7 +117,7 @@ class Training:
         self.best_epoch = 0
 
     def state(self) -> dict[str, Any]:
-        """All of it, as tensors and numbers."""
+        """Return the state as tensors and numbers."""
         return {
             "head": self.head.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
@@ -128,7 +128,7 @@ class Training:
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on from a state."""
+        """Restore a state returned by `state`."""
         self.head.load_state_dict(state["head"])
         states = state["optimizers" if "optimizers" in state else "optimisers"]  # the key of version 0.1.0
         for optimizer, optimizer_state in zip(self.optimizers, states, strict=True):
@@ -147,10 +147,10 @@ def train(
     Args:
         spec: hyperparameters, epochs, seed.
         backbone: the frozen network, on the device of the data.
-        data: images, features, textures, validation, all on one device.
-        resume: the state of an earlier EpochResult; training goes on after its epoch with the same numbers.
+        data: images, features, textures and validation images, all on one device.
+        resume: state of an EpochResult; training continues after its epoch, with the same numbers as without a stop.
 
-    Raises: TrainingDivergedError when the loss is not finite.
+    Raises: TrainingDivergedError if the loss or the scores are not finite.
     """
     device = data.images.device
     reset_peak_memory(device)
@@ -162,15 +162,15 @@ def train(
         started = time.perf_counter()
         with head_precision(spec.head_precision):
             loss_normal, loss_las = train_epoch(training, spec, backbone, data)
-            heat = score_features(training.head, data.validation.features, spec.image_size)
-            normal = image_scores(score_features(training.head, data.calibration, spec.image_size))
+            maps = score_features(training.head, data.validation.features, spec.image_size)
+            normal_scores = image_scores(score_features(training.head, data.calibration, spec.image_size))
         training.epoch += 1
         if not math.isfinite(loss_normal + loss_las):
             raise TrainingDivergedError(f"loss is not finite in epoch {training.epoch}: {loss_normal} + {loss_las}")
-        if not heat.isfinite().all():  # the last step of an epoch shows in no loss
+        if not maps.isfinite().all():  # no loss reflects the last step of an epoch
             raise TrainingDivergedError(f"scores are not finite after epoch {training.epoch}")
-        threshold = threshold_of(normal.cpu().numpy(), spec.fpr)
-        metrics = metrics_of(heat, data.validation, threshold)
+        threshold = threshold_of(normal_scores.cpu().numpy(), spec.fpr)
+        metrics = metrics_of(maps, data.validation, threshold)
         objective = objective_value(spec.resolved_objective, metrics)
         rank = ranking({"objective": objective, **metrics})
         if rank > training.best_ranking:
@@ -181,23 +181,23 @@ def train(
             loss=loss_normal + loss_las,
             loss_normal=loss_normal,
             loss_las=loss_las,
-            metrics=metrics | watch(training.head, spec, data.watched, threshold),
+            metrics=metrics | monitor(training.head, spec, data.monitored, threshold),
             objective=objective,
             best_objective=training.best_ranking[0],
             best_epoch=training.best_epoch,
             seconds=time.perf_counter() - started,
             peak_memory_mb=peak_mb,
-            heat=heat,
-            normal_scores=normal,
+            anomaly_maps=maps,
+            normal_scores=normal_scores,
             threshold=threshold,
             state=training.state(),
         )
 
 
 def train_epoch(training: Training, spec: TrainSpec, backbone: Backbone, data: TrainData) -> tuple[float, float]:
-    """One pass over the images; mean loss on normal patches and on synthesized images.
+    """Train for one epoch, and return the mean losses on normal patches and on synthesized images.
 
-    Losses stay on the device until the epoch ends.
+    Losses stay on the device until the end of the epoch, to avoid host sync.
     """
     training.head.train()
     device = data.images.device
@@ -221,11 +221,13 @@ def train_epoch(training: Training, spec: TrainSpec, backbone: Backbone, data: T
     return loss_normal, loss_las
 
 
-def watch(head: Head, spec: TrainSpec, watched: Mapping[str, Scored], threshold: float) -> dict[str, float]:
-    """Metrics and objective of what is watched, as name/metric."""
+def monitor(
+    head: Head, spec: TrainSpec, monitored: Mapping[str, LabeledFeatures], threshold: float
+) -> dict[str, float]:
+    """Return metrics and objective on the monitored images, as name/metric."""
     numbers: dict[str, float] = {}
-    for name, scored in watched.items():
-        metrics = metrics_of(score_features(head, scored.features, spec.image_size), scored, threshold)
+    for name, labeled in monitored.items():
+        metrics = metrics_of(score_features(head, labeled.features, spec.image_size), labeled, threshold)
         metrics["objective"] = objective_value(spec.resolved_objective, metrics)
         numbers |= {f"{name}/{metric}": value for metric, value in metrics.items()}
     return numbers

@@ -1,4 +1,4 @@
-"""The figures of a study: training curves and ROC curves, as PNG."""
+"""Draws the training curves and the ROC curves of baseline and champion as PNG files."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from las_tune.config.trial_record import TrialRecord
 
 COLORS = {"baseline": "#E69F00", "champion": "#0072B2"}
-"""From Okabe and Ito's palette: told apart by the color-blind, readable on white."""
+"""By role, from the color-blind safe palette of Okabe and Ito."""
 DPI = 130
 
 
 def plot_training_curves(path: Path, category: str, trials: Mapping[str, TrialRecord]) -> None:
-    """Loss and validation metrics by epoch, the trials side by side in each panel.
+    """Plot losses and validation metrics against epochs, all trials in the same axes.
 
     Args:
-        path: the PNG.
-        category: for the title.
-        trials: by role (baseline, champion).
+        path: the PNG file.
+        category: shown in the title.
+        trials: trials by role (baseline, champion).
     """
     panels: Sequence[tuple[str, Sequence[tuple[str, str]]]] = (
         ("loss", (("loss", "-"), ("loss_normal", "--"), ("loss_las", ":"))),
@@ -45,18 +45,18 @@ def plot_training_curves(path: Path, category: str, trials: Mapping[str, TrialRe
         if axes.lines:
             axes.legend(fontsize=7, handlelength=3.5)
         else:
-            axes.text(0.5, 0.5, "masks are missing", ha="center", transform=axes.transAxes)
+            axes.text(0.5, 0.5, "no masks", ha="center", transform=axes.transAxes)
     figure.savefig(path, dpi=DPI)
 
 
 def plot_roc_curve(path: Path, title: str, labels: NDArray[np.bool_], scores: Mapping[str, NDArray[Any]]) -> None:
-    """ROC curves over the images of the sealed test.
+    """Plot the ROC curves of the sealed test.
 
     Args:
-        path: the PNG.
-        title: what was tested.
+        path: the PNG file.
+        title: category and name of the test.
         labels: (N,) 1 = defective.
-        scores: (N,) scores by role (baseline, champion).
+        scores: (N,) image scores by role (baseline, champion).
     """
     figure = Figure(figsize=(5.5, 5.5), layout="constrained")
     axes = figure.subplots()

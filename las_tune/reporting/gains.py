@@ -1,29 +1,32 @@
-"""Baseline, champion, gain and memory bank, side by side: what the terminal, MLflow and notebooks tell of a summary.
+"""Baseline, champion, gain and memory bank side by side: the rows that terminal, MLflow and notebooks show.
 
-Tables of what MLflow holds (tables.py) have rows of their own, and the cell of the gain from here.
+Tables that are made from MLflow's runs (las_tune.tracking.tables) take only the text of the gain from here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from las_tune.config.formatting import format_interval
-from las_tune.config.objectives import METRIC_OF, objective_value
+from las_tune.config.interval import Interval
+from las_tune.config.objectives import METRIC_OF, Objective, objective_value
+from las_tune.reporting.summary import Summary
 
 GAIN = "gain (95% interval)"
+"""Title of the column."""
 KEPT = "baseline kept"
+"""Shown instead of a gain where the champion is the baseline."""
 OBJECTIVE_OF = {metric: objective for objective, metric in METRIC_OF.items()}
-"""Intervals are kept by objective."""
+"""The objective that stands for a metric of another name; gains are stored by objective."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One number, as means over seeds."""
+    """One metric; means over seeds."""
 
-    where: str
-    """validation, or the test by its name."""
+    images: str
+    """The images that were scored: validation, or the name of the test."""
     metric: str
     baseline: float
     champion: float
@@ -31,33 +34,36 @@ class Row:
     gain: str
 
 
-def gain_rows(summary: Mapping[str, Any]) -> list[Row]:
-    """The objective on validation images, the objective on the test, then every metric of the test.
-
-    Args:
-        summary: see tuning/conclude.py.
-    """
-    interval = summary["validation_gain"]
+def gain_rows(summary: Summary) -> list[Row]:
+    """Return the objective on validation images, the objective on the test, then every metric of the test."""
+    interval, means = summary.validation_gain, summary.validation_mean
     gain = format_interval(interval) if interval else KEPT
-    rows = [Row("validation", summary["objective"], **summary["validation_mean"], gain=gain)]
-    means = {role: _objective_first(summary["objective"], metrics) for role, metrics in summary["test_mean"].items()}
-    for name in means["champion"]:
-        of_role = {role: metrics[name] for role, metrics in means.items()}
-        gain = gain_on_test(summary, name, of_role["champion"] - of_role["baseline"])
-        rows.append(Row(summary["test_name"], name, **of_role, gain=gain))
+    rows = [Row("validation", summary.objective, means.baseline, means.champion, means.memory_bank, gain)]
+    tests = summary.test_mean
+    baseline, champion, memory_bank = (
+        _objective_first(summary.objective, metrics) for metrics in (tests.baseline, tests.champion, tests.memory_bank)
+    )
+    for name in champion:
+        gain = format_test_gain(summary.test_gain, name, champion[name] - baseline[name])
+        rows.append(Row(summary.test_name, name, baseline[name], champion[name], memory_bank[name], gain))
     return rows
 
 
-def _objective_first(objective: Any, metrics: Mapping[str, float]) -> dict[str, float]:
-    """What was searched for is told first, also where it is no metric of its own."""
+def _objective_first(objective: Objective, metrics: Mapping[str, float]) -> dict[str, float]:
+    """The objective leads, also where it is not a metric of its own."""
     name = METRIC_OF.get(objective, objective)
     return {name: objective_value(objective, metrics)} | dict(metrics)
 
 
-def gain_on_test(summary: Mapping[str, Any], name: str, difference: float) -> str:
-    """Of the champion in one metric: with its interval where one was computed; summary may be empty."""
-    gains = summary.get("test_gain")
+def format_test_gain(gains: Mapping[str, Interval] | None, metric: str, difference: float) -> str:
+    """Format the gain of the champion in one metric of the test.
+
+    Args:
+        gains: intervals by objective, as in `Summary.test_gain`; None where the study has no summary.
+        metric: of the test.
+        difference: champion less baseline, shown where no interval was computed.
+    """
     if gains == {} or (gains is None and not difference):
         return KEPT
-    interval = (gains or {}).get(OBJECTIVE_OF.get(name, name))
+    interval = (gains or {}).get(OBJECTIVE_OF.get(metric, metric))
     return format_interval(interval) if interval else f"{difference:+.4f}"

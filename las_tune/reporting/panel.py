@@ -1,4 +1,4 @@
-"""What the images of a trial are drawn from: one file of arrays, written by the worker beside its best checkpoint."""
+"""Arrays that the image panel of a trial is drawn from: one file, which the worker stores with its best checkpoint."""
 
 from __future__ import annotations
 
@@ -12,55 +12,61 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 PANEL_NAME = "panel.npz"
 FIXED, MISS, FALSE_REJECT = 0, 1, 2
-"""Why an image is shown: it is in every trial's panel; it is bad and passes; it is good and is rejected."""
+"""Reason for showing an image: it is in the panel of every trial; or it is a worst miss; or a worst false reject."""
 
-
-RENAMED = {"images": "pictures"}
-"""Arrays by their names in files of version 0.1.0."""
+RENAMED = {
+    "synthetic": "painted",
+    "synthetic_masks": "painted_masks",
+    "defect_types": "kinds",
+    "reasons": "why",
+    "images": "pictures",
+    "anomaly_maps": "heat",
+}
+"""Names of arrays in files of version 0.1.0, by their present name."""
 
 
 @dataclass(frozen=True)
 class Panel:
-    """The images of a trial, at its best epoch. S is the side in pixels.
+    """Images of a trial at its best epoch. S is the image size in pixels.
 
-    painted        (P, 3, S, S) uint8 RGB good images with painted defects; the same images in every trial
-    painted_masks  (P, S, S) bool, 1 = painted
-    beta           (P,) float, share of the image kept inside the mask
-    scores         (N,) float in [0, 1] of the validation images
-    defects        (N,) int, 0 = good, k = the k-th kind of defect
-    kinds          names of the kinds, good first
-    normal_scores  (M,) float of the good calibration images
-    threshold      () float, the score above which an image is called defective
-    epoch          () int
-    index          (K,) int, which of the N validation images are shown
-    why            (K,) int, FIXED, MISS or FALSE_REJECT; the worst come first
-    images       (K, 3, S, S) uint8 RGB, those shown
-    masks          (K, S, S) bool, 1 = defective pixel; (0, S, S) where masks are missing
-    heat           (K, S, S) uint8, anomaly maps · 255
+    synthetic        (P, 3, S, S) uint8 RGB, good images with synthetic defects; the same images in every trial
+    synthetic_masks  (P, S, S) bool, 1 = synthetic defect
+    beta             (P,) float, share of the image kept inside the mask
+    scores           (N,) float in [0, 1], scores of the validation images
+    defects          (N,) int, index into defect_types; 0 = good
+    defect_types     names, "good" first
+    normal_scores    (M,) float, scores of the good calibration images
+    threshold        () float, the score above which an image is classified as defective
+    epoch            () int
+    index            (K,) int, indices of the validation images that are shown
+    reasons          (K,) int, FIXED, MISS or FALSE_REJECT; the worst images come first
+    images           (K, 3, S, S) uint8 RGB, the images that are shown
+    masks            (K, S, S) bool, 1 = defective pixel; (0, S, S) where masks are missing
+    anomaly_maps     (K, S, S) uint8, anomaly maps in [0, 1] times 255
     """
 
-    painted: Array
-    painted_masks: Array
+    synthetic: Array
+    synthetic_masks: Array
     beta: Array
     scores: Array
     defects: Array
-    kinds: Array
+    defect_types: Array
     normal_scores: Array
     threshold: Array
     epoch: Array
     index: Array
-    why: Array
+    reasons: Array
     images: Array
     masks: Array
-    heat: Array
+    anomaly_maps: Array
 
     def save(self, path: Path) -> None:
-        """Write a .npz."""
+        """Write the arrays as .npz."""
         np.savez(path, **{field.name: getattr(self, field.name) for field in fields(self)})
 
     @classmethod
     def load(cls, path: Path) -> Panel:
-        """Read what save wrote; no pickle is loaded."""
+        """Read a file that `save` wrote, of this version or 0.1.0. Pickled objects are not loaded."""
         with np.load(path, allow_pickle=False) as arrays:
             names = {field.name: field.name for field in fields(cls)}
             names |= {new: old for new, old in RENAMED.items() if old in arrays}

@@ -1,4 +1,4 @@
-"""The images of a trial: the same four sheets in every one. Runs in a process of its own: no torch, no MLflow."""
+"""Draws the image panel of a trial as four PNG files, in a separate process that loads neither torch nor MLflow."""
 
 from __future__ import annotations
 
@@ -16,97 +16,99 @@ from las_tune.reporting.contact_sheet import Block, Cell, tile, write_sheet
 from las_tune.reporting.panel import FALSE_REJECT, FIXED, MISS, Array, Panel
 
 COLUMNS = 3
-"""Pairs of images in a row."""
-OUTLINES = "Outlined: the true defect (left), heat above the threshold (right)."
+"""Pairs of images per row."""
+OUTLINES = "Outlines: ground truth (left), anomaly map above the threshold (right)."
 GOOD, DEFECTIVE, INK = "#0072B2", "#E69F00", "#1a1a1a"
-"""Blue and orange of Okabe and Ito's palette."""
+"""Blue and orange of the color-blind safe palette of Okabe and Ito."""
 COLORS: Array = (matplotlib.colormaps["inferno"](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
-"""(256, 3) uint8, heat 0 to 1: its lightness rises evenly, so it needs no sight of colors."""
+"""(256, 3) uint8, colors of an anomaly map from 0 to 1. Lightness increases evenly, so no color vision is needed."""
 
 
 def draw_panel(panel: Panel, title: str, folder: Path) -> list[Path]:
-    """Write painted.png, heat_maps.png, worst.png and curves.png.
+    """Write synthetic_defects.png, anomaly_maps.png, worst.png and curves.png.
 
     Args:
-        panel: what the worker kept of the best epoch.
+        panel: images of the best epoch.
         title: category and trial.
-        folder: where to; it exists.
+        folder: an existing folder.
 
     Returns: the four files.
     """
     title = f"{title}, epoch {int(panel.epoch)}"
-    files = [folder / f"{name}.png" for name in ("painted", "heat_maps", "worst", "curves")]
-    for path, draw in zip(files, (draw_painted, draw_heat_maps, draw_worst, draw_curves), strict=True):
+    files = [folder / f"{name}.png" for name in ("synthetic_defects", "anomaly_maps", "worst", "curves")]
+    for path, draw in zip(files, (draw_synthetic_defects, draw_anomaly_maps, draw_worst, draw_curves), strict=True):
         draw(panel, title, path)
     return files
 
 
-def draw_painted(panel: Panel, title: str, path: Path) -> None:
-    """Good images with painted defects, as they are and outlined; β, and how much of the image is painted."""
+def draw_synthetic_defects(panel: Panel, title: str, path: Path) -> None:
+    """Draw good images with synthetic defects, without and with the outline of the mask."""
     cells = [
-        Cell((tile(image), tile(image, mask)), (f"β = {beta:.2f}", f"{mask.mean():.1%} of the image painted"))
-        for image, mask, beta in zip(panel.painted, panel.painted_masks, panel.beta, strict=True)
+        Cell((tile(image), tile(image, mask)), (f"β = {beta:.2f}", f"{mask.mean():.1%} of the image defective"))
+        for image, mask, beta in zip(panel.synthetic, panel.synthetic_masks, panel.beta, strict=True)
     ]
-    note = "β: share of the image kept inside the mask. α shapes the masks. Right: the same, the mask outlined."
-    write_sheet(path, f"{title}: painted defects", note, [Block("", cells, COLUMNS)])
+    note = "β: share of the image kept inside the mask. α: shape of the masks. Right: the same, the mask outlined."
+    write_sheet(path, f"{title}: synthetic defects", note, [Block("", cells, COLUMNS)])
 
 
-def draw_heat_maps(panel: Panel, title: str, path: Path) -> None:
-    """The validation images that every trial shows, with true masks and anomaly maps."""
+def draw_anomaly_maps(panel: Panel, title: str, path: Path) -> None:
+    """Draw the validation images that every trial shows, with ground truth and anomaly maps."""
     cells = _cells(panel, FIXED)
     note = f"The same validation images in every trial. {OUTLINES}"
     write_sheet(path, f"{title}: anomaly maps", note, [Block("", cells, COLUMNS)], COLORS)
 
 
 def draw_worst(panel: Panel, title: str, path: Path) -> None:
-    """The worst misses beside the worst false rejects."""
+    """Draw the worst misses and the worst false rejects."""
     rejected, labels = panel.scores > panel.threshold, panel.defects > 0
     misses = f"Worst misses ({(~rejected & labels).sum()} of {labels.sum()} defective)"
     false = f"Worst false rejects ({(rejected & ~labels).sum()} of {(~labels).sum()} good)"
     blocks = [Block(misses, _cells(panel, MISS), 1), Block(false, _cells(panel, FALSE_REJECT), 1)]
     note = f"Validation images on the wrong side of the threshold. {OUTLINES}"
-    write_sheet(path, f"{title}: worst mistakes", note, blocks, COLORS)
+    write_sheet(path, f"{title}: worst errors", note, blocks, COLORS)
 
 
-def _cells(panel: Panel, why: int) -> list[Cell]:
-    """ImageItem with the true mask's outline, and anomaly map, of those that are shown for one reason."""
+def _cells(panel: Panel, reason: int) -> list[Cell]:
+    """Return the images that are shown for a reason: with the outline of the ground truth, and the anomaly map."""
     cells = []
-    for place in np.flatnonzero(panel.why == why):
-        index, image = int(panel.index[place]), panel.images[place]
+    for position in np.flatnonzero(panel.reasons == reason):
+        index, image = int(panel.index[position]), panel.images[position]
         score, defect, threshold = float(panel.scores[index]), int(panel.defects[index]), float(panel.threshold)
         is_rejected = score > threshold
         lines = (
-            f"{panel.kinds[defect]}: {_verdict(defect > 0, is_rejected)}",
+            f"{panel.defect_types[defect]}: {_verdict(defect > 0, is_rejected)}",
             f"score {score:.3f} {'>' if is_rejected else '≤'} {threshold:.3f}, image {index}",
         )
-        mask = panel.masks[place] if len(panel.masks) else None
-        images = (tile(image, mask), heat_tile(image, panel.heat[place], threshold))
+        mask = panel.masks[position] if len(panel.masks) else None
+        images = (tile(image, mask), anomaly_tile(image, panel.anomaly_maps[position], threshold))
         cells.append(Cell(images, lines, is_wrong=is_rejected != (defect > 0)))
     return cells
 
 
 def _verdict(is_defective: bool, is_rejected: bool) -> str:
-    """What the detector did, in capitals where it is wrong."""
+    """Return the verdict, in capitals if it is wrong."""
     if is_defective:
         return "rejected" if is_rejected else "MISSED"
     return "FALSE REJECT" if is_rejected else "passed"
 
 
-def heat_tile(image: Array, heat: Array, threshold: float) -> Array:
-    """An anomaly map over its image in gray; outlined where it exceeds the threshold.
+def anomaly_tile(image: Array, anomaly_map: Array, threshold: float) -> Array:
+    """Return the anomaly map over the gray image, outlined where it exceeds the threshold.
 
-    image  (3, S, S) uint8 RGB
-    heat     (S, S) uint8, heat · 255
+    Args:
+        image: (3, S, S) uint8 RGB.
+        anomaly_map: (S, S) uint8, anomaly map in [0, 1] times 255.
+        threshold: in [0, 1].
 
     Returns: (TILE_PX, TILE_PX, 3) uint8.
     """
     gray = np.asarray(Image.fromarray(image.transpose(1, 2, 0)).convert("L"), np.float32)
-    shown = 0.35 * gray + 0.65 * COLORS[heat].transpose(2, 0, 1)
-    return tile(shown.astype(np.uint8), heat > 255 * threshold)
+    blended = 0.35 * gray + 0.65 * COLORS[anomaly_map].transpose(2, 0, 1)
+    return tile(blended.astype(np.uint8), anomaly_map > 255 * threshold)
 
 
 def draw_curves(panel: Panel, title: str, path: Path) -> None:
-    """Histogram of scores with the threshold, ROC and PR curve over the validation images."""
+    """Draw a histogram of the scores, the ROC curve and the precision-recall curve of the validation images."""
     figure = Figure(figsize=(13.5, 4.8), dpi=100)
     figure.suptitle(f"{title}: scores", x=0.01, y=0.985, ha="left", fontsize=14)
     histogram, roc, precision = figure.subplots(1, 3, width_ratios=(1.5, 1, 1))
@@ -119,7 +121,7 @@ def draw_curves(panel: Panel, title: str, path: Path) -> None:
     recall, false = (rejected & labels).sum() / labels.sum(), (rejected & ~labels).sum() / (~labels).sum()
     _mark_threshold(roc, false, recall)
     area = roc_auc_score(labels, panel.scores)
-    roc.set(title=f"ROC: area {area:.4f}", xlabel="false positive rate", ylabel="true positive rate")
+    roc.set(title=f"ROC: AUROC {area:.4f}", xlabel="false positive rate", ylabel="true positive rate")
     precisions, recalls, _ = precision_recall_curve(labels, panel.scores)
     precision.plot(recalls, precisions, color=GOOD, linewidth=2, drawstyle="steps-pre")
     precision.axhline(labels.mean(), color="gray", linewidth=0.8, linestyle=":")
@@ -130,7 +132,7 @@ def draw_curves(panel: Panel, title: str, path: Path) -> None:
     for axes in (roc, precision):
         axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
         axes.grid(alpha=0.3)
-        if axes.get_legend_handles_labels()[0]:  # no point where nothing is rejected
+        if axes.get_legend_handles_labels()[0]:  # without a rejected image there is no precision to mark
             axes.legend(loc="lower center")
     figure.savefig(path, pil_kwargs={"compress_level": 3})
 
@@ -140,7 +142,7 @@ def _mark_threshold(axes: Axes, x: float, y: float) -> None:
 
 
 def _draw_histogram(axes: Axes, panel: Panel, labels: Array) -> None:
-    """Good and defective images told by hatching, too; the calibration images as an outline."""
+    """Draw scores of good, defective and calibration images; hatching and outline distinguish them without color."""
     threshold, bins = float(panel.threshold), np.linspace(0, 1, 41).tolist()
     good, defective = panel.scores[~labels], panel.scores[labels]
     axes.hist(good, bins, color=GOOD, alpha=0.75, label=f"{len(good)} good, validation")
@@ -151,7 +153,9 @@ def _draw_histogram(axes: Axes, panel: Panel, labels: Array) -> None:
     calibration = f"{len(panel.normal_scores)} good, calibration"
     axes.hist(panel.normal_scores, bins, histtype="step", color=INK, linewidth=1.5, label=calibration)
     axes.axvline(threshold, color=INK, linestyle="--", linewidth=1.5, label=f"threshold {threshold:.3f}")
-    axes.set(xlabel="score (above the threshold: rejected)", ylabel="images", xlim=(0, 1))
+    axes.set(xlabel="image score (rejected above the threshold)", ylabel="images", xlim=(0, 1))
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=2, frameon=False)  # above: bars stand anywhere
+    axes.legend(
+        loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=2, frameon=False
+    )  # above the axes, clear of the bars

@@ -1,4 +1,4 @@
-"""TensorBoard: curves of every training, for whoever has it open already (--tensorboard)."""
+"""Writes TensorBoard event files of every training (--tensorboard)."""
 
 from __future__ import annotations
 
@@ -7,38 +7,41 @@ from pathlib import Path
 
 from tensorboardX import SummaryWriter
 
-from las_tune.config.trial_record import TrialRecord
+from las_tune.config.trial_record import Listener, TrialRecord
 
 FOLDER = "tensorboard"
-FLUSHED_EVERY_S = 5
+FLUSH_INTERVAL_S = 5
 
 
-class TensorBoard:
-    """A Listener that writes one folder of events a training, under tensorboard/ of the study."""
+class TensorBoard(Listener):
+    """A Listener that writes one folder of events per training, in `tensorboard/` of the study."""
 
     def __init__(self, folder: Path) -> None:
-        """folder: the study's."""
+        """Write below the given folder of the study."""
         self._folder = folder / FOLDER
         self._writers: dict[int, SummaryWriter] = {}
 
     def trial_started(self, trial: TrialRecord) -> None:
-        """A fresh folder: a study that goes on tells all of its trials again."""
+        """Start an empty folder: a resumed study repeats the events of its earlier trials."""
         name = trial.title.replace(", ", "_").replace(" ", "_")
         folder = self._folder / (f"{trial.number}_{name}" if trial.finalist else name)
         shutil.rmtree(folder, ignore_errors=True)
-        self._writers[trial.number] = SummaryWriter(str(folder), flush_secs=FLUSHED_EVERY_S)
+        self._writers[trial.number] = SummaryWriter(str(folder), flush_secs=FLUSH_INTERVAL_S)
 
     def epoch_ended(self, trial: TrialRecord) -> None:
-        """A point on each curve."""
+        """Add the metrics of the epoch."""
         row = trial.epochs[-1]
         for name, value in row.items():
             if name != "epoch":
                 self._writers[trial.number].add_scalar(name, value, int(row["epoch"]))
 
     def trial_ended(self, trial: TrialRecord) -> None:
-        """Its hyperparameters beside the best objective, for TensorBoard's table."""
+        """Add hyperparameters and best objective for TensorBoard's HParams table."""
         writer = self._writers.pop(trial.number)
         if trial.best_objective is not None:
-            params = {n: v if isinstance(v, bool | int | float | str) else str(v) for n, v in trial.params.items()}
+            params = {
+                name: value if isinstance(value, bool | int | float | str) else str(value)
+                for name, value in trial.params.items()
+            }
             writer.add_hparams(params, {"best/objective": trial.best_objective}, name="hparams")
         writer.close()

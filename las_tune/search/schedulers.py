@@ -1,4 +1,4 @@
-"""Which trials are stopped early, never the baseline; and when all are."""
+"""Early stopping of trials, from which the baseline is exempt, and the time budget of a run."""
 
 from __future__ import annotations
 
@@ -7,55 +7,65 @@ import random
 import time
 from typing import Any
 
+import numpy as np
 from ray.tune import Stopper
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
 from las_tune.config.study_spec import StudySpec
-from las_tune.search.searcher import StudySearch
+from las_tune.search.searcher import StudySearcher
 
 REDUCTION_FACTOR = 3
-"""The better third goes on at each rung; the first rung is at a ninth of the epochs."""
+"""The best third of the trials continues after each rung. The first rung is at a ninth of the epochs."""
 BRACKET_TRIALS = (9, 5, 3)
-"""Trials of each bracket of HyperBand (Li et al., arXiv:1603.06560, algorithm 1: ⌈3/(s+1) · 3^s⌉ for s = 2, 1, 0)."""
+"""Trials in each HyperBand bracket (Li et al., arXiv:1603.06560, algorithm 1: ⌈3/(s+1) · 3^s⌉ for s = 2, 1, 0)."""
 
 
-class BaselineKept:
-    """Mixed into a scheduler: the baseline runs to its end, so that the champion is compared with a whole training."""
+class BaselineExemptMixin:
+    """Scheduler mixin that never stops the baseline, so that the champion is compared with a complete training."""
 
-    search: StudySearch
+    search: StudySearcher
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """The scheduler's decision, but for trial 0."""
+        """Return the scheduler's decision, and always CONTINUE for trial 0."""
         decision: str = super().on_trial_result(tune_controller, trial, result)  # type: ignore[misc]
         return TrialScheduler.CONTINUE if self.search.number_of(trial.trial_id) == 0 else decision
 
 
-class BaselineKeptASHA(BaselineKept, ASHAScheduler):  # type: ignore[misc]
-    """ASHA (Li et al., arXiv:1810.05934) that lets the baseline run."""
+class BaselineExemptASHA(BaselineExemptMixin, ASHAScheduler):  # type: ignore[misc]
+    """ASHA (Li et al., arXiv:1810.05934) that leaves NumPy's global generator as it was."""
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        """Add a trial. Ray draws its bracket from NumPy's global generator."""
+        state = np.random.get_state()
+        super().on_trial_add(tune_controller, trial)
+        np.random.set_state(state)
 
 
-class BaselineKeptHyperBand(BaselineKept, ASHAScheduler):  # type: ignore[misc]
-    """Asynchronous HyperBand: ASHA in three brackets, the first rung of each three times as late as the last one's.
+class BaselineExemptHyperBand(BaselineExemptASHA):
+    """Asynchronous HyperBand: ASHA with three brackets, whose first rungs are at 1/9, 1/3 and all of the epochs.
 
-    Ray's synchronous HyperBand waits for a bracket to fill, which max_concurrent_trials forbids, and pauses trials,
-    which costs the epochs since their last checkpoint.
+    Ray's synchronous HyperBand does not fit: it waits until a bracket is full, which max_concurrent_trials prevents,
+    and it pauses trials, which then lose the epochs since their last checkpoint.
     """
 
     seed: int
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
-        """Draw the bracket by seed and number: Ray draws from NumPy's global generator. The baseline's is the first."""
+        """Assign the trial to a bracket drawn from seed and trial number, and the baseline to the first bracket."""
         super().on_trial_add(tune_controller, trial)
         number = self.search.number_of(trial.trial_id)
-        draw = random.Random(f"{self.seed} {number}").choices(self._brackets, BRACKET_TRIALS)[0]
-        self._trial_info[trial.trial_id] = draw if number else self._brackets[0]
+        bracket = random.Random(f"{self.seed} {number}").choices(self._brackets, BRACKET_TRIALS)[0]
+        self._trial_info[trial.trial_id] = bracket if number else self._brackets[0]
 
 
-class BaselineKeptMedian(BaselineKept, MedianStoppingRule):  # type: ignore[misc]
-    """Stops a trial whose best is below the median of the others' means so far (Golovin et al., Vizier, KDD 2017)."""
+class BaselineExemptMedianRule(BaselineExemptMixin, MedianStoppingRule):  # type: ignore[misc]
+    """Median stopping rule (Golovin et al., Vizier, KDD 2017).
+
+    Stops a trial whose best objective is below the median of the running means of the other trials.
+    """
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """The decision; a baseline that goes on is not noted as stopped, which Ray takes for a mistake."""
+        """Return the decision. A baseline that continues is not marked as stopped, since Ray would then raise."""
         decision = super().on_trial_result(tune_controller, trial, result)
         if decision == TrialScheduler.CONTINUE:
             self._stopped_trials.discard(trial)
@@ -63,53 +73,56 @@ class BaselineKeptMedian(BaselineKept, MedianStoppingRule):  # type: ignore[misc
 
 
 class TimeBudget(Stopper):  # type: ignore[misc]
-    """Ends all trials after a time, by a clock that nobody sets: Ray's own follows the machine's."""
+    """Stops all trials after a time in seconds. Unlike Ray's TimeoutStopper, it uses a monotonic clock."""
 
     def __init__(self, seconds: float) -> None:
-        self._ends = time.monotonic() + seconds
+        self._end_s = time.monotonic() + seconds
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """No trial by itself."""
+        """Return False: no single trial is stopped."""
         return False
 
     def stop_all(self) -> bool:
-        """Whether the time is over."""
-        return time.monotonic() > self._ends
+        """Return whether the time budget is spent."""
+        return time.monotonic() > self._end_s
 
 
-def usual_share(spec: StudySpec) -> float:
-    """Share of its epochs that a trial trains where ASHA lets one in three go on at each rung; 1 without ASHA."""
+def expected_epoch_fraction(spec: StudySpec) -> float:
+    """Return the expected fraction of its epochs that a trial trains, if one in three continues at each rung of ASHA.
+
+    Returns 1 for the other schedulers.
+    """
     if spec.scheduler != "asha":
         return 1.0
-    epochs, rung, share, trained = spec.train.epochs, _grace(spec), 1.0, 0.0
+    epochs, rung, fraction, trained = spec.train.epochs, _grace_period(spec), 1.0, 0.0
     done = 0
     while done < epochs:
-        trained += share * (min(rung, epochs) - done)
-        done, rung, share = rung, rung * REDUCTION_FACTOR, share / REDUCTION_FACTOR
+        trained += fraction * (min(rung, epochs) - done)
+        done, rung, fraction = rung, rung * REDUCTION_FACTOR, fraction / REDUCTION_FACTOR
     return trained / epochs
 
 
-def _grace(spec: StudySpec) -> int:
-    """Epochs before the first rung."""
+def _grace_period(spec: StudySpec) -> int:
+    """Return the number of epochs before the first rung."""
     return max(1, spec.train.epochs // REDUCTION_FACTOR**2)
 
 
-def make_scheduler(spec: StudySpec, search: StudySearch) -> TrialScheduler:
-    """The scheduler that --scheduler names."""
+def make_scheduler(spec: StudySpec, search: StudySearcher) -> TrialScheduler:
+    """Make the scheduler that --scheduler names."""
     if spec.scheduler == "none":
         return FIFOScheduler()
-    epochs, grace = spec.train.epochs, _grace(spec)
+    epochs, grace_period = spec.train.epochs, _grace_period(spec)
     if spec.scheduler == "median":
-        # Without a least slice, Ray would pause trials while there are too few to compare with.
-        scheduler: Any = BaselineKeptMedian(
-            "epoch", grace_period=grace, min_samples_required=3, min_time_slice=math.inf
+        # With a finite min_time_slice, Ray pauses trials while there are too few to compare with.
+        scheduler: Any = BaselineExemptMedianRule(
+            "epoch", grace_period=grace_period, min_samples_required=3, min_time_slice=math.inf
         )
     else:
-        kind = BaselineKeptASHA if spec.scheduler == "asha" else BaselineKeptHyperBand
-        scheduler = kind(
+        scheduler_class = BaselineExemptASHA if spec.scheduler == "asha" else BaselineExemptHyperBand
+        scheduler = scheduler_class(
             time_attr="epoch",
             max_t=epochs,
-            grace_period=grace,
+            grace_period=grace_period,
             reduction_factor=REDUCTION_FACTOR,
             brackets=1 if spec.scheduler == "asha" else len(BRACKET_TRIALS),
         )

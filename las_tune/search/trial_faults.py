@@ -1,4 +1,4 @@
-"""What a fault of a trial means: whether another try can help, and what is told of one that cannot."""
+"""Errors of trials: which of them are worth a retry, and how a permanent failure is reported."""
 
 from __future__ import annotations
 
@@ -12,50 +12,51 @@ import torch
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from las_tune.errors import one_line
+from las_tune.errors import type_and_message
 
 FAILED, TRACEBACK = "failed", "traceback"
-"""Of a trial's last report: why it failed, in a line, and where."""
+"""Keys of the last report of a trial that failed permanently: the error in one line, and the traceback."""
 
 
-class HandedOverError(RuntimeError):
-    """Its machine is about to go: the trial goes on elsewhere, from the checkpoint that it has just written."""
+class NodeDrainingError(RuntimeError):
+    """The trial's node is about to shut down. The trial resumes on another node from the checkpoint just written."""
 
 
-PASSING = (HandedOverError, torch.OutOfMemoryError, MemoryError, OSError, ray.exceptions.RayError)
-"""Memory that others had, a disk or a network that was away, a machine that went."""
-LASTING = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
-"""Of the above, what is the same at the next try."""
-SPOILT = ("CUDA error", "CUBLAS_STATUS", "cuDNN error", "DefaultCPUAllocator: can't allocate memory")
-"""What torch raises as a plain RuntimeError, and another process or moment need not meet."""
-LONGEST_TRACEBACK = 8000
+TRANSIENT_ERRORS = (NodeDrainingError, torch.OutOfMemoryError, MemoryError, OSError, ray.exceptions.RayError)
+"""Errors that a retry may avoid: memory in use by others, an unavailable disk or network, a lost node."""
+PERMANENT_ERRORS = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
+"""Subclasses of the transient errors that a retry would raise again."""
+TRANSIENT_MESSAGES = ("CUDA error", "CUBLAS_STATUS", "cuDNN error", "DefaultCPUAllocator: can't allocate memory")
+"""Parts of the messages of transient errors that torch raises as a plain RuntimeError."""
+MAX_TRACEBACK_CHARS = 8000
 
 
-def may_pass(error: BaseException) -> bool:
-    """Whether another try may end otherwise. A training repeats exactly, so its own mistakes do, too."""
-    if isinstance(error, PASSING):
-        return not isinstance(error, LASTING)
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in SPOILT)
+def is_transient(error: BaseException) -> bool:
+    """Return whether a retry may succeed. Training is deterministic, so its own errors would be raised again."""
+    if isinstance(error, TRANSIENT_ERRORS):
+        return not isinstance(error, PERMANENT_ERRORS)
+    return isinstance(error, RuntimeError) and any(message in str(error) for message in TRANSIENT_MESSAGES)
 
 
 @contextmanager
-def failing_for_good(metric: str) -> Iterator[None]:
-    """Around a trial: an error that will not pass is reported, and ends the trial; others are Ray's, which tries again.
+def report_permanent_failure(metric: str) -> Iterator[None]:
+    """Report a permanent error in the block as the trial's last result. A transient error is raised, and Ray retries.
 
-    metric: what every report must have.
+    Args:
+        metric: metric that each report must contain; it is NaN here.
     """
     try:
         yield
     except Exception as error:
-        if may_pass(error):
+        if is_transient(error):
             raise
-        told = traceback.format_exc()[-LONGEST_TRACEBACK:]
-        tune.report({metric: float("nan"), FAILED: one_line(error), TRACEBACK: told})
+        trace = traceback.format_exc()[-MAX_TRACEBACK_CHARS:]
+        tune.report({metric: float("nan"), FAILED: type_and_message(error), TRACEBACK: trace})
 
 
-class EndsFailed(FIFOScheduler):  # type: ignore[misc]  # ray ships no types for it
-    """Lets every trial run, but those that have failed for good."""
+class StopOnFailureScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray has no type hints
+    """Scheduler that runs every trial to its end, and stops those that reported a permanent failure."""
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Stop after the report of failing_for_good."""
+        """Return STOP for the report of report_permanent_failure."""
         return str(TrialScheduler.STOP if FAILED in result else TrialScheduler.CONTINUE)

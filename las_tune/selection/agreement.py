@@ -1,4 +1,4 @@
-"""What watching other images told: of a synthetic validation, and of choosing by the test."""
+"""Agreement of synthetic and labeled validation, and the optimistic bias of selecting on the test set."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from scipy import stats
 from las_tune.config.objectives import ranking
 from las_tune.config.trial_record import TrialRecord
 
-LEAST_TRIALS = 3
-"""A rank correlation of fewer says nothing."""
+MIN_TRIALS = 3
+"""Minimum number of trials for a rank correlation."""
 PARTS = ("validation", "sealed", "whole")
 Array = NDArray[Any]
 
 
-def rank_correlation(trials: Sequence[TrialRecord]) -> dict[str, float | int | None]:
-    """Spearman's ρ between trials' objectives on synthetic and on labeled images, at the epoch that was chosen.
+def rank_correlation(trials: Sequence[TrialRecord]) -> dict[str, Any]:
+    """Compute Spearman's ρ between the objectives of trials on synthetic and on labeled images, at the best epoch.
 
-    Of trials that ran to their end: epochs raise both scores, so trials of different lengths agree by that alone; ρ
-    with the pruned ones stands beside it. The interval is that of the bootstrap over trials (percentiles of 2000
-    draws). None where nothing can be told.
+    Only completed trials count, because both objectives rise with the number of epochs, so that trials of different
+    lengths agree for that reason alone. ρ including pruned trials is returned separately. The 95% interval is computed
+    by a bootstrap over trials (2000 draws). Values that cannot be computed are None.
     """
     known = [trial for trial in trials if trial.status != "failed" and "labelled/objective" in trial.best]
     completed = [trial.best for trial in known if trial.status == "completed"]
@@ -41,20 +41,20 @@ def rank_correlation(trials: Sequence[TrialRecord]) -> dict[str, float | int | N
 
 def _spearman(rows: Sequence[dict[str, float]]) -> float | None:
     values = [[row[name] for row in rows] for name in ("objective", "labelled/objective")]
-    if len(rows) < LEAST_TRIALS or any(len(set(numbers)) < 2 for numbers in values):
+    if len(rows) < MIN_TRIALS or any(len(set(numbers)) < 2 for numbers in values):
         return None
     return float(stats.spearmanr(*values).statistic)
 
 
 def _interval(synthetic: Array, labelled: Array) -> tuple[float | None, float | None]:
-    """95%, by the bootstrap over trials; draws in which one of the two is constant are left out."""
-    if len(synthetic) < LEAST_TRIALS:
+    """Return the 95% bootstrap interval over trials, without draws in which one of the objectives is constant."""
+    if len(synthetic) < MIN_TRIALS:
         return None, None
     drawn = np.random.default_rng(0).integers(len(synthetic), size=(2000, len(synthetic)))
     ranks = [stats.rankdata(values[drawn], axis=1) for values in (synthetic, labelled)]
-    one, two = (r - r.mean(1, keepdims=True) for r in ranks)
-    spread = np.sqrt((one**2).sum(1) * (two**2).sum(1))
-    rhos = (one * two).sum(1)[spread > 0] / spread[spread > 0]
+    first, second = (r - r.mean(1, keepdims=True) for r in ranks)
+    spread = np.sqrt((first**2).sum(1) * (second**2).sum(1))
+    rhos = (first * second).sum(1)[spread > 0] / spread[spread > 0]
     if not len(rhos):
         return None, None
     low, high = np.quantile(rhos, [0.025, 0.975])
@@ -62,15 +62,16 @@ def _interval(synthetic: Array, labelled: Array) -> tuple[float | None, float | 
 
 
 def leakage_gap(trials: Sequence[TrialRecord], num_validation: int, num_sealed: int) -> dict[str, Any]:
-    """How much choosing epoch and trial by the test flatters, on the same trials.
+    """Compute the optimistic bias of selecting epoch and trial on the test set, from the same trials.
 
-    paper   the objective on all test images, of the epoch and trial that are best on all of them
-    honest  chosen by one part and told on the other, both ways round, averaged by their numbers of images: the same
-            images as paper's
-    gap     paper less honest
-    The search itself was led, and weak trials were stopped, by the validation part alone, which flatters what is chosen
-    by the sealed part and told on validation: the gap is, if anything, larger. For worst_defect, a minimum over kinds,
-    parts lie below the whole with no choosing at all: its gap is too large.
+    paper   objective on all test images, of the epoch and trial that are best on all of them
+    honest  objective on one part, selected on the other part; averaged over both directions, weighted by the number of
+            images, so that it covers the same images as `paper`
+    gap     paper minus honest
+
+    The search and the pruning used the validation part, which favors the direction that reports on validation, so the
+    true gap may be larger. For worst_defect, a minimum over defect types, smaller parts have lower values even without
+    any selection, so its gap is too large.
     """
     rows = [(trial, row) for trial in trials if trial.status != "failed" for row in trial.epochs]
     chosen = {part: max(rows, key=lambda pair: ranking(_part(pair[1], part))) for part in PARTS}
@@ -83,7 +84,7 @@ def leakage_gap(trials: Sequence[TrialRecord], num_validation: int, num_sealed: 
 
 
 def _part(row: dict[str, float], part: str) -> dict[str, float]:
-    """The metrics on one part, by their plain names."""
+    """Return the metrics on one part, without the prefix of the part."""
     if part == "validation":
         return row
     return {name.removeprefix(f"{part}/"): value for name, value in row.items() if name.startswith(f"{part}/")}

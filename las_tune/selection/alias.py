@@ -1,4 +1,4 @@
-"""When the alias champion moves to a study's champion, and when it stays where it is."""
+"""Rules for moving the alias `champion` to the champion of a study."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from las_tune.selection.promotion import Decision
 
 
 def settings_tag(spec: StudySpec) -> str:
-    """What a champion was trained with besides its hyperparameters, as its version's tag."""
+    """Return the training settings of a champion, in addition to its hyperparameters, as a tag of its model version."""
     train = spec.train
     return json.dumps(
         {
@@ -22,24 +22,32 @@ def settings_tag(spec: StudySpec) -> str:
     )
 
 
-def why_alias_stays(spec: StudySpec, decision: Decision, holder: Mapping[str, str]) -> str:
-    """Why the alias does not move to the one handed over; empty where it moves.
+def why_alias_stays(spec: StudySpec, decision: Decision, registered: Mapping[str, str]) -> str:
+    """Return why the alias does not move to the champion of a study; empty if it moves.
 
-    Without a holder it moves, to the baseline as well: something must be the champion. holder: tags of the version that
-    has it; empty without one.
+    Without a registered champion the alias always moves, also to the baseline.
+
+    Args:
+        spec: the study.
+        decision: its decision.
+        registered: tags of the registered champion's model version; empty if there is none.
     """
     if spec.is_test_selected:
-        return "not made champion: it was chosen by the test images"
-    if spec.demo and holder.get("demo") == "false":
-        return "not made champion: a demo displaces no champion of real images"
-    if not holder or (holder.get("demo") == "true" and not spec.demo):
+        return "the alias champion was not moved: this study selected on the test images"
+    if spec.demo and registered.get("demo") == "false":
+        return "the alias champion was not moved: a demo does not replace a champion of real images"
+    if not registered or (registered.get("demo") == "true" and not spec.demo):
         return ""
     if not decision.promoted:
-        return "the earlier champion stays"
-    settings = json.loads(holder.get("settings", "{}"))
-    ours = json.loads(settings_tag(spec))
-    same = all(settings.get(name, ours[name]) == ours[name] for name in ("backbone", "backbone_weights", "image_size"))
-    if same and settings.get("epochs", 0) <= ours["epochs"]:
+        return "the registered champion stays"
+    settings = json.loads(registered.get("settings", "{}"))
+    own = json.loads(settings_tag(spec))
+    compared = ("backbone", "backbone_weights", "image_size")
+    is_comparable = all(settings.get(name, own[name]) == own[name] for name in compared)
+    if is_comparable and settings.get("epochs", 0) <= own["epochs"]:
         return ""
-    told = ", ".join(f"{name} {value}" for name, value in settings.items())
-    return f"not made champion: the old one was trained with other settings ({told}); the alias can be moved in MLflow"
+    shown = ", ".join(f"{name} {value}" for name, value in settings.items())
+    return (
+        f"the alias champion was not moved: the registered champion has other settings ({shown}); "
+        "to replace it, move the alias in MLflow"
+    )

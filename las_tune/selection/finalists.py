@@ -1,4 +1,4 @@
-"""Finalists: the best trials, the baseline and the champion of earlier studies, trained again over new seeds."""
+"""Finalists: the best trials, the baseline and the registered champion, retrained with new seeds."""
 
 from __future__ import annotations
 
@@ -9,160 +9,192 @@ from typing import Any
 
 import numpy as np
 
+from las_tune.config.interval import Interval
 from las_tune.config.objectives import Objective, ranking
-from las_tune.config.study_spec import MOST_TRIALS
+from las_tune.config.study_spec import MAX_TRIALS
 from las_tune.config.train_spec import TrainSpec
 from las_tune.config.trial_record import TrialRecord
-from las_tune.errors import UserError
+from las_tune.errors import UserError, require
 from las_tune.las.backbone import Backbone
 from las_tune.las.metrics import aupro_by_image
-from las_tune.las.scored_images import threshold_of
+from las_tune.las.image_metrics import threshold_of
 from las_tune.las.scoring import image_scores, score_features
 from las_tune.las.training import TrainData
-from las_tune.selection.evaluation import Trained
-from las_tune.selection.promotion import Decision, Interval, Scores, decide
+from las_tune.selection.evaluation import TrainedHead
+from las_tune.selection.promotion import Decision, Scores, decide
 
-BASELINE, CURRENT = "baseline", "current"
+BASELINE = "baseline"
+REGISTERED_CHAMPION = "current"
+"""Stored name of the finalist that repeats the registered champion of an earlier study."""
 BEST_OF = "best of "
-"""Starts the name of another category's best trial, which is trained here as well, to compare, and is no finalist."""
+"""Prefix of the best trial of another category, which is retrained for comparison and is not a finalist."""
 MAX_SEED = 2**31
-"""TrainSpec takes seeds below this."""
+"""Upper bound of seeds in TrainSpec, excluded."""
 
 
 @dataclass(frozen=True)
-class Job:
-    """One training of a finalist with a seed of its own."""
+class Retraining:
+    """One training of a finalist with a new seed."""
 
     number: int
-    """Of its trial in the ledger."""
+    """Number of the trial in the ledger."""
     name: str
-    """baseline, current, the trial that it repeats, or the best of another category."""
+    """Name of the finalist: baseline, current, trial 7, or best of another category."""
     params: dict[str, Any]
     seed: int
 
     def record(self) -> TrialRecord:
-        """Its trial in the ledger."""
+        """Return the record of its trial."""
         return TrialRecord(self.number, dict(self.params), finalist=self.name, seed=self.seed)
 
 
-def require_any(trials: Sequence[TrialRecord], is_failing: bool = False) -> None:
-    """Raise UserError where no trial finished an epoch, or most of the first ones failed (is_failing)."""
+def require_successful_trial(trials: Sequence[TrialRecord], is_failing: bool = False) -> None:
+    """Raise UserError if no trial finished an epoch, or if the search stopped because most trials failed.
+
+    Args:
+        trials: all trials of the search.
+        is_failing: whether the search stopped because of failing trials.
+    """
     failed = [trial for trial in trials if trial.status == "failed"]
-    reasons = "; ".join(sorted({trial.reason for trial in failed if trial.reason})) or "none ran"
+    reasons = "; ".join(sorted({trial.reason for trial in failed if trial.reason})) or "no trial was started"
     if is_failing:
-        told, do = f"{len(failed)} of {len(trials)} ({reasons})", "mend that, and the same command goes on"
-        raise UserError("More than half of the first ten trials of a study must not fail", told, do)
-    if not any(trial.status != "failed" and trial.epochs for trial in trials):
-        raise UserError("A study needs a trial that did not fail", reasons, "see the log")
+        raise UserError(
+            f"{len(failed)} of the first {len(trials)} trials failed, so the search stopped: {reasons}",
+            remedy=_failure_remedy(reasons),
+        )
+    has_result = any(trial.status != "failed" and trial.epochs for trial in trials)
+    require(has_result, f"All trials failed: {reasons}", remedy=_failure_remedy(reasons))
+
+
+def _failure_remedy(reasons: str) -> str:
+    if "out of memory" in reasons.lower():
+        return "Lower --batch-size and rerun the same command to resume"
+    return "See the log, fix the cause, and rerun the same command to resume"
 
 
 def pick_finalists(trials: Sequence[TrialRecord], number: int) -> list[TrialRecord]:
-    """The best trials but the baseline, best first; pruned ones count with what they reached."""
+    """Return the best trials except the baseline, best first. Pruned trials count with their best epoch."""
     candidates = [trial for trial in trials if trial.status != "failed" and trial.epochs and not trial.is_baseline]
     candidates.sort(key=lambda trial: trial.number)
     return sorted(candidates, key=lambda trial: ranking(trial.best), reverse=True)[:number]
 
 
-def make_jobs(
-    everyone: Mapping[str, Mapping[str, Any]], first_seed: int, num_seeds: int, known: Sequence[TrialRecord] = ()
-) -> list[Job]:
-    """Everyone (hyperparameters by name) with every seed, seed by seed.
+def make_retrainings(
+    configurations: Mapping[str, Mapping[str, Any]],
+    first_seed: int,
+    num_seeds: int,
+    known: Sequence[TrialRecord] = (),
+) -> list[Retraining]:
+    """Return one retraining per configuration and seed, ordered by seed.
 
-    known: finalists that were trained before the study got more trials; one that is asked for again is not trained
-        again.
+    Args:
+        configurations: hyperparameters by name of the finalist.
+        first_seed: the first seed.
+        num_seeds: number of consecutive seeds.
+        known: retrained finalists from before the study was extended. Completed ones keep their numbers, so that they
+            are not trained again.
     """
     seeds = [(first_seed + index) % MAX_SEED for index in range(num_seeds)]
-    numbers = {(one.finalist, str(one.params), one.seed): one.number for one in known if one.status == "completed"}
-    next_number = max((one.number for one in known), default=MOST_TRIALS - 1) + 1
-    jobs = []
+    numbers = {
+        (record.finalist, str(record.params), record.seed): record.number
+        for record in known
+        if record.status == "completed"
+    }
+    next_number = max((record.number for record in known), default=MAX_TRIALS - 1) + 1
+    retrainings = []
     for seed in seeds:
-        for name, params in everyone.items():
+        for name, params in configurations.items():
             number = numbers.get((name, str(dict(params)), seed), next_number)
             next_number += number == next_number
-            jobs.append(Job(number, name, dict(params), seed))
-    return jobs
+            retrainings.append(Retraining(number, name, dict(params), seed))
+    return retrainings
 
 
 @dataclass(frozen=True)
 class Finalist:
-    """One that was trained again: a record and a head a seed, in the same order."""
+    """A retrained configuration: one record and one head per seed, in the same order."""
 
     name: str
     records: list[TrialRecord]
-    heads: list[Trained]
+    heads: list[TrainedHead]
 
     def spec(self, train: TrainSpec) -> TrainSpec:
-        """What the head that is handed over was trained with."""
-        record = self.records[self.shipped]
+        """Return the spec of the delivered head, based on the spec of the study."""
+        record = self.records[self.delivered_index]
         return train.replace(**record.params, seed=record.seed)
 
     @property
-    def shipped(self) -> int:
-        """Index of the seed whose head is handed over: the best on validation images."""
+    def delivered_index(self) -> int:
+        """Index of the delivered head, the best one on validation images."""
         return max(range(len(self.records)), key=lambda index: ranking(self.records[index].best))
 
     @property
     def mean_objective(self) -> float:
-        """Mean over seeds of the objective on validation images."""
+        """Objective on validation images, averaged over seeds."""
         return float(np.mean([record.best["objective"] for record in self.records]))
 
 
 def collect_finalists(
-    records: Sequence[TrialRecord], load_head: Callable[[int], Trained | None]
+    records: Sequence[TrialRecord], load_head: Callable[[int], TrainedHead | None]
 ) -> dict[str, Finalist]:
-    """Those that were trained again, by name; left out are those that failed in every seed.
+    """Return the retrained finalists by name, without those that failed with every seed.
 
-    load_head: the head of a trial by its number; None where it left none.
-    Raises UserError without the baseline: nothing can be compared.
+    Args:
+        records: records of the retrainings.
+        load_head: returns the head of a trial by its number, or None if there is none.
+
+    Raises: UserError if the baseline failed with every seed, since nothing can be compared then.
     """
     finalists: dict[str, Finalist] = {}
     for record in records:
         head = load_head(record.number) if record.status == "completed" else None
         if head is not None:
-            one = finalists.setdefault(record.finalist, Finalist(record.finalist, [], []))
-            one.records.append(record)
-            one.heads.append(head)
+            finalist = finalists.setdefault(record.finalist, Finalist(record.finalist, [], []))
+            finalist.records.append(record)
+            finalist.heads.append(head)
     if BASELINE not in finalists:
-        reasons = sorted({record.reason for record in records if record.finalist == BASELINE})
-        raise UserError("The baseline must train with one of the new seeds", "; ".join(reasons), "see the log")
+        reasons = "; ".join(sorted({record.reason for record in records if record.finalist == BASELINE}))
+        raise UserError(f"The baseline failed with every new seed: {reasons}", remedy="See the log")
     return finalists
 
 
 def decide_champion(
-    scores: Mapping[str, Scores], objective: Objective, has_current: bool, candidates: int = 0
+    scores: Mapping[str, Scores], objective: Objective, has_registered: bool, candidates: int = 0
 ) -> Decision:
-    """Who becomes the champion. An earlier champion stays where nobody, or not itself, could be trained to compare.
+    """Decide the champion from the finalists that could be retrained.
+
+    Finalists that failed with all seeds but one are left out, because one seed gives no estimate of the noise. Without
+    finalists, or if the registered champion could not be retrained, the registered champion stays.
 
     Args:
-        scores: of the baseline, the finalists, and the earlier champion where it trained.
-        objective: what is compared.
-        has_current: whether there is a champion of an earlier study.
-        candidates: trials that the finalists were picked from.
-
-    A finalist that failed with all seeds but one is out: one seed tells nothing of the noise.
+        scores: scores of the baseline, the finalists, and the registered champion if it could be retrained.
+        objective: the objective to compare.
+        has_registered: whether there is a registered champion of an earlier study.
+        candidates: number of trials that the finalists were selected from.
     """
-    others = {name: one for name, one in scores.items() if name not in (BASELINE, CURRENT)}
-    challengers = {name: one for name, one in others.items() if len(one.image) > 1}
-    current = scores.get(CURRENT)
-    if challengers and (current is not None) == has_current:
-        return decide(challengers, scores[BASELINE], current, objective, candidates)
-    kept = "earlier champion" if has_current else "baseline"
-    why = "it failed to train again" if challengers else "no other trial was trained"
-    nothing = Interval(0.0, -math.inf, math.inf)
+    finalists = {name: each for name, each in scores.items() if name not in (BASELINE, REGISTERED_CHAMPION)}
+    challengers = {name: each for name, each in finalists.items() if len(each.image) > 1}
+    registered = scores.get(REGISTERED_CHAMPION)
+    if challengers and (registered is not None) == has_registered:
+        return decide(challengers, scores[BASELINE], registered, objective, candidates)
+    kept = "registered champion" if has_registered else "baseline"
+    cause = "its retraining failed" if challengers else "no other trial was retrained"
+    champion = REGISTERED_CHAMPION if has_registered else BASELINE
+    unknown = Interval(0.0, -math.inf, math.inf)
     best = next(iter(challengers), BASELINE)
-    return Decision(CURRENT if has_current else BASELINE, best, False, nothing, None, (), f"kept the {kept}: {why}")
+    return Decision(champion, best, False, unknown, None, (), f"kept the {kept}: {cause}")
 
 
-def score_heads(backbone: Backbone, data: TrainData, heads: Sequence[Trained], fpr: float) -> Scores:
-    """The heads of one finalist on the validation images."""
-    scored, targets = data.validation, data.validation.targets
-    size = scored.features.images.shape[-1]
-    loaded = [head.load(backbone, scored.defects.device) for head in heads]
-    heats = [score_features(head, scored.features, size) for head in loaded]
-    normals = [image_scores(score_features(head, data.calibration, size)) for head in loaded]
+def score_heads(backbone: Backbone, data: TrainData, heads: Sequence[TrainedHead], fpr: float) -> Scores:
+    """Score the heads of one finalist on the validation images."""
+    validation, targets = data.validation, data.validation.targets
+    size = validation.features.images.shape[-1]
+    loaded = [head.load(backbone, validation.defects.device) for head in heads]
+    maps = [score_features(head, validation.features, size) for head in loaded]
+    normal_scores = [image_scores(score_features(head, data.calibration, size)) for head in loaded]
     return Scores(
-        scored.defects.cpu().numpy(),
-        np.stack([image_scores(heat).cpu().double().numpy() for heat in heats]),
-        np.stack([aupro_by_image(heat, targets).cpu().numpy() for heat in heats]) if targets is not None else None,
-        np.array([threshold_of(normal.cpu().numpy(), fpr) for normal in normals]),
+        validation.defects.cpu().numpy(),
+        np.stack([image_scores(m).cpu().double().numpy() for m in maps]),
+        np.stack([aupro_by_image(m, targets).cpu().numpy() for m in maps]) if targets is not None else None,
+        np.array([threshold_of(scores.cpu().numpy(), fpr) for scores in normal_scores]),
     )

@@ -1,4 +1,4 @@
-"""Every opening of a sealed test is written down: a test that is looked at often is no longer sealed."""
+"""Record of all evaluations on sealed tests. A test that is evaluated often is no longer an independent test."""
 
 from __future__ import annotations
 
@@ -14,25 +14,27 @@ FILE = "test_openings.jsonl"
 
 
 def count_opening(results: Path, folder: Path, images: Sequence[str], study: str, trials: int) -> int:
-    """Write an opening down and return how many there were of any of these images, this one included.
+    """Record an opening of a sealed test, and return the number of openings of any of its images, including this one.
 
-    A study that goes on after its driver died has opened its test once; one that got more trials opens it again.
+    A study that is resumed after a crash counts once. A study that is extended by more trials counts again.
 
     Args:
-        results: the folder of all studies; openings of other folders are not known.
-        folder: the category's.
-        images: keys of the sealed test. Another seed or share mixes parts anew: a test that holds some of the same
-            images was opened, too.
-        study: who opens it.
-        trials: how many that has.
+        results: folder of all studies; only openings in this folder are counted.
+        folder: folder of the category.
+        images: keys of the sealed test. Openings with some of the same images count, since another seed or holdout
+            distributes the images differently.
+        study: name of the study.
+        trials: number of trials of the study.
     """
     file = results / FILE
-    opened = [json.loads(text) for text in whole_lines(file)] if file.exists() else []
+    openings = [json.loads(text) for text in whole_lines(file)] if file.exists() else []
     line: dict[str, Any] = {"folder": str(folder), "study": study, "time": f"{datetime.now():%Y-%m-%d %H:%M:%S}"}
     line |= {"pictures": list(images), "trials": trials}
-    same = ("folder", "study", "pictures", "trials")
-    if not any(all(one.get(name) == line[name] for name in same) for one in opened):
-        opened.append(line)
+    identifying = ("folder", "study", "pictures", "trials")
+    if not any(all(opening.get(name) == line[name] for name in identifying) for opening in openings):
+        openings.append(line)
         with file.open("a", encoding="utf-8") as appended:
             appended.write(json.dumps(line) + "\n")
-    return sum(one["folder"] == str(folder) and not set(images).isdisjoint(one["pictures"]) for one in opened)
+    return sum(
+        opening["folder"] == str(folder) and not set(images).isdisjoint(opening["pictures"]) for opening in openings
+    )

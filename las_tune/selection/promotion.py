@@ -1,4 +1,4 @@
-"""Which finalist becomes the champion: one whose gain lies beyond the noise of images and of seeds."""
+"""Decide whether a finalist becomes the champion: its gain must exceed the noise of images and of seeds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from las_tune.config.objectives import Objective, broken_by, objective_value, ranking
+from las_tune.config.interval import Interval
+from las_tune.config.objectives import Objective, deciding_tie_break, objective_value, ranking
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -19,16 +20,15 @@ Counts = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Scores:
-    """The heads of one finalist, one a seed, on the same validation images.
+    """Scores of the R heads of one finalist, one per seed, on the same N validation images.
 
-    defects      (N,) int, 0 = good, k = the k-th kind of defect; both good and defective present
-    image        (R, N) float, score of every image by the head of every seed
-    per_image  (R, N) float or None without masks; only defective images count. Any number whose mean over the
-                 defective images is the AUPRO: the sum of the areas of an image's regions, times defective
-                 images / regions. The false positive rate stays that of all images when they are resampled;
-                 this approximates the AUPRO of a resample, and is exact on the images themselves.
-    thresholds   (R,) float or None: score above which each seed's head rejects. They stay in a resample: what the
-                 few calibration images leave open shows in the differences between seeds only
+    defects     (N,) int, 0 = good, k = the k-th defect type; both classes are present
+    image       (R, N) float, image scores
+    per_image   (R, N) float, contribution of each image to AUPRO; None without masks. Only values of defective images
+                are used, and their mean is the AUPRO. In a resample the false positive rate remains that of all images,
+                so the result approximates the AUPRO of the resample; without resampling it is exact.
+    thresholds  (R,) float or None, score above which each head rejects. They are not resampled, so the uncertainty
+                from few calibration images is only reflected in the differences between seeds.
     """
 
     defects: NDArray[Any]
@@ -47,27 +47,27 @@ class Scores:
         return np.asarray(self.defects) > 0
 
     def objective(self, counts: Counts, seed: int, objective: Objective) -> Floats:
-        """The objective (B,) of one seed's head where image n occurs counts[b, n] times; counts (B, N) int."""
+        """Return the objective (B,) of one head on B resamples, where image n occurs counts[b, n] times."""
         if objective == "combined":
-            image, pixel = (self.objective(counts, seed, one) for one in ("image_auroc", "pixel_aupro"))
+            image, pixel = (self.objective(counts, seed, part) for part in ("image_auroc", "pixel_aupro"))
             return np.asarray((image + pixel) / 2, np.float64)
         image, labels = self.image[seed], self.labels
         if objective == "image_auroc":
             return auroc_of_counts(image, labels, counts)
-        if objective == "worst_defect":  # a kind that does not occur in a resample tells nothing in it
-            kinds = [~labels | (self.defects == kind) for kind in np.unique(self.defects[labels])]
-            by_kind = [auroc_of_counts(image[kept], labels[kept], counts[:, kept]) for kept in kinds]
-            return np.asarray(np.fmin.reduce(by_kind), np.float64)
+        if objective == "worst_defect":  # defect types that are missing from a resample are NaN and ignored
+            subsets = [~labels | (self.defects == defect) for defect in np.unique(self.defects[labels])]
+            by_type = [auroc_of_counts(image[kept], labels[kept], counts[:, kept]) for kept in subsets]
+            return np.asarray(np.fmin.reduce(by_type), np.float64)
         if objective == "recall_at_fpr":
             assert self.thresholds is not None
             values = (image > self.thresholds[seed]).astype(np.float64)
         else:
-            assert self.per_image is not None, f"{objective} needs masks: the spec is resolved before"
+            assert self.per_image is not None, f"{objective} needs masks"
             values = self.per_image[seed]
         return weighted_mean(values[labels], counts[:, labels])
 
     def means(self, objective: Objective) -> dict[str, float]:
-        """The objective and its tie breaks on the images as they are, means over seeds."""
+        """Return the objective and its tie breaks on all images without resampling, averaged over seeds."""
         whole = np.ones((1, len(self.defects)), np.int64)
         metrics = {
             "image_auroc": self.by_seed(whole, "image_auroc"),
@@ -81,37 +81,28 @@ class Scores:
         return {"objective": objective_value(objective, means)} | means
 
     def by_seed(self, counts: Counts, objective: Objective) -> Floats:
-        """The objective (R, B) of every seed's head."""
+        """Return the objective (R, B) of every head on every resample."""
         return np.stack([self.objective(counts, seed, objective) for seed in range(len(self.image))])
 
 
 def auroc_of_counts(scores: Floats, labels: NDArray[np.bool_], counts: Counts) -> Floats:
-    """AUROC (B,) of multisets of images: the share of pairs (defective, good) in the right order, ties count half.
+    """Return the AUROC (B,) of B resamples: the fraction of (defective, good) pairs in the right order, ties half.
 
-    scores (N,) float; labels (N,) bool; counts (B, N) int; NaN for a row without both kinds.
+    Args:
+        scores: (N,) float, image scores.
+        labels: (N,) bool, 1 = defective.
+        counts: (B, N) int, number of times each image occurs. The AUROC of a row without both classes is NaN.
     """
     defective, good = scores[labels, None], scores[None, ~labels]
     wins = (defective > good) + 0.5 * (defective == good)
-    won = ((counts[:, labels] @ wins) * counts[:, ~labels]).sum(1)
+    num_ordered = ((counts[:, labels] @ wins) * counts[:, ~labels]).sum(1)
     pairs = (counts[:, labels].sum(1) * counts[:, ~labels].sum(1)).astype(np.float64)
-    return np.asarray(np.divide(won, pairs, out=np.full_like(pairs, np.nan), where=pairs > 0), np.float64)
+    return np.asarray(np.divide(num_ordered, pairs, out=np.full_like(pairs, np.nan), where=pairs > 0), np.float64)
 
 
 def weighted_mean(values: Floats, counts: Counts) -> Floats:
-    """Mean (B,) of values (P,) float, each of which occurs counts (B, P) times."""
+    """Return the mean (B,) of values (P,) float that occur counts (B, P) int times."""
     return np.asarray(counts @ values / counts.sum(1), np.float64)
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A gain in the objective and the ends of its interval; as text for reasons, where all hold at once at 95%."""
-
-    mean: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.mean:.3f} (95% interval {self.low:.3f} to {self.high:.3f})"
 
 
 def paired_bootstrap(
@@ -123,17 +114,28 @@ def paired_bootstrap(
     level: float = 0.95,
     image_noise: float = 1.0,
 ) -> Interval:
-    """The gain of a over b in the objective's mean over seeds, with its two-sided interval.
+    """Return the gain of a over b in the mean objective over seeds, with its two-sided confidence interval.
 
-    Images: resampled within good and within defective, the same ones for a and b. A class of n gives n - 1, for
-    with n the variance comes out (n - 1) / n too small (Rao and Wu, JASA 1988).
-    Seeds: three are too few to resample (ten outcomes, variance a third too small). Their error in the gain is drawn
-    from Student's t with Welch's degrees of freedom instead, unpaired, for seed r of both shares but the number. Seeds
-    differ in part because each errs on images of its own; the resample of images holds that part: it is taken off.
-    image_noise: what the deviations by images are multiplied by, where the detectors were chosen on these images.
-    Without two seeds and two images of each class nothing is known of the noise: the interval is infinite.
+    Images are resampled within each class, with the same resamples for a and b. A class of n images is resampled to
+    n - 1, because resampling n gives a variance that is too small by (n - 1) / n (Rao and Wu, JASA 1988).
+
+    Three seeds are too few to resample (ten outcomes, variance too small by a third). Their contribution to the error
+    of the gain is drawn from Student's t with Welch's degrees of freedom. It is unpaired, because equal seeds of a and b
+    have only the number in common. Seeds differ partly because each misjudges different images. This part is already
+    included in the resampling of images, so it is subtracted.
+
+    Args:
+        a: scores of the first finalist.
+        b: scores of the second finalist on the same images.
+        objective: the objective to compare.
+        draws: number of bootstrap draws.
+        seed: random seed of the bootstrap.
+        level: confidence level.
+        image_noise: factor on the deviations due to images, if the detectors were selected on these images.
+
+    Returns: the gain and its interval, which is infinite with fewer than two seeds or two images of a class.
     """
-    assert np.array_equal(a.defects, b.defects), "the same images in the same order"
+    assert np.array_equal(a.defects, b.defects), "a and b must have the same images in the same order"
     labels = a.labels
     whole = np.ones((1, len(labels)), np.int64)
     on_whole = [scores.by_seed(whole, objective)[:, 0] for scores in (a, b)]
@@ -150,7 +152,7 @@ def paired_bootstrap(
 
 
 def _resample(labels: NDArray[np.bool_], draws: int, generator: np.random.Generator) -> Counts:
-    """How often each image occurs, (draws, N)."""
+    """Return how often each image occurs in each resample, (draws, N)."""
     counts = np.empty((draws, len(labels)), np.int64)
     for members in (labels, ~labels):
         num = int(members.sum())
@@ -159,15 +161,17 @@ def _resample(labels: NDArray[np.bool_], draws: int, generator: np.random.Genera
 
 
 def _seed_noise(on_whole: list[Floats], resampled: list[Floats], generator: np.random.Generator) -> Floats:
-    """Draws (B,) of the error that the choice of seeds makes in the gain.
+    """Draw the error (B,) of the gain due to the choice of seeds.
 
-    on_whole   of a and of b, (R,) float: each seed's objective on the images
-    resampled  of a and of b, (R, B) float: the same on each resample of them
+    Args:
+        on_whole: of a and of b, (R,) float, objective of each seed on all images.
+        resampled: of a and of b, (R, B) float, objective of each seed on each resample.
+        generator: source of all random numbers.
     """
     num = np.array([len(values) for values in on_whole])
     variance = np.array([values.var(ddof=1) for values in on_whole]) / num
-    own = np.array([(values - values.mean(0)).var(1).sum() for values in resampled]) / (num - 1) / num
-    remaining = variance.sum() - own.sum()
+    by_images = np.array([(values - values.mean(0)).var(1).sum() for values in resampled]) / (num - 1) / num
+    remaining = variance.sum() - by_images.sum()
     if remaining <= 0:
         return np.zeros_like(resampled[0][0])
     freedom = variance.sum() ** 2 / (variance**2 / (num - 1)).sum()  # Welch, Biometrika 1947
@@ -176,23 +180,23 @@ def _seed_noise(on_whole: list[Floats], resampled: list[Floats], generator: np.r
 
 @dataclass(frozen=True)
 class Decision:
-    """Who becomes the champion, and why.
+    """The champion of a study, and the reason.
 
-    champion           what the alias champion belongs to: a finalist's name, "baseline", or "current" (unchanged)
-    best               the finalist of the greatest mean objective over seeds; of equals by the tie breaks
-    promoted           whether best became the champion
-    gain               of best over the baseline
-    gain_over_current  of best over the champion of an earlier study
-    tied               the other finalists whose difference from best lies within the noise
-    tie_break          the metric by which best is ahead of one with the very same mean objective; else empty
-    reason             one sentence, for a tag
+    champion              name of a finalist, "baseline", or "current" for the registered champion of an earlier study
+    best                  the finalist with the highest mean objective over seeds, then by the tie breaks
+    promoted              whether `best` is the champion
+    gain                  gain of `best` over the baseline
+    gain_over_registered  gain of `best` over the registered champion; None if there is none
+    tied                  the other finalists whose difference from `best` is within the noise
+    tie_break             metric that decided between finalists with equal mean objective; else empty
+    reason                one sentence, also stored as a tag
     """
 
     champion: str
     best: str
     promoted: bool
     gain: Interval
-    gain_over_current: Interval | None
+    gain_over_registered: Interval | None
     tied: tuple[str, ...]
     reason: str
     tie_break: str = ""
@@ -201,50 +205,59 @@ class Decision:
 def decide(
     finalists: Mapping[str, Scores],
     baseline: Scores,
-    current: Scores | None,
+    registered: Scores | None,
     objective: Objective,
     candidates: int = 0,
     draws: int = 2000,
     seed: int = 0,
 ) -> Decision:
-    """Promote the best finalist if the whole 95% interval of its gain lies above zero.
+    """Promote the best finalist if the 95% interval of its gain lies entirely above zero.
 
-    The best of K finalists is picked by the seeds and images that then judge it, so each interval holds at
-    1 - 0.05 / K (Bonferroni). They are the best of N trials on the same images, but by other seeds: the noise of
-    images is widened, by the ratio of the normal quantiles, to where any of the N gains by luck in 5% of studies.
+    The best of K finalists is selected with the same seeds and images as the comparison, so each interval has level
+    1 - 0.05 / K (Bonferroni). The finalists are the best of N trials on the same images, but with other seeds. The
+    noise of images is therefore multiplied by a ratio of normal quantiles, such that in 5% of studies any of the N gains by
+    chance.
 
-    candidates: N; at least as many as there are finalists.
+    Args:
+        finalists: scores by name.
+        baseline: scores of the baseline.
+        registered: scores of the registered champion; None if there is none.
+        objective: the objective to compare.
+        candidates: N, the number of trials that the finalists were selected from.
+        draws: number of bootstrap draws.
+        seed: random seed of the bootstrap.
     """
     num = len(finalists)
     level = 1 - 0.05 / num
     image_noise = max(1.0, float(norm.ppf(1 - 0.05 / max(candidates, num)) / norm.ppf(1 - 0.025 / num)))
     assert finalists and not {"baseline", "current"} & set(finalists)
     means = {name: scores.means(objective) for name, scores in finalists.items()}
-    best, *others = sorted(means, key=lambda name: ranking(means[name]), reverse=True)
-    tie_break = broken_by(means[best], means[others[0]]) if others else ""
+    best, *runners_up = sorted(means, key=lambda name: ranking(means[name]), reverse=True)
+    tie_break = deciding_tie_break(means[best], means[runners_up[0]]) if runners_up else ""
 
     def gain_over(other: Scores) -> Interval:
         return paired_bootstrap(finalists[best], other, objective, draws, seed, level, image_noise)
 
     gain = gain_over(baseline)
-    over_current = gain_over(current) if current is not None else None
+    over_registered = gain_over(registered) if registered is not None else None
     behind = {name: gain_over(scores) for name, scores in finalists.items() if name != best}
     tied = tuple(name for name, interval in behind.items() if interval.low <= 0)
-    promoted = gain.low > 0 and (over_current is None or over_current.low > 0)
-    champion = best if promoted else "baseline" if over_current is None else "current"
-    return Decision(champion, best, promoted, gain, over_current, tied, _reason(best, gain, over_current), tie_break)
+    promoted = gain.low > 0 and (over_registered is None or over_registered.low > 0)
+    champion = best if promoted else "baseline" if over_registered is None else "current"
+    reason = _reason(best, gain, over_registered)
+    return Decision(champion, best, promoted, gain, over_registered, tied, reason, tie_break)
 
 
-def _reason(best: str, gain: Interval, over_current: Interval | None) -> str:
-    beaten = f"{best} beats the baseline by {gain}"
-    if over_current is None:
+def _reason(best: str, gain: Interval, over_registered: Interval | None) -> str:
+    outperforms = f"{best} outperforms the baseline by {gain}"
+    if over_registered is None:
         return (
-            beaten
+            outperforms
             if gain.low > 0
-            else f"kept the baseline: no finalist beats it, {best}'s gain, {gain}, does not exceed the noise"
+            else f"kept the baseline: the gain of the best finalist, {best}, does not exceed the noise: {gain}"
         )
-    if over_current.low <= 0:
-        return f"kept the earlier champion: {best}'s gain over it, {over_current}, does not exceed the noise"
+    if over_registered.low <= 0:
+        return f"kept the registered champion: the gain of {best} over it does not exceed the noise: {over_registered}"
     if gain.low <= 0:
-        return f"kept the earlier champion: {best}'s gain over the baseline, {gain}, does not exceed the noise"
-    return f"{beaten} and the earlier champion by {over_current}"
+        return f"kept the registered champion: the gain of {best} over the baseline does not exceed the noise: {gain}"
+    return f"{outperforms} and the registered champion by {over_registered}"

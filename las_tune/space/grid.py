@@ -1,4 +1,4 @@
-"""A grid over a search space: which values of each knob, and in which order."""
+"""Grid search: the values of each parameter and the order of the points."""
 
 from __future__ import annotations
 
@@ -9,21 +9,25 @@ from collections.abc import Iterable
 from typing import Any
 
 from las_tune.config.train_spec import TrainSpec
-from las_tune.space.knobs import Choice, Knob, Range
+from las_tune.space.parameters import Choice, Parameter, Range
 from las_tune.space.search_space import Space, holds
 
-MOST_DRAWN = 16
-"""Points drawn for each one wanted, where conditions make several of them one."""
+MAX_DRAWS_PER_POINT = 16
+"""Points drawn for each point wanted, since conditions can make several points equal."""
 
 
 def grid_points(space: Space, trials: int, seed: int) -> list[dict[str, Any]]:
-    """The first points of a grid in random order, the baseline before all others.
+    """Return points of the grid in random order, with the baseline first.
 
-    Returns: as many points as trials, or fewer where the grid has no more.
+    Args:
+        space: the search space.
+        trials: number of points wanted. Fewer are returned if the grid has fewer.
+        seed: random seed of the order.
     """
     axes = grid_axes(space, trials)
     size = math.prod(map(len, axes.values()))
-    drawn = random.Random(seed).sample(range(size), min(trials * MOST_DRAWN, size))  # a grid of choices can be huge
+    # The grid is sampled, not enumerated, because a grid over many choices can be huge.
+    drawn = random.Random(seed).sample(range(size), min(trials * MAX_DRAWS_PER_POINT, size))
     points = [space.baseline]
     for number in drawn:
         point = space.active(_point(axes, number))
@@ -33,55 +37,64 @@ def grid_points(space: Space, trials: int, seed: int) -> list[dict[str, Any]]:
 
 
 def grid_axes(space: Space, trials: int) -> dict[str, list[Any]]:
-    """The values of every knob: all of a choice, some of a range.
+    """Return the grid values of every parameter: all values of a choice, a few steps of a range.
 
-    Ranges start with the seed's value alone. While the grid has fewer points than trials, a range with the fewest
-    values gets one more. So it is the smallest grid with enough points whose ranges differ by one value at most.
-    Whole numbers can run out; the grid is then every point of the space.
+    Each range starts with the baseline value alone. As long as the grid has fewer points than trials, a range with the
+    fewest values gets one more. The result is the smallest grid with enough points whose ranges differ by at most one
+    value. If all ranges are integer ranges and run out of values, the grid is the whole space.
     """
-    counts = {name: 1 for name, knob in space.knobs.items() if isinstance(knob, Range)}
-    seeds = {name: getattr(TrainSpec(), name) for name in space.knobs}
-    axes = {name: axis(knob, seeds[name], 1) for name, knob in space.knobs.items()}
+    counts = {name: 1 for name, parameter in space.parameters.items() if isinstance(parameter, Range)}
+    baseline = {name: getattr(TrainSpec(), name) for name in space.parameters}
+    axes = {name: axis(parameter, baseline[name], 1) for name, parameter in space.parameters.items()}
     while _num_points(space, axes) < trials:
-        growing = [name for name, count in counts.items() if _can_grow(space.knobs[name], count)]
+        growing = [name for name, count in counts.items() if _can_grow(space.parameters[name], count)]
         if not growing:
             break
         name = min(growing, key=counts.__getitem__)
         counts[name] += 1
-        axes[name] = axis(space.knobs[name], seeds[name], counts[name])
+        axes[name] = axis(space.parameters[name], baseline[name], counts[name])
     return axes
 
 
-def axis(knob: Knob, seed: Any, count: int) -> list[Any]:
-    """All values of a choice, or count even steps of a range, ends included, the nearest one moved to the seed's."""
-    if isinstance(knob, Choice):
-        return list(knob.values)
-    scale, unscale = (math.log, math.exp) if knob.log else (float, float)
-    low, high = scale(knob.low), scale(knob.high)
+def axis(parameter: Parameter, baseline: Any, count: int) -> list[Any]:
+    """Return the grid values of one parameter.
+
+    Args:
+        parameter: a choice, which has all its values, or a range.
+        baseline: the baseline value. The step of a range that is nearest to it is replaced by it.
+        count: number of evenly spaced steps of a range, both bounds included. Ignored for a choice.
+    """
+    if isinstance(parameter, Choice):
+        return list(parameter.values)
+    scale, unscale = (math.log, math.exp) if parameter.log else (float, float)
+    low, high = scale(parameter.low), scale(parameter.high)
     steps: Iterable[float] = (unscale(low + (high - low) * step / max(count - 1, 1)) for step in range(count))
-    if knob.integer:
+    if parameter.integer:
         steps = (round(step) for step in steps)
-    values = [min(max(step, knob.low), knob.high) for step in steps]  # exp(log(x)) can lie just outside
-    nearest = min(range(count), key=lambda index: abs(scale(values[index]) - scale(seed)))
-    values[nearest] = seed
+    # Rounding in exp(log(x)) can move a step just outside the range.
+    values = [min(max(step, parameter.low), parameter.high) for step in steps]
+    nearest = min(range(count), key=lambda index: abs(scale(values[index]) - scale(baseline)))
+    values[nearest] = baseline
     return sorted(set(values))
 
 
 def _num_points(space: Space, axes: dict[str, list[Any]]) -> int:
-    """Points that differ in what trials get."""
-    named = {other: axes[other] for knob in space.knobs.values() for other in knob.when}
-    others = {name: knob for name, knob in space.knobs.items() if name not in named}
-    settings = (dict(zip(named, values, strict=True)) for values in itertools.product(*named.values()))
-    return sum(math.prod(len(axes[name]) for name in others if holds(others[name], values)) for values in settings)
+    """Return the number of distinct points once inactive parameters are left out."""
+    conditions = {name: axes[name] for parameter in space.parameters.values() for name in parameter.when}
+    remaining = {name: parameter for name, parameter in space.parameters.items() if name not in conditions}
+    settings = (dict(zip(conditions, values, strict=True)) for values in itertools.product(*conditions.values()))
+    return sum(
+        math.prod(len(axes[name]) for name in remaining if holds(remaining[name], values)) for values in settings
+    )
 
 
-def _can_grow(knob: Knob, count: int) -> bool:
-    """Whether a range has a value more: a whole one has only so many."""
-    return isinstance(knob, Range) and (not knob.integer or count <= knob.high - knob.low)
+def _can_grow(parameter: Parameter, count: int) -> bool:
+    """Return whether a range has further values. An integer range can run out of them."""
+    return isinstance(parameter, Range) and (not parameter.integer or count <= parameter.high - parameter.low)
 
 
 def _point(axes: dict[str, list[Any]], number: int) -> dict[str, Any]:
-    """The point of a number: its digits, each in the base of an axis's length."""
+    """Return the point with this number, whose digits in the mixed radix of the axis lengths are value indices."""
     point = {}
     for name, values in axes.items():
         number, digit = divmod(number, len(values))

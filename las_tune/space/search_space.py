@@ -1,6 +1,6 @@
-"""Search spaces: which hyperparameters a study moves, how far, and why. TOML files, checked before any trial.
+"""Search spaces: the hyperparameters that a study tunes, with a range or choice and a reason for each.
 
-See search_spaces/core.toml for the format.
+Spaces are TOML files, checked before the first trial. search_spaces/README.md documents the format.
 """
 
 from __future__ import annotations
@@ -16,131 +16,166 @@ from typing import Any
 
 from las_tune.config.train_spec import TrainSpec, tunable_names
 from las_tune.errors import SpaceError, UserError
-from las_tune.space.knobs import Choice, Knob
-from las_tune.space.space_file import known, parse, read_knob, require
+from las_tune.space.parameters import Choice, Parameter
+from las_tune.space.space_file import parse, read_parameter, require, shown, suggestion
 
 GENERAL_SPACES = ("core", "default", "extended")
-"""Shipped spaces that are no category's own."""
+"""Included spaces that belong to no category."""
 SHARED_RULES = (("beta_min", "beta_max"),)
-"""Fields that TrainSpec judges together."""
+"""Fields that TrainSpec checks together."""
 
 
 @dataclass(frozen=True)
 class Space:
-    """What one study searches."""
+    """The search space of one study."""
 
     name: str
-    knobs: dict[str, Knob]
+    parameters: dict[str, Parameter]
     """By name of the TrainSpec field, in the order of the fields."""
     sources: tuple[Path, ...]
-    """The files that it was read from, parents first."""
+    """The files that define the space, parents first."""
 
     @property
     def baseline(self) -> dict[str, Any]:
-        """Trial 0: the seed program's value of every knob whose condition holds for these values."""
-        return self.active({name: getattr(TrainSpec(), name) for name in self.knobs})
+        """Hyperparameters of trial 0: the reference configuration's value of every active parameter."""
+        return self.active({name: getattr(TrainSpec(), name) for name in self.parameters})
 
     def active(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Those of some knobs' values that a trial with these values has: the conditions of the others do not hold."""
-        return {name: value for name, value in values.items() if holds(self.knobs[name], values)}
+        """Return the values of the active parameters, whose conditions match the given values."""
+        return {name: value for name, value in values.items() if holds(self.parameters[name], values)}
 
     def fingerprint(self) -> str:
-        """SHA-256 of the knobs without their reasons: equal where two studies search the same."""
-        knobs = {name: asdict(knob) | {"reason": None} for name, knob in self.knobs.items()}
-        for knob in knobs.values():
-            if not knob["when"]:
-                del knob["when"]
-        return hashlib.sha256(json.dumps(knobs, sort_keys=True).encode()).hexdigest()
+        """Return a SHA-256 of the parameters without their reasons, to compare the spaces of two studies."""
+        parameters = {name: asdict(parameter) | {"reason": None} for name, parameter in self.parameters.items()}
+        for parameter in parameters.values():
+            if not parameter["when"]:
+                del parameter["when"]
+        return hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()
 
 
-def holds(knob: Knob, values: Mapping[str, Any]) -> bool:
-    """Whether a trial gets a knob, by the values of the knobs that its condition names."""
-    return all(values[other] in wanted for other, wanted in knob.when.items())
+def holds(parameter: Parameter, values: Mapping[str, Any]) -> bool:
+    """Return whether the condition of a parameter matches the values of the other parameters."""
+    return all(values[name] in allowed for name, allowed in parameter.when.items())
 
 
 def spaces_folder() -> Path:
-    """The shipped spaces: inside the installed package, or beside it in a checkout."""
+    """Return the folder of the included spaces, inside the installed package or next to it in a checkout."""
     package = Path(__file__).resolve().parents[1]
     packaged = package / "search_spaces"
     return packaged if packaged.is_dir() else package.parent / "search_spaces"
 
 
 def known_spaces() -> tuple[str, ...]:
-    """Names of the shipped spaces, sorted."""
+    """Return the sorted names of the included spaces."""
     return tuple(sorted(path.stem for path in spaces_folder().glob("*.toml")))
 
 
 def space_for(category: str) -> Space:
-    """The shipped space of a category; the default where it has none of its own."""
-    is_own = category in known_spaces() and category not in GENERAL_SPACES
-    return load_space(category if is_own else "default")
+    """Return the included space of a category, or the default space if there is none for it."""
+    has_file = category in known_spaces() and category not in GENERAL_SPACES
+    return load_space(category if has_file else "default")
 
 
 def load_space(name_or_path: str) -> Space:
-    """Read and check a shipped space by its name, or a TOML file by its path."""
+    """Read and check a search space.
+
+    Args:
+        name_or_path: name of an included space, or path of a TOML file.
+
+    Raises: SpaceError if the space does not exist or breaks a rule of the format.
+    """
     return _load(_find(name_or_path, Path.cwd(), "--space"))
 
 
 def _load(path: Path, children: tuple[Path, ...] = ()) -> Space:
-    """Read one file over its parents. children: the files that led here by extends."""
+    """Read one file and the files that it extends. `children` are the files on the way here."""
     trail = " -> ".join(link.name for link in (*children, path))
-    require(f"{path}:", path not in children, "extends must not lead in a circle", trail)
+    require(path not in children, f"{path}: extends forms a cycle: {trail}")
     tables = parse(path)
-    knobs, sources = dict[str, Knob](), tuple[Path, ...]()
+    parameters, sources = dict[str, Parameter](), tuple[Path, ...]()
     if "extends" in tables:
         parent = _load(_find(tables.pop("extends"), path.parent, f"{path}: extends"), (*children, path))
-        knobs, sources = parent.knobs, parent.sources
-    kept = _without_dropped(path, knobs, tables)
-    merged = kept | {name: read_knob(path, name, table) for name, table in tables.items()}
-    knobs = {name: merged[name] for name in tunable_names() if name in merged}
-    require(f"{path}:", knobs, "a space must hold a knob", 0, "Write extends = 'default' or [adaptor_lr]")
-    _check_conditions(path, knobs)
-    _check_ends(path, knobs)
-    return Space(path.stem, knobs, (*sources, path))
+        parameters, sources = parent.parameters, parent.sources
+    kept = _without_dropped(path, parameters, tables)
+    merged = kept | {name: read_parameter(path, name, table) for name, table in tables.items()}
+    parameters = {name: merged[name] for name in tunable_names() if name in merged}
+    require(
+        parameters,
+        f"{path}: the search space has no parameter",
+        remedy='Write extends = "default", or a table such as [adaptor_lr]',
+    )
+    _check_conditions(path, parameters)
+    _check_ends(path, parameters)
+    return Space(path.stem, parameters, (*sources, path))
 
 
 def _find(name: Any, folder: Path, where: str) -> Path:
-    """The file behind a name, or behind a path relative to folder."""
-    rule = "must be the name of a space, or the path of a TOML file that exists"
-    require(where, isinstance(name, str), rule, name, known(name, known_spaces()))
+    """Return the file of an included space, or of a path relative to `folder`."""
+    rule = f"{where} must be the name of a search space or the path of an existing TOML file, got {shown(name)}"
+    remedy = suggestion(name, known_spaces())
+    require(isinstance(name, str), rule, remedy=remedy)
     is_path = name.endswith(".toml") or "/" in name or os.sep in name
     path = folder / name if is_path else spaces_folder() / f"{name}.toml"
     try:
         return path.resolve(strict=True)
-    except (OSError, RuntimeError, ValueError):  # absent; a circle of links; nothing that can name a file
-        raise SpaceError(f"{where} {rule}", f"{name!r:.100}", known(name, known_spaces())) from None
+    except (OSError, RuntimeError, ValueError):  # not found, a cycle of links, or not a valid file name
+        raise SpaceError(rule, remedy=remedy) from None
 
 
-def _without_dropped(path: Path, knobs: dict[str, Knob], tables: dict[str, Any]) -> dict[str, Knob]:
-    """The parent's knobs but for those in drop, which leaves the tables."""
+def _without_dropped(path: Path, parameters: dict[str, Parameter], tables: dict[str, Any]) -> dict[str, Parameter]:
+    """Return the parent's parameters without those listed in `drop`, and remove `drop` from `tables`."""
     drop = tables.pop("drop", [])
     where = f"{path}: drop"
-    require(where, isinstance(drop, list), "must be a list of knobs", drop, "Write drop = ['beta_std']")
+    require(
+        isinstance(drop, list),
+        f"{where} must be a list of parameters, got {shown(drop)}",
+        remedy='Write drop = ["beta_std"]',
+    )
     for name in drop:
-        require(where, name in list(knobs), "must name knobs of the parent", name, known(name, knobs))
-        require(where, name not in tables, "must not name a knob of this file", name, "Keep one of the two")
-    return {name: knob for name, knob in knobs.items() if name not in drop}
+        require(
+            name in list(parameters),
+            f"{where} must name parameters of the extended file, got {shown(name)}",
+            remedy=suggestion(name, parameters),
+        )
+        require(
+            name not in tables,
+            f"{where} names {name}, which this file also defines",
+            remedy=f"Remove it from drop, or remove the table [{name}]",
+        )
+    return {name: parameter for name, parameter in parameters.items() if name not in drop}
 
 
-def _check_conditions(path: Path, knobs: dict[str, Knob]) -> None:
-    """Conditions name choices of this space that have none themselves, and values that these can have."""
-    for name, knob in knobs.items():
-        choices = [other for other, its in knobs.items() if isinstance(its, Choice) and other != name]
-        for other, wanted in knob.when.items():
+def _check_conditions(path: Path, parameters: dict[str, Parameter]) -> None:
+    """Check that conditions name unconditional choices of this space, and values that these choices have."""
+    choices = {name: parameter for name, parameter in parameters.items() if isinstance(parameter, Choice)}
+    for name, parameter in parameters.items():
+        for required, allowed in parameter.when.items():
             where = f"{path}: [{name}] when"
-            require(where, other in choices, "must name other knobs with values", other, known(other, choices))
-            its = knobs[other]
-            require(where, not its.when, "must name knobs without a when", other, f"Drop the when of [{other}]")
-            for value in wanted:
-                rule = f"{other} must be among the values of [{other}]"
-                require(where, its.contains(value), rule, value, f"Known: {json.dumps(its.ends)}")
+            names = [choice for choice in choices if choice != name]
+            require(
+                required in names,
+                f"{where} must name other parameters that have values, got {shown(required)}",
+                remedy=suggestion(required, names),
+            )
+            choice = choices[required]
+            require(
+                not choice.when,
+                f"{where} names {required}, which is itself conditional",
+                remedy=f"Remove the when of [{required}]",
+            )
+            for value in allowed:
+                require(
+                    choice.contains(value),
+                    f"{where} {required} must be one of the values of [{required}], got {shown(value)}",
+                    remedy=f"Known: {json.dumps(choice.ends)}",
+                )
 
 
-def _check_ends(path: Path, knobs: dict[str, Knob]) -> None:
-    """TrainSpec accepts the ends of every knob, and every combination of ends of knobs that share a rule."""
-    for names in (*zip(knobs, strict=True), *SHARED_RULES):
-        searched = [name for name in names if name in knobs]
-        for corner in itertools.product(*(knobs[name].ends for name in searched)):
+def _check_ends(path: Path, parameters: dict[str, Parameter]) -> None:
+    """Check that TrainSpec accepts the ends of every parameter, and all combinations of ends under a shared rule."""
+    for names in (*zip(parameters, strict=True), *SHARED_RULES):
+        searched = [name for name in names if name in parameters]
+        for corner in itertools.product(*(parameters[name].ends for name in searched)):
             try:
                 TrainSpec().replace(**dict(zip(searched, corner, strict=True)))
             except UserError as error:

@@ -1,4 +1,4 @@
-"""A study before anything of it is written: everything that a user can get wrong is found out here."""
+"""All checks of user input, made before a study writes anything."""
 
 from __future__ import annotations
 
@@ -7,37 +7,45 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from las_tune.config import paths
+from las_tune.config.progress import Progress
 from las_tune.config.study_spec import StudySpec
 from las_tune.data.digest import check_digest
-from las_tune.data.study_images import Progress, StudyImages, load_images, resolve_objective
-from las_tune.execution.checkpoint_storage import Storage
-from las_tune.search.warm_start import require_known
+from las_tune.data.study_images import StudyImages, load_images, resolve_objective
+from las_tune.execution.checkpoint_storage import CheckpointStorage
+from las_tune.search.warm_start import check_warm_start_names
 from las_tune.space.search_space import Space, load_space, space_for
-from las_tune.study.resume import require_new_or_same, what_is_asked
+from las_tune.study.resume import StudyFile, find_earlier, study_settings
 
 
 @dataclass(frozen=True)
-class CheckedStudy:
-    """A study that can run: nothing that a user can get wrong is wrong."""
+class PreparedStudy:
+    """A study with valid settings, its images and its search space."""
 
     spec: StudySpec
+    """With the objective and the MLflow store resolved."""
     space: Space
     images: StudyImages
-    asked: dict[str, Any]
-    """See resume.what_is_asked."""
-    before: dict[str, Any] | None
-    """The file of a study that goes on."""
+    settings: dict[str, Any]
+    """See resume.study_settings."""
+    earlier: StudyFile | None
+    """File of the study that is resumed or extended; None for a new study."""
+
+    @property
+    def digest(self) -> str:
+        """Digest of the split."""
+        return str(self.images.split.as_dict()["digest"])
 
 
-def check_studies(specs: Sequence[StudySpec], progress: Progress) -> list[CheckedStudy]:
-    """Read the images of the studies of a run, and check all that is asked for. Raises UserError."""
-    if specs[0].data_digest:
-        progress("checking the images' digest", 0, 1)
-        check_digest(specs[0].data_digest, specs[0].data_root, [s.category for s in specs], specs[0].textures)
-    return [_check(spec, progress) for spec in specs]
+def prepare_studies(specs: Sequence[StudySpec], progress: Progress) -> list[PreparedStudy]:
+    """Read the images of the studies of a run and check all settings. Raises UserError."""
+    first = specs[0]
+    if first.data_digest:
+        progress("checking the digest of the images", 0, 1)
+        check_digest(first.data_digest, first.data_root, [spec.category for spec in specs], first.textures)
+    return [_prepare(spec, progress) for spec in specs]
 
 
-def _check(spec: StudySpec, progress: Progress) -> CheckedStudy:
+def _prepare(spec: StudySpec, progress: Progress) -> PreparedStudy:
     space = load_space(spec.space) if spec.space else space_for(spec.category)
     images = load_images(spec, progress)
     spec = replace(
@@ -46,8 +54,8 @@ def _check(spec: StudySpec, progress: Progress) -> CheckedStudy:
         tracking_uri=spec.tracking_uri or paths.default_store(spec.results),
     )
     digest = images.split.as_dict()["digest"]
-    Storage.of(spec)  # that it can be one
-    asked = what_is_asked(spec, space, digest)
-    before = require_new_or_same(spec, asked)
-    require_known(spec, space, digest)
-    return CheckedStudy(spec, space, images, asked, before)
+    CheckpointStorage.of(spec)  # raises a UserError for an invalid --storage
+    settings = study_settings(spec, space, digest)
+    earlier = find_earlier(spec, settings)
+    check_warm_start_names(spec, space, digest)
+    return PreparedStudy(spec, space, images, settings, earlier)

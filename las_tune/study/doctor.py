@@ -1,4 +1,4 @@
-"""Three accounts of a study, compared: what its driver saw of Ray, what Optuna knows, what MLflow has."""
+"""Consistency check of a study: its history of Ray's trials, Optuna's storage and MLflow's runs are compared."""
 
 from __future__ import annotations
 
@@ -10,161 +10,166 @@ from pathlib import Path
 from typing import Literal
 
 from las_tune.config import paths
+from las_tune.config.progress import Progress
 from las_tune.config.trial_record import TrialRecord
-from las_tune.data.study_images import Progress
-from las_tune.errors import UserError, without_password
+from las_tune.errors import UserError
 from las_tune.execution.history import History
-from las_tune.search.optuna_storage import end_in_optuna, optuna_account
-from las_tune.tracking.audit import Audit, end_again, write_again
+from las_tune.search.optuna_storage import mark_failed, optuna_statuses
 from las_tune.tracking.journal import STUDY_RUN, Journal
-from las_tune.tracking.sync import sync_study
+from las_tune.tracking.sync import Audit, resend_end, resend_run, sync_study
 
 Kind = Literal["zombie", "orphan", "duplicate", "missing", "different", "waiting"]
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What one account says and another does not.
+    """A disagreement between history, Optuna and MLflow.
 
-    zombie     runs for MLflow or Optuna, and nobody runs it
+    zombie     has the status running, but no process runs it
     orphan     belongs to no trial of the study
-    duplicate  a second run of one trial
-    missing    a run, or numbers of epochs, that MLflow does not have
-    different  ended one way here, another way there
-    waiting    writes that MLflow has not taken yet, or that it refused
+    duplicate  a second run of a trial, or a second value of an epoch
+    missing    a run or epochs that MLflow or Optuna lacks
+    different  a trial with two statuses
+    waiting    writes that were not sent to MLflow yet
     """
 
     kind: Kind
     text: str
-    mend: Callable[[], object] | None = None
-    """None: sending what the journal holds mends it, or nothing does."""
+    repair: Callable[[], object] | None = None
+    """None where sending the journal to MLflow repairs it, or nothing does."""
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What became of a study, and what is wrong with the accounts of it."""
+    """The state of a study and its problems."""
 
     study: str
     is_finished: bool
     num_trials: int
-    num_again: int
+    num_retrainings: int
     problems: list[Problem]
 
 
 def diagnose(folder: Path, tracking_uri: str) -> Diagnosis:
-    """Compare the accounts of the study in a folder; nothing is changed.
+    """Compare history, Optuna and MLflow of the study in a folder. Nothing is changed.
 
     Args:
-        folder: the study's.
-        tracking_uri: its store, with password; empty: as its journal says.
+        folder: of the study.
+        tracking_uri: its MLflow store with its password; empty for the store in its journal.
 
-    Raises: UserError for a study that runs, a folder without one, and a store that does not answer.
+    Raises: UserError if the study is running, the folder has no study, or the store does not answer.
     """
-    with closing(_open(folder)) as journal:
+    with closing(_open_journal(folder)) as journal:
         return _Doctor(folder, journal, tracking_uri).diagnosis()
 
 
-def mend(folder: Path, tracking_uri: str, progress: Progress) -> Diagnosis:
-    """Mend what can be mended, bring to MLflow what waits, and look again."""
-    with closing(_open(folder)) as journal:
+def repair(folder: Path, tracking_uri: str, progress: Progress) -> Diagnosis:
+    """Repair the problems of a study, send waiting writes to MLflow, and diagnose the study again.
+
+    Args:
+        folder, tracking_uri: see diagnose.
+        progress: reports the writes that are sent.
+
+    Raises: UserError like diagnose.
+    """
+    with closing(_open_journal(folder)) as journal:
         for problem in _Doctor(folder, journal, tracking_uri).diagnosis().problems:
-            if problem.mend is not None:
-                problem.mend()
+            if problem.repair is not None:
+                problem.repair()
     sync_study(folder, tracking_uri, progress)
     return diagnose(folder, tracking_uri)
 
 
 def studies_in(results: Path) -> list[str]:
-    """Names of the studies in a folder."""
+    """Return the sorted names of the studies in a results folder."""
     return sorted(file.parent.name for file in results.glob(f"*/{paths.LEDGER}"))
 
 
-def _open(folder: Path) -> Journal:
+def _open_journal(folder: Path) -> Journal:
     if not (folder / paths.LEDGER).is_file():
         known = ", ".join(studies_in(folder.parent)) or "none"
-        raise UserError("--study must be in --results", f"{folder.name} in {folder.parent}", f"Known: {known}")
+        raise UserError(f"There is no study {folder.name} in {folder.parent}", remedy=f"Known studies: {known}")
     return Journal(folder)
 
 
 class _Doctor:
-    """Holds the accounts of one study."""
+    """Holds history, Optuna's statuses and MLflow's runs of one study."""
 
     def __init__(self, folder: Path, journal: Journal, tracking_uri: str) -> None:
         self._folder = folder
         self._journal = journal
         self._history = History(folder)
         self._is_finished = (folder / paths.SUMMARY).exists()
-        self._optuna = optuna_account(folder, folder.name)
-        uri = tracking_uri or journal.header["tracking_uri"]
-        if without_password(uri) != journal.header["tracking_uri"]:
-            rule, store = "--tracking-uri must be the store that the study writes to", journal.header["tracking_uri"]
-            raise UserError(rule, without_password(uri), f"give {store}")
-        self._mlflow = Audit.of(journal, uri, folder.parent / "mlartifacts")
+        self._optuna = optuna_statuses(folder, folder.name)
+        self._mlflow = Audit.load(journal, journal.resolve_store(tracking_uri), folder.parent / "mlartifacts")
 
     def diagnosis(self) -> Diagnosis:
-        """All that is wrong."""
+        """Return all problems of the study."""
         records = self._history.records.values()
-        problems = [*self._waiting(), *self._of_optuna(), *self._of_mlflow()]
-        num_again = sum(bool(record.finalist) for record in records)
-        return Diagnosis(self._folder.name, self._is_finished, len(records) - num_again, num_again, problems)
+        problems = [*self._unsent_writes(), *self._optuna_problems(), *self._mlflow_problems()]
+        num_retrainings = sum(bool(record.finalist) for record in records)
+        num_trials = len(records) - num_retrainings
+        return Diagnosis(self._folder.name, self._is_finished, num_trials, num_retrainings, problems)
 
-    def _waiting(self) -> Iterator[Problem]:
+    def _unsent_writes(self) -> Iterator[Problem]:
         if self._journal.num_waiting:
-            yield Problem("waiting", f"{self._journal.num_waiting} writes that MLflow has not taken yet")
+            yield Problem("waiting", f"{self._journal.num_waiting} writes were not sent to MLflow yet")
 
-    def _of_optuna(self) -> Iterator[Problem]:
-        """A study that goes on finds its running trials in Optuna: only a finished one has zombies there."""
+    def _optuna_problems(self) -> Iterator[Problem]:
+        """Compare the trials of the search. An unfinished study resumes the trials that run in Optuna."""
         trials = {n: record for n, record in self._history.records.items() if not record.finalist}
-        for number, state in self._optuna.items():
+        for number, status in self._optuna.items():
             record = trials.get(number)
-            allowed = ("running", record.status, _as_optuna(record)) if record is not None else ()
-            end = partial(end_in_optuna, self._folder, self._folder.name, [number])
-            if state == "running" and self._is_finished:
-                yield Problem("zombie", f"trial {number} runs for Optuna, and the study is finished", end)
-            elif state not in ("running", "failed") and record is None:  # one that failed taught it nothing
-                yield Problem("orphan", f"trial {number} of Optuna is none of the study")
-            elif record is not None and record.status != "running" and state not in allowed:
-                yield Problem("different", f"trial {number} has {record.status}, for Optuna it has {state}")
+            allowed = ("running", record.status, _status_in_optuna(record)) if record is not None else ()
+            end = partial(mark_failed, self._folder, self._folder.name, [number])
+            if status == "running" and self._is_finished:
+                yield Problem("zombie", f"Optuna has trial {number} as running, but the study is finished", end)
+            elif status not in ("running", "failed") and record is None:  # failed trials do not affect the sampler
+                yield Problem("orphan", f"Optuna has trial {number}, which does not belong to the study")
+            elif record is not None and record.status != "running" and status not in allowed:
+                yield Problem("different", f"trial {number} is {record.status}, but {status} in Optuna")
         for number in trials.keys() - self._optuna:
-            yield Problem("missing", f"Optuna does not know trial {number}")
+            yield Problem("missing", f"Optuna has no trial {number}")
 
-    def _of_mlflow(self) -> Iterator[Problem]:
-        wanted = {str(number): record for number, record in self._history.records.items()}
+    def _mlflow_problems(self) -> Iterator[Problem]:
+        expected = {str(number): record for number, record in self._history.records.items()}
         for key, runs in self._mlflow.runs.items():
             if len(runs) > 1:
-                others = [run.info.run_id for run in runs[1:]]
-                remove = partial(self._mlflow.delete, others)
-                yield Problem("duplicate", f"MLflow has {len(runs)} runs of {_name(key)}: {', '.join(others)}", remove)
-            if key != STUDY_RUN and key not in wanted:
+                ids = [run.info.run_id for run in runs[1:]]
+                remove = partial(self._mlflow.delete, ids)
+                yield Problem("duplicate", f"MLflow has {len(runs)} runs of {_name(key)}: {', '.join(ids)}", remove)
+            if key != STUDY_RUN and key not in expected:
                 remove = partial(self._mlflow.delete, [runs[0].info.run_id])
-                yield Problem("orphan", f"MLflow has a run of {_name(key)}, which the study does not know", remove)
+                yield Problem("orphan", f"MLflow has a run of {_name(key)}, which is not in the study", remove)
             elif runs[0].info.status == "RUNNING":
-                end = partial(end_again, self._journal, key)
-                yield Problem("zombie", f"MLflow has {_name(key)} as running, and nobody runs it", end)
-            elif key != STUDY_RUN and wanted[key].status != "running":
-                yield from self._of_run(key, wanted[key])
-        for key in [STUDY_RUN, *wanted]:
+                end = partial(resend_end, self._journal, key)
+                yield Problem("zombie", f"MLflow has {_name(key)} as running, but no process runs it", end)
+            elif key != STUDY_RUN and expected[key].status != "running":
+                yield from self._run_problems(key, expected[key])
+        for key in [STUDY_RUN, *expected]:
             if key not in self._mlflow.runs:
-                again = partial(write_again, self._journal, key)
-                yield Problem("missing", f"MLflow has no run of {_name(key)}", again)
+                resend = partial(resend_run, self._journal, key)
+                yield Problem("missing", f"MLflow has no run of {_name(key)}", resend)
 
-    def _of_run(self, key: str, record: TrialRecord) -> Iterator[Problem]:
-        """Of a trial that has ended: whether its run says so, and has every epoch once."""
-        again = partial(write_again, self._journal, key)
+    def _run_problems(self, key: str, record: TrialRecord) -> Iterator[Problem]:
+        """Check status and epochs of a trial that has ended."""
+        resend = partial(resend_run, self._journal, key)
         status = self._mlflow.runs[key][0].data.tags.get("status")
         if status != record.status:
-            yield Problem("different", f"{_name(key)} has {record.status}, for MLflow it has {status}", again)
-        epochs, wanted = self._mlflow.epochs(key), [int(row["epoch"]) for row in record.epochs]
-        if sorted(set(epochs)) != wanted:
-            yield Problem("missing", f"{_name(key)} has {len(wanted)} epochs, in MLflow {len(set(epochs))}", again)
-        elif epochs != wanted:
-            yield Problem("duplicate", f"{_name(key)} has {len(wanted)} epochs, in MLflow {len(epochs)} numbers")
+            yield Problem("different", f"{_name(key)} is {record.status}, but {status} in MLflow", resend)
+        epochs, expected = self._mlflow.epochs(key), [int(row["epoch"]) for row in record.epochs]
+        if sorted(set(epochs)) != expected:
+            text = f"{_name(key)} has {len(expected)} epochs, but {len(set(epochs))} in MLflow"
+            yield Problem("missing", text, resend)
+        elif epochs != expected:
+            text = f"{_name(key)} has {len(expected)} epochs, but MLflow has {len(epochs)} values for them"
+            yield Problem("duplicate", text)
 
 
-def _as_optuna(record: TrialRecord) -> str:
-    """How else Optuna may have a trial: without a number to learn from, it has failed."""
-    has_number = record.best_objective is not None and record.best_objective == record.best_objective
-    return record.status if has_number else "failed"
+def _status_in_optuna(record: TrialRecord) -> str:
+    """Status of a trial in Optuna, where a trial without an objective fails."""
+    has_objective = record.best_objective is not None and record.best_objective == record.best_objective
+    return record.status if has_objective else "failed"
 
 
 def _name(key: str) -> str:

@@ -1,89 +1,125 @@
-"""A study whose driver died goes on: what it was asked for is in its folder, and must be asked for again."""
+"""`study.json`: the settings of a study, with which a later driver resumes or extends it."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from las_tune.config import paths
 from las_tune.config.files import write_json
 from las_tune.config.study_spec import StudySpec
-from las_tune.errors import UserError
+from las_tune.errors import UserError, type_and_message
 from las_tune.execution.history import History
 from las_tune.space.search_space import Space
-from las_tune.study.outputs import require_new
-from las_tune.tracking.journal import is_running
+from las_tune.study.outputs import require_new_folder
+from las_tune.tracking.journal import require_idle
 
 FORMAT = 1
-"""Of the file; what is resumed across a change of it might mix two meanings of a name."""
+"""Version of the file's format. A study is not resumed across a change of it."""
 MAY_CHANGE = {
     "address", "command", "cpus_per_trial", "data_digest", "data_root", "experiment", "extend", "gpus_per_trial",
     "max_concurrent", "max_failures", "model_weights", "price_per_gpu_hour", "results", "space", "store_limit_gb",
     "system_metrics", "tensorboard", "textures", "time_budget_s", "tracking_uri",
 }  # fmt: skip
-"""Fields of the spec that another driver may be given otherwise: they do not decide what is searched."""
+"""Fields of StudySpec that may differ when a study is resumed, because they do not affect its numbers."""
+NOT_FLAGS = {
+    "search space": "The search space of study {study} has changed",
+    "split": "The images of study {study} are split differently than before",
+}
+"""Settings that are fingerprints, with the sentence for a change."""
+
+Points = tuple[dict[str, Any], ...]
+"""Configurations that are evaluated right after the baseline."""
 
 
-def what_is_asked(spec: StudySpec, space: Space, digest: str) -> dict[str, Any]:
-    """All that decides the numbers of a study, as JSON holds it; digest is that of the split."""
-    asked = {name: value for name, value in asdict(spec).items() if name not in MAY_CHANGE}
-    train = asked.pop("train")
-    asked |= {name: value for name, value in train.items() if name != "device"}
-    plain: dict[str, Any] = json.loads(json.dumps(asked | {"search space": space.fingerprint(), "split": digest}))
+@dataclass(frozen=True)
+class StudyFile:
+    """Content of `study.json`."""
+
+    settings: dict[str, Any]
+    """See study_settings."""
+    points: Points
+
+    def write(self, spec: StudySpec) -> None:
+        """Write the file into the folder of a study."""
+        content = {"format": FORMAT, "asked": self.settings, "points": self.points}
+        write_json(spec.folder / paths.STUDY, content)
+
+    @classmethod
+    def read(cls, spec: StudySpec) -> StudyFile:
+        """Read the file of a study. Raises UserError if it is damaged, or of another format."""
+        file = spec.folder / paths.STUDY
+        try:
+            content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+            settings, found_format = content["asked"], content["format"]
+        except (OSError, ValueError, KeyError) as error:
+            problem = f"Study {spec.study} cannot be resumed, because {file} is damaged ({type_and_message(error)})"
+            raise UserError(problem, remedy="Start a new --study") from error
+        if found_format != FORMAT:
+            problem = f"{file} has format {found_format!r}, and this version reads format {FORMAT}"
+            raise UserError(problem, remedy="Finish the study with the version that started it")
+        return cls(settings, tuple(content.get("points", ())))
+
+
+def study_settings(spec: StudySpec, space: Space, digest: str) -> dict[str, Any]:
+    """Return all settings that affect the numbers of a study, as JSON holds them.
+
+    Args:
+        spec: of the study.
+        space: of the study.
+        digest: of its split.
+    """
+    settings = {name: value for name, value in asdict(spec).items() if name not in MAY_CHANGE}
+    train = settings.pop("train")
+    settings |= {name: value for name, value in train.items() if name != "device"}
+    settings |= {"search space": space.fingerprint(), "split": digest}
+    plain: dict[str, Any] = json.loads(json.dumps(settings))
     return plain
 
 
-def require_new_or_same(spec: StudySpec, asked: dict[str, Any]) -> dict[str, Any] | None:
-    """What the file of a study that goes on holds; None where the study is new.
+def find_earlier(spec: StudySpec, settings: dict[str, Any]) -> StudyFile | None:
+    """Return the file of the study that is resumed or extended; None where the study is new.
 
-    Raises: UserError for a study that is finished, for one that was asked for otherwise, and for a folder that is none.
+    Raises: UserError for a study that is running or finished, for different settings, and for a damaged file.
     """
+    require_idle(spec.folder)
     file = spec.folder / paths.STUDY
-    if (spec.folder / paths.LEDGER).is_file() and is_running(spec.folder):
-        raise UserError("A study must not be running", f"{spec.study}, which is", "wait for its end")
     is_finished = (spec.folder / paths.SUMMARY).exists()
     if file.is_file() and is_finished and not spec.extend:
-        where = f"{spec.study}, which is finished, in {spec.results}"
-        raise UserError("--study must be a new name", where, "choose another, or add trials with --extend N")
+        problem = f"Study {spec.study} in {spec.results} is already finished"
+        raise UserError(problem, remedy="Choose another --study, or add trials with --extend N")
     if not file.is_file():
-        require_new(spec.folder)
-        require_new(spec.run_folder)
+        require_new_folder(spec.folder)
+        require_new_folder(spec.run_folder)
         return None
-    try:
-        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        before, format_ = found["asked"], found["format"]
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(
-            "A study that goes on must have its file whole", f"{file} ({error})", "choose another"
-        ) from error
-    if format_ != FORMAT:
-        do = "finish it with the version that began it"
-        raise UserError(f"A study that goes on must have a file of format {FORMAT}", f"{format_!r} in {file}", do)
-    wanted = asked | {"trials": asked["trials"] - spec.extend} if is_finished else asked
-    differing = [name for name in wanted if before.get(name) != wanted[name]]
-    if differing:
-        name = differing[0]
-        raise UserError(
-            f"--study {spec.study} was begun and goes on only where it is asked for as before",
-            f"{name} {wanted[name]} instead of {before.get(name)}",
-            "ask for the same, or choose another name",
-        )
-    return found
+    earlier = StudyFile.read(spec)
+    expected = settings | {"trials": settings["trials"] - spec.extend} if is_finished else settings
+    _require_same(spec.study, expected, earlier.settings)
+    return earlier
 
 
-def begin(spec: StudySpec, asked: dict[str, Any], points: tuple[dict[str, Any], ...]) -> None:
-    """Write the file of a new study; points are tried right after the baseline."""
-    write_json(spec.folder / paths.STUDY, {"format": FORMAT, "asked": asked, "points": points})
+def _require_same(study: str, settings: dict[str, Any], earlier: dict[str, Any]) -> None:
+    """Raise a UserError for the first setting that differs."""
+    name = next((name for name in settings if earlier.get(name) != settings[name]), None)
+    if name is None:
+        return
+    if name in NOT_FLAGS:
+        raise UserError(NOT_FLAGS[name].format(study=study), remedy="Restore it, or start a new --study")
+    problem = (
+        f"Study {study} can only be resumed with its original settings: {name} is {settings[name]}, "
+        f"was {earlier.get(name)}"
+    )
+    raise UserError(problem, remedy="Use the original value, or start a new --study")
 
 
-def reopen(spec: StudySpec, asked: dict[str, Any], points: tuple[dict[str, Any], ...]) -> None:
-    """Make a finished study one that is not: its summary is kept under another name.
+def reopen(spec: StudySpec, settings: dict[str, Any], points: Points) -> None:
+    """Turn a finished study into an unfinished one with more trials. Its summary is kept under another name.
 
-    Killed between two steps, it goes on as it was before, or with its new trials.
+    The order matters: a driver that is killed in between leaves a study that resumes as before, or with the new trials.
     """
     History(spec.folder).extend()
     summary = spec.folder / paths.SUMMARY
     if summary.exists():
-        summary.rename(summary.with_name(f"summary_{asked['trials'] - spec.extend}_trials.json"))
-    begin(spec, asked, points)
+        summary.rename(summary.with_name(f"summary_{settings['trials'] - spec.extend}_trials.json"))
+    StudyFile(settings, points).write(spec)

@@ -1,246 +1,233 @@
-"""Studies from images to promoted champions, read from top to bottom. Those of one run share the cluster."""
+"""Run studies from their images to their champions. The studies of one run share the cluster."""
 
 from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
-from datetime import datetime
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
-from las_tune.config import paths
 from las_tune.config.files import make_folder, write_json
+from las_tune.config.progress import Progress
 from las_tune.config.study_spec import StudySpec, model_name
 from las_tune.config.trial_record import Listener
-from las_tune.data.study_images import Progress, StudyImages
-from las_tune.execution.checkpoint_storage import Storage
-from las_tune.execution.cluster import Resources, check_storage, ray_cluster, resources_of
+from las_tune.execution.cluster import check_storage, ray_cluster, resources_of
 from las_tune.execution.history import History
-from las_tune.execution.observer import Ran, TunedStudy
+from las_tune.execution.observer import TuneInput, TuneResult
 from las_tune.execution.plan import Plan
-from las_tune.execution.remote import measure_remotely, prepare_remotely
+from las_tune.execution.remote import evaluate_remotely, measure_remotely, prepare_remotely, score_remotely
 from las_tune.execution.trainable import SharedStudy
 from las_tune.execution.tuner import run_finalists, run_trials
-from las_tune.las.backbone import Backbone, load_backbone
-from las_tune.reporting.training_log import TrainingLog
-from las_tune.search.warm_start import warm_points
-from las_tune.selection.finalists import BASELINE, BEST_OF, CURRENT, make_jobs, pick_finalists, require_any
-from las_tune.space.search_space import Space
-from las_tune.study.checks import CheckedStudy, check_studies
-from las_tune.study.conclusion import conclude
-from las_tune.study.publication import publish, publish_start, study_parameters
-from las_tune.study.resume import begin, reopen
-from las_tune.study.searched import Searched
+from las_tune.las.backbone import load_backbone
+from las_tune.reporting.run_summary import FailedStudy, RunSummary
+from las_tune.reporting.summary import Summary
+from las_tune.selection.finalists import (
+    BASELINE,
+    BEST_OF,
+    REGISTERED_CHAMPION,
+    Retraining,
+    make_retrainings,
+    pick_finalists,
+    require_successful_trial,
+)
+from las_tune.selection.openings import count_opening
+from las_tune.study.checks import prepare_studies
+from las_tune.study.conclusion import decide, evaluate
+from las_tune.study.opening import (
+    OpenStudy,
+    RunContext,
+    announce,
+    close_ledger,
+    connect,
+    find_start_points,
+    make_folders,
+    start_study,
+)
+from las_tune.study.outputs import write_champion, write_figures
+from las_tune.study.publication import StudyFiles, publish
 from las_tune.study.shared_configuration import best_shared_configuration
+from las_tune.study.trained_study import TrainedStudy
 from las_tune.tracking.journal import STUDY_RUN
-from las_tune.tracking.ledger import Ledger
-from las_tune.tracking.provenance import provenance_tags
 
-Points = tuple[dict[str, Any], ...]
-"""Hyperparameters of trials that come right after the baseline."""
-WAIT_S = 300.0
-"""How long the end of a study waits for an MLflow that takes nothing."""
-GOES_ON = "going on with study {}, where its last driver stopped"
-LAST_WAIT_S = 10.0
-"""How long a run that was stopped waits for MLflow; the journal keeps what it did not take."""
-
-
-@dataclass(frozen=True)
-class OpenStudy:
-    """A study that has its folder and its run in the ledger."""
-
-    spec: StudySpec
-    space: Space
-    images: StudyImages
-    ledger: Ledger
-    log: TrainingLog
-    listeners: Sequence[Listener]
-    points: Points
+OVERVIEW = "overview.json"
+"""Result of a run of several studies, in the folder of the run."""
 
 
 def run_studies(
     specs: Sequence[StudySpec], listeners_of: Callable[[StudySpec], Sequence[Listener]], progress: Progress
-) -> dict[str, Any]:
-    """Search some categories together: {"studies": their summaries, "shared_configuration": see there, or None}.
+) -> RunSummary:
+    """Search several categories together. All user input is checked before a folder is created.
 
-    Everything that a user can get wrong is checked before a folder is made. A study that fails, fails alone: its
-    summary holds `failed`, the reason.
+    In a run of several studies, one that fails does not stop the others.
+
+    Args:
+        specs: one per category. The settings of the run itself are taken from the first one.
+        listeners_of: returns the listeners of a study, besides its ledger and its training log.
+        progress: reports the steps of the run.
+
+    Raises: UserError for invalid settings, and where the only study fails.
     """
     started = time.monotonic()
-    checked = check_studies(specs, progress)
-    specs = [study.spec for study in checked]
-    backbone = load_backbone(specs[0].train.backbone, specs[0].train.backbone_weights)
-    make_folder(specs[0].results)
-    if (storage := Storage.of(specs[0])).is_local:
-        make_folder(Path(storage.root).parent, "--storage")
-    ledgers = [Ledger(s.tracking_uri, s.experiment, s.results / "mlartifacts", provenance_tags(s)) for s in specs]
-    warm = [
-        (tuple(study.before["points"]), [GOES_ON.format(study.spec.study)])
-        if study.before
-        else warm_points(study.spec, study.space, study.images.split.as_dict()["digest"], ledger.champion_tags)
-        for study, ledger in zip(checked, ledgers, strict=True)
-    ]
+    prepared = prepare_studies(specs, progress)
+    first = prepared[0].spec
+    backbone = load_backbone(first.train.backbone, first.train.backbone_weights)
+    make_folders(first)
+    ledgers = [connect(study.spec) for study in prepared]
+    warm_starts = [find_start_points(study, ledger) for study, ledger in zip(prepared, ledgers, strict=True)]
     progress("starting Ray", 0, 1)
-    with ray_cluster(specs[0].address), ExitStack() as open_ledgers:
-        check_storage(specs[0])
-        resources = resources_of(specs[0])
+    with ray_cluster(first.address), ExitStack() as open_ledgers:
+        check_storage(first)
+        context = RunContext(backbone, resources_of(first), progress, started)
         studies = []
-        for one, ledger, (points, sentences) in zip(checked, ledgers, warm, strict=True):
-            log = _start(one, ledger, points, resources, progress)
-            open_ledgers.callback(_close, ledger)
-            _announce(one, ledger, points, sentences, progress)
-            listeners = [*listeners_of(one.spec), ledger, log]
-            studies.append(OpenStudy(one.spec, one.space, one.images, ledger, log, listeners, points))
-        try:
-            return _search_and_conclude(studies, backbone, resources, progress, started)
-        except BaseException as error:
-            if isinstance(error, KeyboardInterrupt):
-                progress("ending: what is known is written; Ctrl-C again ends at once", 0, 1)
-            for study in studies:
-                study.log.write(f"ended by {type(error).__name__}: {error}")
-                study.ledger.end_study("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
-            raise
-
-
-def _start(
-    checked: CheckedStudy, ledger: Ledger, points: Points, resources: Resources, progress: Progress
-) -> TrainingLog:
-    """Begin a study's folder and its run in the ledger, or go on with them."""
-    spec = checked.spec
-    make_folder(spec.folder)
-    if not checked.before:
-        begin(spec, checked.asked, points)
-    log = TrainingLog(spec.folder, spec.category, datetime.now())
-    parameters = study_parameters(spec, checked.space)
-    ledger.start_study(spec.folder, spec.study, parameters, resources.cost_unit, _teller(log, progress))
-    return log
-
-
-def _announce(
-    checked: CheckedStudy, ledger: Ledger, points: Points, sentences: Sequence[str], progress: Progress
-) -> None:
-    """Tell the ledger and the user what is about to be searched."""
-    spec, before = checked.spec, checked.before
-    if before is not None and before["asked"] != checked.asked:
-        ledger.extend(spec.trials)  # first: a driver that dies between the two is asked to extend again
-        reopen(spec, checked.asked, points)
-    publish_start(spec, checked.space, checked.images.split.as_dict(), ledger)
-    ledger.holder(model_name(spec.category))  # known even if MLflow is away when the trials end
-    for sentence in sentences:
-        progress(sentence, 1, 1)
-    if points:
-        ledger.tag(STUDY_RUN, {"warm_start": "; ".join(sentences)})
+        for study, ledger, (points, sentences) in zip(prepared, ledgers, warm_starts, strict=True):
+            log = start_study(study, ledger, points, context)
+            open_ledgers.callback(close_ledger, ledger)
+            announce(study, ledger, points, sentences, progress)
+            listeners = [*listeners_of(study.spec), ledger, log]
+            studies.append(OpenStudy(study.spec, study.space, study.images, ledger, log, listeners, points))
+        with _end_on_error(studies, progress):
+            return _run(studies, context)
 
 
 def plan_studies(specs: Sequence[StudySpec], progress: Progress) -> Plan:
-    """What run_studies would take: images are checked, features computed, steps measured, and nothing is written."""
-    checked = check_studies(specs, progress)
-    backbone = load_backbone(specs[0].train.backbone, specs[0].train.backbone_weights)
+    """Return the expected cost of a run: check the images, compute the features, and measure an epoch. Writes nothing.
+
+    Raises: UserError like run_studies.
+    """
+    started = time.monotonic()
+    prepared = prepare_studies(specs, progress)
+    first = prepared[0].spec
+    backbone = load_backbone(first.train.backbone, first.train.backbone_weights)
     progress("starting Ray", 0, 1)
-    with ray_cluster(specs[0].address):
-        resources = resources_of(specs[0])
+    with ray_cluster(first.address):
+        context = RunContext(backbone, resources_of(first), progress, started)
         shared = [
-            prepare_remotely(one.spec, backbone, one.images.trials, resources, progress, len(checked))[0]
-            for one in checked
+            prepare_remotely(study.spec, backbone, study.images.trials, context.resources, progress, len(prepared))[0]
+            for study in prepared
         ]
-        return _plan([one.spec for one in checked], shared, resources, progress)
+        return _plan([study.spec for study in prepared], shared, context)
 
 
-def _plan(specs: Sequence[StudySpec], shared: Sequence[SharedStudy], resources: Resources, progress: Progress) -> Plan:
-    progress("measuring an epoch", 0, 1)
-    return Plan.of(specs, [measure_remotely(one, resources) for one in shared], resources)
+# --- from the first trial to the end ---
 
 
-def _teller(log: TrainingLog, progress: Progress) -> Callable[[str], None]:
-    """Tells what becomes of the writes to MLflow, in the log and on the console."""
-
-    def tell(sentence: str) -> None:
-        log.write(sentence)
-        progress(sentence, 1, 1)
-
-    return tell
-
-
-def _close(ledger: Ledger) -> None:
-    """At the end of a run, whatever it was; one that has ended before stays as it is."""
-    ledger.end_study("FAILED")
-    ledger.flush(LAST_WAIT_S)
-    ledger.close()
-
-
-def _search_and_conclude(
-    studies: Sequence[OpenStudy], backbone: Backbone, resources: Resources, progress: Progress, started: float
-) -> dict[str, Any]:
-    """Features, trials, finalists for all together; then each study by itself to its summary."""
-    tuned = []
-    for study in studies:
-        shared, stored = prepare_remotely(study.spec, backbone, study.images.trials, resources, progress, len(studies))
-        study.ledger.tag(STUDY_RUN, {"features": stored})
-        tuned.append(TunedStudy(study.spec, study.space, shared, study.listeners, study.points))
-    plan = _plan([study.spec for study in studies], [one.shared for one in tuned], resources, progress)
+def _run(studies: Sequence[OpenStudy], context: RunContext) -> RunSummary:
+    """Compute features, run trials and retrain finalists for all studies together; then conclude one after another."""
+    progress, resources = context.progress, context.resources
+    inputs = [_share_data(study, context, len(studies)) for study in studies]
+    plan = _plan([study.spec for study in studies], [tune_input.shared for tune_input in inputs], context)
     progress(plan.sentence(), 1, 1)
-    progress("trials", 0, 1)
-    trials = run_trials(tuned, resources)
-    progress("training the finalists again", 0, 1)
-    again = _run_finalists(studies, tuned, trials, resources)
+    progress("running trials", 0, 1)
+    searches = run_trials(inputs, resources)
+    progress("retraining the finalists", 0, 1)
+    retrainings = run_finalists(inputs, _finalist_jobs(studies, searches), resources)
 
-    summaries, searched = [], {}
-    for study, tuned_study, first, second in zip(studies, tuned, trials, again, strict=True):
+    results: list[Summary | FailedStudy] = []
+    trained: dict[str, TrainedStudy] = {}
+    for study, tune_input, search, retraining in zip(studies, inputs, searches, retrainings, strict=True):
         try:
-            require_any(first.records, first.is_failing)
-            one = Searched.of(study.spec, study.space, first, second)
-            summary = conclude(one, tuned_study.shared, backbone, study.images, study.ledger, resources, progress)
-            progress("drawing figures", 0, 1)
-            publish(study.spec, study.space, one, summary, study.ledger, study.log.path)
-            summaries.append(_end(study, summary, started, progress))
-            searched[study.spec.category] = one
-        except Exception as error:  # the other studies of the run are trained: they go on to their ends
+            require_successful_trial(search.records, search.is_failing)
+            trained_study = TrainedStudy.load(study.spec, study.space, search, retraining)
+            results.append(_conclude(study, trained_study, tune_input.shared, context))
+            trained[study.spec.category] = trained_study
+        except Exception as error:  # the other studies of the run are trained, and are concluded as well
             if len(studies) == 1:
                 raise
-            study.log.write(f"ended by\n{traceback.format_exc()}")
-            study.ledger.end_study("FAILED")
-            reason = f"{type(error).__name__}: {error} (see {study.log.path})"
-            summaries.append({"study": study.spec.study, "category": study.spec.category, "failed": reason})
-    one_objective = len({one.spec.train.objective for one in searched.values()}) == 1
-    shared_configuration = best_shared_configuration(searched) if len(searched) > 1 and one_objective else None
-    run = {"studies": summaries, "shared_configuration": shared_configuration}
-    if len(studies) > 1:
-        make_folder(studies[0].spec.run_folder)
-        write_json(studies[0].spec.run_folder / "overview.json", run)
+            results.append(_fail(study, error))
+    return _summarize_run(studies[0].spec, results, trained)
+
+
+def _share_data(study: OpenStudy, context: RunContext, num_studies: int) -> TuneInput:
+    """Compute the data that all trials of a study share."""
+    shared, stored = prepare_remotely(
+        study.spec, context.backbone, study.images.trials, context.resources, context.progress, num_studies
+    )
+    study.ledger.tag(STUDY_RUN, {"features": stored})
+    return TuneInput(study.spec, study.space, shared, study.listeners, study.points)
+
+
+def _plan(specs: Sequence[StudySpec], shared: Sequence[SharedStudy], context: RunContext) -> Plan:
+    context.progress("measuring an epoch", 0, 1)
+    epochs_s = [measure_remotely(shared_study, context.resources) for shared_study in shared]
+    return Plan.of(specs, epochs_s, context.resources)
+
+
+def _finalist_jobs(studies: Sequence[OpenStudy], searches: Sequence[TuneResult]) -> list[list[Retraining]]:
+    """Retrainings of each study: baseline, registered champion, finalists, and the best trials of other categories."""
+    best = {
+        study.spec.category: pick_finalists(search.records, 1) for study, search in zip(studies, searches, strict=True)
+    }
+    jobs = []
+    for study, search in zip(studies, searches, strict=True):
+        spec = study.spec
+        configurations = {BASELINE: study.space.baseline}
+        registered = study.ledger.registered_champion(model_name(spec.category)).hyperparameters(spec.demo)
+        if registered is not None:
+            configurations[REGISTERED_CHAMPION] = registered
+        for trial in pick_finalists(search.records, spec.finalists):
+            configurations[f"trial {trial.number}"] = trial.params
+        for category, trials in best.items():
+            if category != spec.category and trials:
+                configurations[f"{BEST_OF}{category}"] = trials[0].params
+        has_any = not search.is_failing and any(trial.status != "failed" and trial.epochs for trial in search.records)
+        known = [record for record in History(spec.folder).records.values() if record.finalist]
+        jobs.append(make_retrainings(configurations, spec.train.seed + 1, spec.seeds, known) if has_any else [])
+    return jobs
+
+
+def _conclude(study: OpenStudy, trained: TrainedStudy, shared: SharedStudy, context: RunContext) -> Summary:
+    """Decide, open the sealed test for baseline and champion, write the files, and publish."""
+    spec, images, progress = study.spec, study.images, context.progress
+    scores = score_remotely(shared, {name: f.heads for name, f in trained.finalists.items()}, context.resources)
+    choice = decide(trained, scores, study.ledger.champion_tags(model_name(spec.category)))
+
+    progress("opening the sealed test", 0, 1)
+    sealed_keys = images.split.as_dict()["sealed_test"]
+    openings = count_opening(spec.results, spec.data_root / spec.category, sealed_keys, spec.study, spec.trials)
+    evaluations = evaluate_remotely(shared, choice.heads_to_test, images.sealed_test, context.resources)
+    conclusion = evaluate(trained, images, choice, evaluations, openings, context.resources.cost_unit)
+
+    progress("saving the champion", 0, 1)
+    detector = write_champion(conclusion, context.backbone)
+    progress("drawing figures", 0, 1)
+    files = StudyFiles(detector, write_figures(trained), study.log.path)
+    return publish(conclusion, files, study.ledger, progress, context.started)
+
+
+def _fail(study: OpenStudy, error: Exception) -> FailedStudy:
+    """End a study of several whose conclusion failed."""
+    study.log.write(f"ended by\n{traceback.format_exc()}")
+    study.ledger.end_study("FAILED")
+    reason = f"{type(error).__name__}: {error} (see {study.log.path})"
+    return FailedStudy(study.spec.study, study.spec.category, reason)
+
+
+def _summarize_run(
+    spec: StudySpec, results: Sequence[Summary | FailedStudy], trained: dict[str, TrainedStudy]
+) -> RunSummary:
+    """Summarize a run; write the summary where the run has several studies."""
+    objectives = {study.spec.train.objective for study in trained.values()}
+    is_comparable = len(trained) > 1 and len(objectives) == 1
+    run = RunSummary(tuple(results), best_shared_configuration(trained) if is_comparable else None)
+    if len(results) > 1:
+        make_folder(spec.run_folder)
+        write_json(spec.run_folder / OVERVIEW, run.to_json())
     return run
 
 
-def _end(study: OpenStudy, summary: dict[str, Any], started: float, progress: Progress) -> dict[str, Any]:
-    """Write the summary and end the study's run; what MLflow does not take in time waits in the journal."""
-    left = study.ledger.deliver(progress, WAIT_S)
-    summary |= {"seconds": round(time.monotonic() - started, 1), "model_uri": study.ledger.model_uri, "ledger": left}
-    file = study.spec.folder / paths.SUMMARY
-    write_json(file, summary)
-    study.ledger.log_artifacts(STUDY_RUN, [file])
-    study.ledger.end_study("FINISHED")
-    return summary | {"ledger": study.ledger.deliver(progress, 0.0 if left["waiting"] else WAIT_S)}
+# --- the end of a run that is stopped ---
 
 
-def _run_finalists(
-    studies: Sequence[OpenStudy], tuned: Sequence[TunedStudy], trials: Sequence[Ran], resources: Resources
-) -> list[Ran]:
-    """Train baseline, earlier champion, finalists, and the best trials of the other categories over new seeds."""
-    best = {s.spec.category: pick_finalists(ran.records, 1) for s, ran in zip(studies, trials, strict=True)}
-    jobs = []
-    for study, ran in zip(studies, trials, strict=True):
-        spec = study.spec
-        current = study.ledger.holder(model_name(spec.category)).hyperparameters(spec.demo)
-        everyone = {BASELINE: study.space.baseline} | ({CURRENT: current} if current is not None else {})
-        everyone |= {f"trial {trial.number}": trial.params for trial in pick_finalists(ran.records, spec.finalists)}
-        everyone |= {
-            f"{BEST_OF}{category}": found[0].params
-            for category, found in best.items()
-            if category != spec.category and found
-        }
-        has_any = not ran.is_failing and any(trial.status != "failed" and trial.epochs for trial in ran.records)
-        known = [record for record in History(spec.folder).records.values() if record.finalist]
-        jobs.append(make_jobs(everyone, spec.train.seed + 1, spec.seeds, known) if has_any else [])
-    return run_finalists(tuned, jobs, resources)
+@contextmanager
+def _end_on_error(studies: Sequence[OpenStudy], progress: Progress) -> Iterator[None]:
+    """End the runs of all studies if the run is stopped by an error or by Ctrl-C."""
+    try:
+        yield
+    except BaseException as error:
+        is_interrupt = isinstance(error, KeyboardInterrupt)
+        if is_interrupt:
+            progress("stopping: saving the results so far; press Ctrl-C again to stop immediately", 0, 1)
+        for study in studies:
+            study.log.write(f"ended by {type(error).__name__}: {error}")
+            study.ledger.end_study("KILLED" if is_interrupt else "FAILED")
+        raise

@@ -1,45 +1,47 @@
-"""Several categories, one set of hyperparameters: which does best on average, and what it costs each category."""
+"""One configuration for several categories: the best on average, and what each category loses by it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
+from las_tune.reporting.run_summary import SharedConfiguration
 from las_tune.selection.finalists import BASELINE, BEST_OF
-from las_tune.study.searched import Searched
+from las_tune.study.trained_study import TrainedStudy
 
 
-def best_shared_configuration(searched: Mapping[str, Searched]) -> dict[str, Any]:
-    """Of the baseline and each category's best trial, all trained in every category over the same seeds, the best.
+def best_shared_configuration(studies: Mapping[str, TrainedStudy]) -> SharedConfiguration:
+    """Choose between the baseline and the best trial of each category by the mean regret over categories.
 
-    regret: what a category loses by it, in the objective on validation images (mean over seeds), against the best
-    that was trained there.
+    All of them were trained in every category, with the same seeds. One that failed in a category is not a candidate.
+
+    Args:
+        studies: by category; all with the same objective.
     """
-    means = {category: _means(category, study) for category, study in searched.items()}
+    means = {category: _mean_objectives(category, study) for category, study in studies.items()}
     regrets = {
-        name: {category: max(of_category.values()) - of_category[name] for category, of_category in means.items()}
-        for name in (BASELINE, *(f"{BEST_OF}{category}" for category in sorted(searched)))
-        if all(name in of_category for of_category in means.values())
+        source: {category: max(objectives.values()) - objectives[source] for category, objectives in means.items()}
+        for source in (BASELINE, *(f"{BEST_OF}{category}" for category in sorted(studies)))
+        if all(source in objectives for objectives in means.values())
     }
-    name = min(regrets, key=lambda name: float(np.mean(list(regrets[name].values()))))
-    if name == BASELINE:
-        params = next(iter(searched.values())).space.baseline
+    mean_regrets = {source: float(np.mean(list(regret.values()))) for source, regret in regrets.items()}
+    source = min(mean_regrets, key=lambda name: mean_regrets[name])
+    if source == BASELINE:
+        params = next(iter(studies.values())).space.baseline
     else:
-        params = searched[name.removeprefix(BEST_OF)].best_trial.params
-    return {
-        "from": name,
-        "params": params,
-        "mean_regret": float(np.mean(list(regrets[name].values()))),
-        "regret": regrets[name],
-        "mean_regret_of_all": {other: float(np.mean(list(values.values()))) for other, values in regrets.items()},
+        params = studies[source.removeprefix(BEST_OF)].best_trial.params
+    return SharedConfiguration(source, params, mean_regrets[source], regrets[source], mean_regrets)
+
+
+def _mean_objectives(category: str, study: TrainedStudy) -> dict[str, float]:
+    """Mean objective of every configuration that was trained in a category.
+
+    Best trials are named by their category: trial 4 of another category is a different configuration.
+    """
+    best = f"trial {study.best_trial.number}"
+    finalists = {
+        f"{BEST_OF}{category}" if name == best else name: finalist for name, finalist in study.finalists.items()
     }
-
-
-def _means(category: str, study: Searched) -> dict[str, float]:
-    """Mean objective of everyone trained here; best trials by their categories, as trial 4 is another elsewhere."""
-    own = f"trial {study.best_trial.number}"
-    finalists = {f"{BEST_OF}{category}" if name == own else name: one for name, one in study.finalists.items()}
-    borrowed = {f"{BEST_OF}{other}": one for other, one in study.borrowed.items()}
-    return {name: one.mean_objective for name, one in (finalists | borrowed).items()}
+    borrowed = {f"{BEST_OF}{other}": finalist for other, finalist in study.borrowed.items()}
+    return {name: finalist.mean_objective for name, finalist in (finalists | borrowed).items()}

@@ -1,59 +1,68 @@
-"""What `data check`, `data init`, `space check` and `doctor` print."""
+"""Output of `data check`, `data init`, `space check` and `doctor`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.table import Column, Table
 
 from las_tune.terminal.progress import make_console
 from las_tune.terminal.tables import print_lines
 
-
-def print_check(name: str, checked: Any) -> None:
-    """What a category holds, as a table, and its problems."""
-    console = make_console()
-    table = Table("part", "defect", "images", "masks", "sizes", "kinds", title=name)
-    for row in checked.rows:
-        sizes = ", ".join(map(str, row.sizes)) if not isinstance(row.sizes, str) else row.sizes
-        kinds = ", ".join(map(str, row.kinds)) if not isinstance(row.kinds, str) else row.kinds
-        table.add_row(row.part, row.defect, str(row.images), str(row.masks), sizes, kinds)
-    console.print(table)
-    print_lines([f"problem: {problem}" for problem in checked.problems] or ["no problems found"])
+if TYPE_CHECKING:
+    from las_tune.data.check import CategoryCheck
+    from las_tune.data.layout import CategoryLayout
+    from las_tune.space.sensitivity import Effect
+    from las_tune.study.doctor import Diagnosis
 
 
-def print_layout(made: Any) -> None:
-    """Which links were made, what a study would use them for, and the command for it."""
-    counts = ", ".join(f"{part} {number}" for part, number in made.counts.items())
+def print_check(name: str, check: CategoryCheck) -> None:
+    """Print the contents of a category as a table, and its problems."""
+    table = Table("part", "defect", "images", "masks", "sizes", "formats", title=name)
+    for row in check.rows:
+        counts = (str(row.images), str(row.masks))
+        table.add_row(row.part, row.defect, *counts, ", ".join(row.sizes), ", ".join(row.formats))
+    make_console().print(table)
+    print_lines([f"problem: {problem}" for problem in check.problems] or ["No problems found."])
+
+
+def print_layout(layout: CategoryLayout) -> None:
+    """Print the links of a new category, how a study splits its images, and the command that starts the study."""
+    counts = ", ".join(f"{part} {number}" for part, number in layout.counts.items())
     names = ("fit", "calibration", "validation", "sealed_test")
-    parts = ", ".join(f"{name.replace('_', ' ')} {len(getattr(made.split, name))}" for name in names)
-    lines = [f"{made.folder}: {counts} (links)", f"a study splits them so: {parts}"]
-    if made.duplicates:
-        lines.append(f"{made.duplicates} files that are there twice, byte by byte, were left out")
-    lines += [f"note: {warning}" for warning in made.warnings]
-    command = f"python -m las_tune --category {made.folder.name} --data-root {made.folder.parent}"
-    print_lines([*lines, "next:", f"  {command} {made.flags}".rstrip()])
+    parts = ", ".join(f"{name.replace('_', ' ')} {len(getattr(layout.split, name))}" for name in names)
+    lines = [f"{layout.folder}: {counts} (links)", f"A study splits the images into {parts}."]
+    if layout.duplicates:
+        lines.append(f"{layout.duplicates} duplicate files were skipped.")
+    lines += [f"note: {warning}" for warning in layout.warnings]
+    command = f"python -m las_tune --category {layout.folder.name} --data-root {layout.folder.parent}"
+    print_lines([*lines, "next:", f"  {command} {layout.flags}".rstrip()])
 
 
-def print_effects(name: str, effects: Sequence[Any]) -> None:
-    """What each knob of a space moved: shares of mask pixels and patches, mean change of a color, change of loss."""
-    knob = Column("knob", no_wrap=True)
-    table = Table(knob, "from", "to", "masks", "images", "labels", "loss after 2 epochs", title=f"space {name}")
+def print_effects(name: str, effects: Sequence[Effect]) -> None:
+    """Print the effects of the parameters of a space: changed fractions of pixels and labels, change of loss."""
+    parameter = Column("parameter", no_wrap=True)
+    table = Table(parameter, "from", "to", "masks", "images", "labels", "loss after 2 epochs", title=f"space {name}")
     for effect in effects:
-        moved = (effect.masks, effect.images, effect.labels, effect.loss)
+        changes = (effect.masks, effect.images, effect.labels, effect.loss)
         ends = (f"{end:.3g}" if isinstance(end, float) else str(end) for end in (effect.start, effect.end))
         style = None if effect.is_any else "bold red"
-        table.add_row(effect.knob, *ends, *(f"{value:.2g}" if value else "-" for value in moved), style=style)
+        table.add_row(effect.parameter, *ends, *(f"{value:.2g}" if value else "-" for value in changes), style=style)
     make_console().print(table)
 
 
-def print_diagnosis(found: Any, is_mended: bool) -> None:
-    """What became of a study, and on what its accounts differ."""
-    state = "finished" if found.is_finished else "unfinished, the same command goes on with it"
-    counts = f"{found.num_trials} trials, {found.num_again} trainings over new seeds"
-    verdict = "clean" if not found.problems else f"{len(found.problems)} problems"
-    lines = [f"  {problem.kind}: {problem.text}" for problem in found.problems]
-    if found.problems:
-        lines.append("  these could not be mended" if is_mended else "  `doctor --fix` mends what can be mended")
-    print_lines([f"study {found.study} ({state}): {counts}: {verdict}", *lines])
+def print_diagnosis(diagnosis: Diagnosis, is_fixed: bool) -> None:
+    """Print the state of a study, and the inconsistencies between its records.
+
+    Args:
+        diagnosis: of the study.
+        is_fixed: whether `--fix` ran before.
+    """
+    state = "finished" if diagnosis.is_finished else "unfinished, rerun the same command to resume"
+    counts = f"{diagnosis.num_trials} trials, {diagnosis.num_retrainings} retrainings"
+    verdict = f"{len(diagnosis.problems)} problems" if diagnosis.problems else "consistent"
+    lines = [f"  {problem.kind}: {problem.text}" for problem in diagnosis.problems]
+    if diagnosis.problems:
+        lines.append("  These problems cannot be fixed." if is_fixed else "  Run `doctor --fix` to fix them.")
+    print_lines([f"study {diagnosis.study} ({state}): {counts}: {verdict}", *lines])

@@ -1,37 +1,43 @@
-"""The end of --demo: what was found, where to look, what to do next."""
+"""Explanation of the results of `--demo` for first-time users."""
 
 from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Any
 
 from las_tune.config import paths
 from las_tune.config.formatting import format_interval
+from las_tune.reporting.summary import Promotion, Summary
 from las_tune.terminal.tables import print_lines
 
-TESTED = paths.DEMO_DATA_ROOT / paths.DEMO_CATEGORY / "test"
+TEST_IMAGES = paths.DEMO_DATA_ROOT / paths.DEMO_CATEGORY / "test"
 
 
-def print_story(summary: dict[str, Any], folder: Path) -> None:
-    """Three short paragraphs for someone who sees this for the first time."""
-    where = shlex.join(["--study", summary["study"], "--results", str(folder.parent)])
-    model = shlex.quote(str(folder / paths.model_file(summary["category"])))
+def print_story(summary: Summary, folder: Path) -> None:
+    """Print what was found, where to see it, and what to do next.
+
+    Args:
+        summary: of the demo study.
+        folder: of the study.
+    """
+    study = shlex.join(["--study", summary.study, "--results", str(folder.parent)])
+    model = shlex.quote(str(folder / paths.model_file(summary.category)))
+    results = (*_search(summary), *_retraining(summary), *_sealed_test(summary))
     print_lines(
         [
             "",
-            "What was found",
-            *(f"  {line}" for line in (*_search(summary), *_again(summary), *_sealed(summary))),
+            "Results",
+            *(f"  {line}" for line in results),
             "",
-            "Where to look",
-            f"  every trial, to hover over: {folder / 'figures' / 'study.html'}",
-            "  trials side by side, painted defects, anomaly maps:",
-            f"    python -m las_tune ui {where}",
-            "  the detector at work:",
-            f"    python -m las_tune predict --model {model} --out marked {TESTED}",
+            "Explore",
+            f"  interactive figures of all trials: {folder / 'figures' / 'study.html'}",
+            "  trials side by side, with synthetic defects and anomaly maps:",
+            f"    python -m las_tune ui {study}",
+            "  predictions of the champion:",
+            f"    python -m las_tune predict --model {model} --out marked {TEST_IMAGES}",
             "",
-            "What to do next",
-            "  your own parts, from loose images; textures to paint defects with; what a study of them will take:",
+            "Next steps",
+            "  Create a category from your own images, download textures for the synthetic defects, estimate the cost:",
             "    python -m las_tune data init parts/bolt --good 'IMAGES/*.png'",
             "    python -m las_tune data fetch dtd",
             "    python -m las_tune --category bolt --data-root parts --validation synthetic --dry-run",
@@ -39,42 +45,46 @@ def print_story(summary: dict[str, Any], folder: Path) -> None:
     )
 
 
-def _search(summary: dict[str, Any]) -> list[str]:
-    trials, best, splits = summary["trials"], summary["best_trial"], summary["splits"]
+def _search(summary: Summary) -> list[str]:
+    trials, best, splits = summary.trials, summary.best_trial, summary.splits
     return [
-        f"{trials['total']} sets of hyperparameters were tried on {splits['fit']} good brackets with painted defects; "
-        f"trial 0, the baseline, was the usual set. {trials['pruned']} were stopped early, being behind.",
-        f"The best was trial {best['trial']}: {summary['objective']} {best['validation']['objective']:.3f} on "
-        f"{splits['validation']} validation images. One training proves little: another seed gives another number.",
+        f"{trials.total} configurations were evaluated, each trained on {splits.fit} good images with synthetic "
+        f"defects. Trial 0, the baseline, is the reference configuration. {trials.pruned} trials were stopped early.",
+        f"The best was trial {best.number}, with {summary.objective} {best.validation['objective']:.3f} on "
+        f"{splits.validation} validation images. This is the result of a single seed.",
     ]
 
 
-def _again(summary: dict[str, Any]) -> list[str]:
-    promotion, baseline = summary["promotion"], summary["validation_mean"]["baseline"]
-    if promotion["best"] == "baseline":
-        return ["No other was better than the baseline when both were trained again with new seeds: it stays."]
-    mean = baseline + promotion["gain"]["mean"]
+def _retraining(summary: Summary) -> list[str]:
+    promotion, baseline = summary.promotion, summary.validation_mean.baseline
+    if promotion.best == "baseline":
+        return [
+            "After retraining with new seeds, no configuration outperformed the baseline, so the baseline was kept."
+        ]
+    mean = baseline + promotion.gain.mean
     return [
-        f"So {promotion['best']} and the baseline were trained again with new seeds: {mean:.3f} and {baseline:.3f} on "
-        f"average, a gain of {format_interval(promotion['gain'])}.",
-        _what_that_proves(promotion),
-        f"In short: {promotion['reason']}.",
+        f"Retrained with new seeds, {promotion.best} scored {mean:.3f} on average and the baseline {baseline:.3f}: "
+        f"a gain of {format_interval(promotion.gain)}.",
+        _significance(promotion),
+        f"Decision: {promotion.reason}.",
     ]
 
 
-def _what_that_proves(promotion: dict[str, Any]) -> str:
-    if promotion["promoted"]:
-        return "All of the interval lies above zero: the gain is more than noise."
-    if promotion["gain"]["mean"] < 0:
-        return "What looked best after one training is not better over new seeds: that is what they are for."
-    return "That is not enough to be sure: so few epochs, seeds and images prove small gains seldom."
+def _significance(promotion: Promotion) -> str:
+    if promotion.promoted:
+        return "The whole 95% interval is above zero, so the gain is larger than the noise."
+    if promotion.gain.mean < 0:
+        return "The apparent gain did not hold up with new seeds."
+    return "The gain is not significant: with so few epochs, seeds and images, small gains can rarely be detected."
 
 
-def _sealed(summary: dict[str, Any]) -> list[str]:
-    if summary["test_selected"]:
+def _sealed_test(summary: Summary) -> list[str]:
+    if summary.is_test_selected:
         return []
-    means = {role: numbers["image_auroc"] for role, numbers in summary["test_mean"].items()}
+    champion, memory_bank = (
+        means["image_auroc"] for means in (summary.test_mean.champion, summary.test_mean.memory_bank)
+    )
     return [
-        f"Only then the {summary['splits']['sealed_test']} images of the {summary['test_name']} were looked at: "
-        f"image AUROC {means['champion']:.3f}; a memory bank, which learns nothing, has {means['memory_bank']:.3f}.",
+        f"The {summary.test_name} ({summary.splits.sealed_test} images) was opened last: image AUROC {champion:.3f} "
+        f"for the champion, {memory_bank:.3f} for a memory bank (PatchCore-style nearest neighbor).",
     ]

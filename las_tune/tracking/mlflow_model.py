@@ -1,11 +1,12 @@
-"""The champion as an MLflow model: images in, a table with score and verdict out.
+"""The champion as an MLflow model: takes images, returns a table with score and verdict.
 
-MLflow stores this file itself (models from code), so no pickle is loaded with the model.
+MLflow stores this file with the model ("models from code"), so that loading a model runs no pickle.
 """
 
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,48 +21,62 @@ from las_tune.inference.predictor import Predictor
 
 
 class Scoring:
-    """predict, outside of MLflow's class: whatever that class defines is wrapped in a check that refuses arrays."""
+    """Prediction, in a base class because MLflow wraps a `predict` of its own class in a check that rejects arrays."""
 
     predictor: Predictor
 
     def predict(self, model_input: list[Any], params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """Score images. MLflow takes the signature from here; what is not a list is taken, too.
+        """Score images. MLflow derives the model's signature from this one; other inputs than lists work as well.
 
         Args:
             model_input: a list of paths, encoded images (bytes, or base64 as JSON has it) or arrays (H, W, 3) uint8
-                RGB of any size; an array (N, H, W, 3); a table of one column. Served, a text is never a path.
-            params: heat_map, True for that column.
+                RGB of any size; or an array (N, H, W, 3); or a table of one column. A served model reads no paths.
+            params: anomaly_map, True for that column. heat_map, its name in version 0.1.0, is deprecated.
 
-        Returns: a row an image: score in [0, 1], threshold, is_defective, and if asked for heat_map, (S, S) floats in
-            [0, 1] of the image as resized to S × S.
+        Returns: one row per image: score in [0, 1], threshold, is_defective and, if requested, anomaly_map, (S, S)
+            floats in [0, 1] for the image resized to S × S.
         """
         rows = []
-        with_map = bool((params or {}).get("heat_map"))
+        map_column = _map_column(params or {})
         is_served = os.environ.get("_MLFLOW_IS_IN_SERVING_ENVIRONMENT", "").lower() in ("1", "true")
         for prediction in self.predictor.predict(as_list(model_input), reads_paths=not is_served):
             if isinstance(prediction, DataError):
                 raise prediction
             row = {"score": prediction.score, "threshold": self.predictor.threshold}
             row |= {"is_defective": prediction.is_defective}
-            rows.append(row | ({"heat_map": prediction.heat_map} if with_map else {}))
-        columns = ["score", "threshold", "is_defective", *(["heat_map"] if with_map else [])]
+            rows.append(row | dict.fromkeys(map_column, prediction.anomaly_map))
+        columns = ["score", "threshold", "is_defective", *map_column]
         return pd.DataFrame(rows, columns=columns)
 
 
 class LasModel(Scoring, mlflow.pyfunc.PythonModel):  # type: ignore[misc]
-    """A detector behind MLflow's predict."""
+    """MLflow's wrapper of a detector."""
 
     def load_context(self, context: Any) -> None:
-        """Load the detector that was logged with the model; the model's configuration may name another device."""
+        """Load the detector that was logged with the model, on the device that the model's configuration names."""
         device = (context.model_config or {}).get("device", "cpu")
         self.predictor = Predictor(Path(context.artifacts["detector"]), device)
 
 
+def _map_column(params: dict[str, Any]) -> list[str]:
+    """Return the column of the anomaly map as a list; empty if it was not requested."""
+    if params.get("anomaly_map"):
+        return ["anomaly_map"]
+    if params.get("heat_map"):
+        warnings.warn("The parameter heat_map is deprecated. Use anomaly_map.", DeprecationWarning, stacklevel=3)
+        return ["heat_map"]
+    return []
+
+
 def as_list(model_input: Any) -> Sequence[Any]:
-    """The images of whatever predict was given, one by one."""
+    """Return the input of `predict` as a sequence of images.
+
+    Raises: DataError for a type that holds no images.
+    """
     if isinstance(model_input, pd.DataFrame):
         if model_input.shape[1] != 1:
-            raise DataError("A table of images must have one column", f"{model_input.shape[1]} columns")
+            num_columns = model_input.shape[1]
+            raise DataError(f"A table of images must have one column, got {num_columns}", remedy="Select the column")
         return list(model_input.iloc[:, 0])
     if isinstance(model_input, str | bytes | bytearray | os.PathLike):
         return [model_input]
@@ -69,7 +84,8 @@ def as_list(model_input: Any) -> Sequence[Any]:
         return [model_input]
     if isinstance(model_input, list | tuple | np.ndarray | pd.Series):
         return list(model_input)
-    raise DataError("Images must come as a list, an array (N, H, W, 3) or a table", type(model_input).__name__)
+    problem = f"Images must be a list, an array (N, H, W, 3) or a table, got {type(model_input).__name__}"
+    raise DataError(problem, remedy="Pass a list of paths, bytes or arrays")
 
 
 set_model(LasModel())

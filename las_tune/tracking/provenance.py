@@ -1,4 +1,4 @@
-"""Where results come from: versions, commit, seed; and what must not be recorded."""
+"""Tags with the provenance of a study: versions, commit, seed, and whether the test set was used for selection."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from las_tune.config.versions import PACKAGES
 
 
 def provenance_tags(spec: StudySpec) -> dict[str, str]:
-    """Tags that every run of a study carries; whatever was chosen by, or looked at, test images says so."""
+    """Return the tags of every run of a study.
+
+    `test-selected` marks studies that select on the test set, `test-watched` those that score it in every epoch.
+    """
     tags = {
         "category": spec.category,
         "study": spec.study,
@@ -34,19 +37,24 @@ def provenance_tags(spec: StudySpec) -> dict[str, str]:
     tags |= {"test-watched": "true"} if spec.leakage_gap else {}
     for package in PACKAGES:
         with suppress(PackageNotFoundError):
-            tags[f"version.{package}"] = version(package)  # whole: the part after + names the build
+            tags[f"version.{package}"] = version(package)  # with the part after +, which names the build
     return tags
 
 
 def git_commit() -> str:
-    """The commit of this checkout, with -dirty where files differ; unknown outside a checkout."""
-    here = Path(__file__).parent
+    """Return the commit of this checkout, with `-dirty` if files differ from it; `unknown` outside a checkout."""
+    folder = Path(__file__).parent
     try:
-        ours = ["git", "ls-files", "--error-unmatch", Path(__file__).name]  # not a repository that we are installed in
-        subprocess.run(ours, cwd=here, capture_output=True, timeout=10, check=True)
+        is_tracked = [
+            "git",
+            "ls-files",
+            "--error-unmatch",
+            Path(__file__).name,
+        ]  # else: installed in a foreign checkout
+        subprocess.run(is_tracked, cwd=folder, capture_output=True, timeout=10, check=True)
         commit = subprocess.run(
             ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude", "*"],
-            cwd=here, capture_output=True, text=True, timeout=10, check=True,
+            cwd=folder, capture_output=True, text=True, timeout=10, check=True,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError):
         return "unknown"

@@ -1,4 +1,4 @@
-"""The sender: a thread that brings the journal to MLflow, every write exactly once, however often MLflow is away."""
+"""A thread that sends the journal to MLflow, every write exactly once, however often MLflow is unreachable."""
 
 from __future__ import annotations
 
@@ -16,29 +16,30 @@ from pathlib import Path
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
-from sqlalchemy.exc import SQLAlchemyError
 
 from las_tune.config import paths
-from las_tune.errors import one_line, without_password
-from las_tune.reporting.panel_process import Painter, PaintingError
+from las_tune.config.progress import Progress
+from las_tune.errors import type_and_message, without_password
+from las_tune.reporting.panel_drawer import PanelDrawer, PanelDrawingError
+from las_tune.tracking.connection import CONNECTION_ERRORS
 from las_tune.tracking.journal import Journal, Write, merge
 from las_tune.tracking.registry import register
 from las_tune.tracking.runs import RefusedError, Runs
 
-MOST_AT_ONCE = 200
-FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 15.0
-MOST_METRICS, MOST_PARAMS, MOST_TAGS = 1000, 100, 100
-"""Of one call of log_batch, by MLflow's rules."""
-AWAY = (MlflowException, SQLAlchemyError, OSError)
-"""What comes of an MLflow that is not there, or cannot just now."""
-REFUSED = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS")
-"""Answers of an MLflow that is there and will not take a write, ever."""
-MOST_ATTEMPTS = 10
-"""For a write that fails in a way that is not known: an artifact store that is away, or a mistake of ours."""
+MAX_WRITES = 200
+"""Number of writes that are merged and sent together."""
+MIN_DELAY_S, MAX_DELAY_S = 0.5, 15.0
+"""First and longest pause after a failed attempt; it doubles from one attempt to the next."""
+MAX_METRICS, MAX_PARAMS, MAX_TAGS = 1000, 100, 100
+"""MLflow's limits for one call of log_batch."""
+REFUSED_CODES = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS")
+"""Error codes of MLflow for a write that it will never accept."""
+MAX_ATTEMPTS = 10
+"""Attempts for a write that fails with an unknown error: an unreachable artifact store, or a bug."""
 
 
 class Sender(threading.Thread):
-    """Sends what waits in a journal, with growing pauses; what MLflow refuses for good is set aside in a file."""
+    """Sends the waiting writes of a journal. Writes that MLflow refuses for good are moved to a file."""
 
     def __init__(
         self,
@@ -48,7 +49,15 @@ class Sender(threading.Thread):
         journal: Journal,
         notify: Callable[[str], None],
     ) -> None:
-        """notify: told in a sentence when MLflow goes away, when it is back, and what it refused."""
+        """Prepare a sender; `start` starts it.
+
+        Args:
+            client: client of the store.
+            tracking_uri: URI of the store.
+            experiment_id: experiment of the study.
+            journal: the study's journal.
+            notify: called with a sentence when MLflow becomes unreachable or reachable again, and for refused writes.
+        """
         super().__init__(name="ledger", daemon=True)
         self._client = client
         self._tracking_uri = tracking_uri
@@ -57,63 +66,63 @@ class Sender(threading.Thread):
         self._notify = notify
         self._changed = threading.Condition()
         self._closed = threading.Event()
-        self._painter = Painter()
+        self._panel_drawer = PanelDrawer()
         self._attempts: Counter[str] = Counter()
         self._refused_path = journal.path.with_name(f"{paths.LEDGER}.refused")
         self.num_refused = 0
-        self.away: str = ""
-        """Why nothing can be sent now; empty where it can."""
+        self.last_error = ""
+        """Why nothing can be sent at the moment; empty while sending works."""
         self.model_uri = ""
-        """Of the champion, once it is registered."""
+        """URI of the champion, once it is registered."""
 
     def run_id(self, run: str) -> str:
-        """The MLflow run of a key, which must be there."""
-        return self._runs.id_of(Write(run))
+        """Return the MLflow run id of a key, whose run must exist."""
+        return self._runs.find_or_create(Write(run))
 
     def wake(self) -> None:
-        """There is something to send."""
+        """Wake the thread, because there is something to send."""
         with self._changed:
             self._changed.notify_all()
 
     def flush(self, timeout_s: float) -> bool:
-        """Wait until MLflow has everything. Returns whether it has."""
-        ends = time.monotonic() + timeout_s
+        """Wait until everything is sent. Returns False after a timeout."""
+        deadline = time.monotonic() + timeout_s
         with self._changed:
             self._changed.notify_all()
-            while self._journal.num_waiting and (left := ends - time.monotonic()) > 0 and self.is_alive():
-                self._changed.wait(min(left, 1.0))
+            while self._journal.num_waiting and (left_s := deadline - time.monotonic()) > 0 and self.is_alive():
+                self._changed.wait(min(left_s, 1.0))
         return not self._journal.num_waiting
 
-    def deliver(self, progress: Callable[[str, int, int], None], wait_s: float) -> None:
-        """Wait until MLflow has everything, as long as it takes any.
+    def deliver(self, progress: Progress, timeout_s: float) -> None:
+        """Wait until everything is sent, as long as MLflow accepts writes.
 
         Args:
             progress: called with (what, done, total).
-            wait_s: how long it may take none.
+            timeout_s: time without an accepted write after which waiting ends.
         """
-        left = most = self._journal.num_waiting
-        ends = time.monotonic() + wait_s
-        while not self.flush(1.0) and self.is_alive() and time.monotonic() < ends:
-            now = self._journal.num_waiting
-            if now < left:
-                ends = time.monotonic() + wait_s
-            left, most = now, max(most, now)
-            progress("writing to MLflow", most - left, most)
+        waiting = total = self._journal.num_waiting
+        deadline = time.monotonic() + timeout_s
+        while not self.flush(1.0) and self.is_alive() and time.monotonic() < deadline:
+            still_waiting = self._journal.num_waiting
+            if still_waiting < waiting:
+                deadline = time.monotonic() + timeout_s
+            waiting, total = still_waiting, max(total, still_waiting)
+            progress("writing to MLflow", total - waiting, total)
 
     def close(self) -> None:
-        """Send nothing more."""
+        """Stop sending."""
         self._closed.set()
         self.wake()
 
     def run(self) -> None:
-        """Send, wait, send."""
-        with contextlib.closing(self._painter):
-            self._run()
+        """Send until the sender is closed."""
+        with contextlib.closing(self._panel_drawer):
+            self._send_until_closed()
 
-    def _run(self) -> None:
-        delay_s = FIRST_DELAY_S
+    def _send_until_closed(self) -> None:
+        delay_s = MIN_DELAY_S
         while not self._closed.is_set():
-            writes = self._journal.waiting(MOST_AT_ONCE)
+            writes = self._journal.waiting(MAX_WRITES)
             if not writes:
                 with self._changed:
                     if not self._journal.num_waiting:
@@ -122,34 +131,35 @@ class Sender(threading.Thread):
             try:
                 self._send_all(writes)
                 self._journal.mark_sent(len(writes))
-            except Exception as error:  # whatever it is: the writes stay in the journal, and the next try may do
-                self._went_away(error)
+            except Exception as error:  # of any type: the writes stay in the journal, and the next attempt may succeed
+                self._report_error(error)
                 self._closed.wait(delay_s)
-                delay_s = min(2 * delay_s, LONGEST_DELAY_S)
+                delay_s = min(2 * delay_s, MAX_DELAY_S)
                 continue
-            if self.away:
-                self._say("MLflow answers again")
-            self.away, delay_s = "", FIRST_DELAY_S
+            if self.last_error:
+                self._report("MLflow is reachable again")
+            self.last_error, delay_s = "", MIN_DELAY_S
             self.wake()
 
-    def _went_away(self, error: BaseException) -> None:
-        reason = one_line(error)
-        if not self.away:
-            self._say(f"MLflow does not answer; its writes wait in {self._journal.path} ({reason})")
-        self.away = reason
+    def _report_error(self, error: BaseException) -> None:
+        reason = type_and_message(error)
+        if not self.last_error:
+            self._report(f"MLflow is unreachable; writes are kept in {self._journal.path} ({reason})")
+        self.last_error = reason
 
-    def _say(self, sentence: str) -> None:
-        with contextlib.suppress(OSError, ValueError):  # nobody reads any more, or the disk is full
+    def _report(self, sentence: str) -> None:
+        with contextlib.suppress(OSError, ValueError):  # the terminal is closed, or the disk is full
             self._notify(sentence)
 
     def _send_all(self, writes: list[Write]) -> None:
-        """Many at once; one by one where one of them is refused, so that it alone is set aside."""
-        for write in merge(writes):
+        """Send the writes of each run merged, or one by one if MLflow refuses them, to set aside only the bad ones."""
+        for merged in merge(writes):
             try:
-                self._send(write)
+                self._send(merged)
             except RefusedError:
-                for single in (one for one in writes if one.run == write.run):
-                    self._send_or_set_aside(single)
+                for write in writes:
+                    if write.run == merged.run:
+                        self._send_or_set_aside(write)
 
     def _send_or_set_aside(self, write: Write) -> None:
         try:
@@ -158,60 +168,67 @@ class Sender(threading.Thread):
             self.num_refused += 1
             with self._refused_path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"reason": str(error), **asdict(write)}) + "\n")
-            self._say(f"MLflow refused a write, which is in {self._refused_path} ({error})")
+            self._report(f"MLflow refused a write; it is kept in {self._refused_path} ({error})")
 
     def _send(self, write: Write) -> None:
-        """Sent twice, it changes nothing more: runs are looked up, all else is set to the same again."""
+        """Send a write. Sending it twice changes nothing: runs are looked up first, all else is set to the same value.
+
+        Raises: RefusedError if MLflow will never accept it; other errors if another attempt may succeed.
+        """
         try:
             self._apply(write)
         except RefusedError:
             raise
         except Exception as error:
             code = error.error_code if isinstance(error, MlflowException) else ""
-            if code in REFUSED:
-                raise RefusedError(one_line(error)) from error
-            self._attempts[write.run] += code == "BAD_REQUEST" or not isinstance(error, AWAY)
-            if self._attempts[write.run] >= MOST_ATTEMPTS:
+            if code in REFUSED_CODES:
+                raise RefusedError(type_and_message(error)) from error
+            self._attempts[write.run] += code == "BAD_REQUEST" or not isinstance(error, CONNECTION_ERRORS)
+            if self._attempts[write.run] >= MAX_ATTEMPTS:
                 raise RefusedError(without_password(traceback.format_exc(limit=-3))) from error
             raise
         self._attempts.pop(write.run, None)
 
     def _apply(self, write: Write) -> None:
-        run_id = self._runs.id_of(write)
+        run_id = self._runs.find_or_create(write)
         metrics = [Metric(name, value, time_ms, step) for name, value, step, time_ms in write.metrics]
         params = [Param(name, value) for name, value in write.params.items()]
         tags = [RunTag(name, value) for name, value in write.tags.items()]
         while metrics or params or tags:
-            self._client.log_batch(run_id, metrics[:MOST_METRICS], params[:MOST_PARAMS], tags[:MOST_TAGS])
-            metrics, params, tags = metrics[MOST_METRICS:], params[MOST_PARAMS:], tags[MOST_TAGS:]
+            self._client.log_batch(run_id, metrics[:MAX_METRICS], params[:MAX_PARAMS], tags[:MAX_TAGS])
+            metrics, params, tags = metrics[MAX_METRICS:], params[MAX_PARAMS:], tags[MAX_TAGS:]
         if write.end == "RUNNING":
             self._client.update_run(run_id, "RUNNING")
         elif write.end:
             self._client.set_terminated(run_id, write.end, write.end_ms)
-            self._runs.keep_one(write.run)
+            self._runs.delete_duplicates(write.run)
         self._log_files(run_id, write)
 
     def _log_files(self, run_id: str, write: Write) -> None:
-        """Files, images and model; what is missing of them holds up nothing else."""
+        """Log files, panel and model. Missing files are reported last, so that the rest is logged anyway."""
         missing = [file for file, _ in write.files if not Path(file).is_file()]
         for file, folder in write.files:
             if file not in missing:
                 self._client.log_artifact(run_id, file, folder or None)
-        if write.panel and Path(write.panel[0]).is_file():
+        if write.panel and Path(write.panel[0]).is_file():  # else it was drawn and sent before
             self._log_panel(run_id, Path(write.panel[0]), write.panel[1])
         if write.model:
-            missing += [write.model[what] for what in ("detector", "example") if not Path(write.model[what]).exists()]
+            missing += [write.model[name] for name in ("detector", "example") if not Path(write.model[name]).exists()]
             if not missing:
-                self.model_uri = register(self._client, self._tracking_uri, run_id, **write.model)
+                arguments = dict(write.model)
+                registered = arguments.pop("holder")  # the key that journals use for it
+                self.model_uri = register(
+                    self._client, self._tracking_uri, run_id, registered_version=registered, **arguments
+                )
         if missing:
-            raise RefusedError(f"gone: {', '.join(missing)}")
+            raise RefusedError(f"missing files: {', '.join(missing)}")
 
     def _log_panel(self, run_id: str, file: Path, title: str) -> None:
-        """Draw and log; the arrays are not needed any more then."""
+        """Draw and log the images of a panel, then delete its arrays."""
         folder = file.with_suffix("")
         try:
-            self._painter.draw(file, title, folder)
-        except PaintingError as error:
+            self._panel_drawer.draw(file, title, folder)
+        except PanelDrawingError as error:
             raise RefusedError(str(error)) from error
         self._client.log_artifacts(run_id, str(folder), "panel")
         shutil.rmtree(folder)

@@ -1,66 +1,63 @@
-"""What MLflow holds of studies, read back: a study by its name, its trials, best first."""
+"""Read studies back from MLflow: a study by its name, its trials ranked, the files of its runs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import sqlalchemy
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
-from sqlalchemy.exc import SQLAlchemyError
 
 from las_tune.config.objectives import TIE_BREAKS, ranking
 from las_tune.errors import UserError, without_password
-from las_tune.tracking.connection import use_store
+from las_tune.tracking.connection import require_store, store_errors, use_store
 
 Kind = Literal["tags", "metrics", "params"]
-RESULTS: tuple[tuple[Kind, str], ...] = (
+RESULT_COLUMNS: tuple[tuple[Kind, str], ...] = (
     ("tags", "status"),
     ("metrics", "best/objective"),
     ("metrics", "best/image_auroc"),
     ("metrics", "best/pixel_aupro"),
 )
-COST: tuple[Kind, str] = ("metrics", "total_seconds")
-NEWEST = 10
-"""Of the known studies, how many an error lists."""
+COST_COLUMN: tuple[Kind, str] = ("metrics", "total_seconds")
+MAX_LISTED_STUDIES = 10
+"""Number of study names that an error lists."""
 
 
 @dataclass(frozen=True)
 class StudyRuns:
-    """A study as MLflow has it: its run, and a run for each training."""
+    """The MLflow runs of a study: the parent run, and one child run for each training."""
 
     parent: Run
     children: tuple[Run, ...]
 
     @property
     def name(self) -> str:
-        """The study's name."""
+        """Name of the study."""
         return str(self.parent.data.tags["study"])
 
     @property
     def trials(self) -> list[Run]:
-        """Trials of the search, best first."""
-        return sorted((run for run in self.children if "finalist_seed" not in run.data.tags), key=_best_first)
+        """Runs of the search, best first."""
+        return sorted((run for run in self.children if "finalist_seed" not in run.data.tags), key=_rank)
 
     @property
-    def again(self) -> list[Run]:
-        """What was trained again over new seeds, best first."""
-        return sorted((run for run in self.children if "finalist_seed" in run.data.tags), key=_best_first)
+    def finalists(self) -> list[Run]:
+        """Runs of the finalists, retrained with new seeds, best first."""
+        return sorted((run for run in self.children if "finalist_seed" in run.data.tags), key=_rank)
 
     @property
     def columns(self) -> list[tuple[Kind, str]]:
-        """What trials are compared by: status, best numbers, the hyperparameters searched, seconds."""
-        results = [(kind, key) for kind, key in RESULTS if any(cell(run, kind, key) for run in self.children)]
-        return [*results, *(("params", name) for name in self.searched), COST]
+        """Columns that compare trials: status, best metrics, the hyperparameters searched, seconds."""
+        results = [(kind, key) for kind, key in RESULT_COLUMNS if any(cell(run, kind, key) for run in self.children)]
+        return [*results, *(("params", name) for name in self.searched_params), COST_COLUMN]
 
     @property
-    def searched(self) -> list[str]:
-        """Hyperparameters that differ between trials; all of them where there is one trial."""
+    def searched_params(self) -> list[str]:
+        """Names of the hyperparameters that differ between trials, or of all of them for a single trial."""
         by_number = sorted(self.children, key=_number)
         names = dict.fromkeys(name for run in by_number for name in run.data.params)
         if len(by_number) < 2:
@@ -69,12 +66,12 @@ class StudyRuns:
 
 
 def cell(run: Run, kind: Kind, key: str) -> Any:
-    """A value of a run; None where it has none."""
+    """Return a tag, metric or parameter of a run, None if the run lacks it."""
     return getattr(run.data, kind).get(key)
 
 
-def mark(run: Run) -> str:
-    """What a run became beside a trial: baseline, champion, tied with it."""
+def roles_of(run: Run) -> str:
+    """Return the roles of a run apart from being a trial, comma-separated: baseline, champion, tied."""
     return ", ".join(role for role in ("baseline", "champion", "tied") if run.data.tags.get(role) == "true")
 
 
@@ -82,8 +79,8 @@ def _number(run: Run) -> int:
     return int(run.data.tags.get("trial", -1))
 
 
-def _best_first(run: Run) -> tuple[float | int, ...]:
-    """As the search ranks them; those without an epoch last."""
+def _rank(run: Run) -> tuple[float | int, ...]:
+    """Sort key: the ranking of the search. Runs without a finished epoch come last."""
     best = {name: run.data.metrics[f"best/{name}"] for name in TIE_BREAKS if f"best/{name}" in run.data.metrics}
     objective = run.data.metrics.get("best/objective", run.data.metrics.get("objective"))
     if objective is None:
@@ -93,96 +90,93 @@ def _best_first(run: Run) -> tuple[float | int, ...]:
 
 @dataclass(frozen=True)
 class Store:
-    """An experiment of a store, to be read."""
+    """An experiment of a store, opened for reading."""
 
     uri: str
     client: MlflowClient
     experiment_id: str
 
     def find(self, study: str | None) -> StudyRuns:
-        """A study with its trials, see find_study."""
-        with told_as_user_error(self.uri):
+        """Return a study with its trials, see find_study."""
+        with store_errors(self.uri):
             return find_study(self.client, self.experiment_id, study)
 
 
 def open_to_read(tracking_uri: str, experiment: str) -> Store:
-    """Open a store that is there, and an experiment in it; nothing is made where there is none."""
-    with told_as_user_error(tracking_uri):
-        _require_store(tracking_uri)
+    """Open an existing experiment of an existing store.
+
+    Raises: UserError if either does not exist. Nothing is created.
+    """
+    require_store(tracking_uri)
+    with store_errors(tracking_uri):
         client = use_store(tracking_uri)
         found = client.get_experiment_by_name(experiment)
     if found is None or found.lifecycle_stage == "deleted":
         raise UserError(
-            "--experiment must be in the store",
-            f"{experiment} ({without_password(tracking_uri)})",
-            "run a study first, or give --results or --tracking-uri of one that has run",
+            f"--experiment {experiment} does not exist in {without_password(tracking_uri)}",
+            remedy="Run a study first, or give the --results or --tracking-uri of an existing one",
         )
     return Store(tracking_uri, client, str(found.experiment_id))
 
 
-@contextmanager
-def told_as_user_error(tracking_uri: str) -> Iterator[None]:
-    """What a store may refuse, as one line."""
-    try:
-        yield
-    except (MlflowException, SQLAlchemyError, OSError, ImportError) as error:
-        raise UserError(
-            "--tracking-uri must be an MLflow store that can be read",
-            without_password(f"{tracking_uri} ({' '.join(str(error).split())})")[:300],
-            "give a database (sqlite:///FILE) or a server (http://HOST:PORT)",
-        ) from error
-
-
-def _require_store(tracking_uri: str) -> None:
-    """MLflow makes a database where there is none; a command that reads must not."""
-    if is_server(tracking_uri):
-        return
-    if "://" in tracking_uri and not tracking_uri.startswith("file://"):
-        address = sqlalchemy.make_url(tracking_uri)
-        is_file = address.get_backend_name() == "sqlite"
-        if not is_file or Path(address.database or "").is_file():
-            engine = sqlalchemy.create_engine(address)
-            try:
-                if sqlalchemy.inspect(engine).has_table("experiments"):
-                    return
-            finally:
-                engine.dispose()
-    elif Path(tracking_uri.removeprefix("file://")).is_dir():
-        return
-    raise UserError(
-        "there must be an MLflow store",
-        without_password(tracking_uri),
-        "run a study first, or give --results or --tracking-uri of one that has run",
-    )
-
-
-def is_server(tracking_uri: str) -> bool:
-    """Whether an MLflow server keeps the store."""
-    return tracking_uri.startswith(("http://", "https://"))
-
-
 def find_study(client: MlflowClient, experiment_id: str, study: str | None) -> StudyRuns:
-    """A study with its trials: the newest of that name, without a name the newest of all."""
+    """Return the newest study of a name, or the newest of all without a name, with its trials.
+
+    Raises: UserError if there is none.
+    """
     parents = search_all(client, experiment_id, "tags.kind = 'study'")
-    named = [run for run in parents if study in (None, run.data.tags.get("study"))]
-    if not named:
-        names = list(dict.fromkeys(run.data.tags.get("study", run.info.run_name) for run in parents))
-        known = ", ".join(names[:NEWEST]) + (f" and {len(names) - NEWEST} more" if len(names) > NEWEST else "")
-        if study is None:
-            raise UserError("there must be a study in the experiment", "none", "run one first")
-        raise UserError("the study must be in the store", study, f"Known: {known or 'none'}")
-    parent_id = named[0].info.run_id
+    matching = [run for run in parents if study in (None, run.data.tags.get("study"))]
+    if not matching:
+        raise _no_study(study, list(dict.fromkeys(run.data.tags.get("study", run.info.run_name) for run in parents)))
+    parent_id = matching[0].info.run_id
     children = search_all(client, experiment_id, f"tags.`mlflow.parentRunId` = '{parent_id}'")
-    return StudyRuns(named[0], tuple(run for run in children if run.data.tags.get("kind") == "trial"))
+    return StudyRuns(matching[0], tuple(run for run in children if run.data.tags.get("kind") == "trial"))
 
 
-def search_all(client: MlflowClient, experiment_id: str, wanted: str) -> list[Run]:
-    """Every page of a search, newest first."""
+def _no_study(study: str | None, names: list[str]) -> UserError:
+    if not names:
+        return UserError("The experiment has no study" + (f" {study}" if study else ""), remedy="Run a study first")
+    num_more = len(names) - MAX_LISTED_STUDIES
+    known = ", ".join(names[:MAX_LISTED_STUDIES]) + (f" and {num_more} more" if num_more > 0 else "")
+    return UserError(f"Study {study} does not exist in the store", remedy=f"Known studies: {known}")
+
+
+def search_all(client: MlflowClient, experiment_id: str, query: str) -> list[Run]:
+    """Return the runs of every page of a search, newest first."""
     runs: list[Run] = []
     token: str | None = None
     while True:
-        page = client.search_runs([experiment_id], wanted, max_results=1000, page_token=token)
+        page = client.search_runs([experiment_id], query, max_results=1000, page_token=token)
         runs += page
         token = page.token
         if not token:
             return sorted(runs, key=lambda run: run.info.start_time, reverse=True)
+
+
+@dataclass(frozen=True)
+class Artifacts:
+    """Read access to the files of one run."""
+
+    client: MlflowClient
+    run_id: str
+
+    def names(self, folder: str = "") -> list[str]:
+        """Return the sorted paths of the files in a folder; empty if it is missing or cannot be read."""
+        try:
+            files = self.client.list_artifacts(self.run_id, folder or None)
+        except (MlflowException, OSError):
+            return []
+        return sorted(file.path for file in files if not file.is_dir)
+
+    def read(self, path: str) -> bytes | None:
+        """Return the content of a file, None if it is missing or cannot be read."""
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                return Path(self.client.download_artifacts(self.run_id, path, folder)).read_bytes()
+            except (MlflowException, OSError):
+                return None
+
+    def read_text(self, path: str) -> str | None:
+        """Return the content of a text file, None if it is missing or cannot be read."""
+        content = self.read(path)
+        return None if content is None else content.decode(errors="replace")

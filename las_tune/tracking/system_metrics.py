@@ -1,4 +1,4 @@
-"""What a worker's machine does while it trains, measured by MLflow's own monitors under MLflow's names."""
+"""System metrics of a worker during training, from MLflow's own monitors and under MLflow's names."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
 from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
 from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
 
-from las_tune.config.trial_record import SYSTEM
+from las_tune.config.trial_record import SYSTEM_PREFIX
 
 INTERVAL_S = 1.0
 
 
 class SystemMetrics(threading.Thread):
-    """Samples processors, memory, disk, network, and GPUs where there are any; a daemon."""
+    """Daemon thread that samples CPU, memory, disk, network and, if available, GPU."""
 
     def __init__(self) -> None:
         super().__init__(name="system-metrics", daemon=True)
         self._monitors: list[Any] = [CPUMonitor(), DiskMonitor(), NetworkMonitor()]
         try:
             self._monitors.append(GPUMonitor())
-        except (ImportError, RuntimeError):  # how MLflow says that there is no GPU
-            logging.getLogger(__name__).debug("no GPU to measure")
+        except (ImportError, RuntimeError):  # raised by MLflow if there is no GPU
+            logging.getLogger(__name__).debug("no GPU to monitor")
         self._lock = threading.Lock()
 
     def run(self) -> None:
-        """Sample."""
+        """Sample until the process ends."""
         while True:
             with self._lock:
                 self._sample()
@@ -41,11 +41,12 @@ class SystemMetrics(threading.Thread):
             monitor.collect_metrics()
 
     def take(self) -> dict[str, float]:
-        """Means since the last call, by MLflow's names of system metrics."""
-        numbers: dict[str, float] = {}
+        """Return the means since the last call, by MLflow's names of system metrics."""
+        means: dict[str, float] = {}
         with self._lock:
             self._sample()
             for monitor in self._monitors:
-                numbers |= {f"{SYSTEM}{name}": float(value) for name, value in monitor.aggregate_metrics().items()}
+                aggregated = monitor.aggregate_metrics()
+                means |= {f"{SYSTEM_PREFIX}{name}": float(value) for name, value in aggregated.items()}
                 monitor.clear_metrics()
-        return numbers
+        return means

@@ -1,52 +1,52 @@
-"""Studies and their trials as tables of text: the same for the terminal and for the report."""
+"""Studies and their trials as tables of text, for the terminal and the HTML report."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import get_args
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from las_tune.config import paths
+from las_tune.config.interval import Interval
 from las_tune.config.objectives import Objective, objective_value
-from las_tune.reporting.gains import GAIN, gain_on_test
-from las_tune.tracking.artifacts import Artifacts
-from las_tune.tracking.store import Kind, StudyRuns, cell, mark
+from las_tune.reporting.gains import GAIN, format_test_gain
+from las_tune.reporting.summary import parse_summary
+from las_tune.tracking.store import Artifacts, Kind, StudyRuns, cell, roles_of
 
 ROLES = ("baseline", "champion", "memory_bank")
-NOTHING = "–"
+EMPTY = "–"
 
 
 @dataclass(frozen=True)
 class TextTable:
-    """A head, and rows with as many cells."""
+    """Column names, and rows with one cell for each column."""
 
     head: list[str]
     rows: list[list[str]]
 
 
 def trial_table(study: StudyRuns, runs: Sequence[Run]) -> TextTable:
-    """One row a run, in the columns of the study."""
+    """Return a table with one row for each run, in the columns of the study."""
     columns = study.columns
     head = ["trial", "role", *(key for _, key in columns)]
-    rows = [[run.info.run_name or "", mark(run), *(_shown(run, *column) for column in columns)] for run in runs]
+    rows = [[run.info.run_name or "", roles_of(run), *(_format(run, *column) for column in columns)] for run in runs]
     return TextTable(head, rows)
 
 
-def _shown(run: Run, kind: Kind, key: str) -> str:
+def _format(run: Run, kind: Kind, key: str) -> str:
     value = cell(run, kind, key)
     if value is None:
-        return NOTHING
+        return EMPTY
     if kind == "metrics":
         return f"{value:.0f}" if key.endswith("seconds") else f"{value:.4f}"
-    return _short(value) if kind == "params" else str(value)
+    return _format_param(value) if kind == "params" else str(value)
 
 
-def _short(text: str) -> str:
-    """A hyperparameter, with three digits where it is no whole number."""
+def _format_param(text: str) -> str:
+    """Shorten a decimal number to three significant digits."""
     try:
         return text if text.lstrip("-").isdigit() else f"{float(text):.3g}"
     except ValueError:
@@ -54,67 +54,69 @@ def _short(text: str) -> str:
 
 
 def sealed_tests(study: StudyRuns) -> dict[str, dict[str, float]]:
-    """Metrics of the sealed test by role, means over seeds; empty until it is opened."""
-    found = {role: _named(study.parent.data.metrics, f"{role}/test_") for role in ROLES}
-    return {role: metrics for role, metrics in found.items() if metrics}
+    """Return the metrics on the sealed test by role, means over seeds; empty until the study ends."""
+    tests = {role: _without_prefix(study.parent.data.metrics, f"{role}/test_") for role in ROLES}
+    return {role: metrics for role, metrics in tests.items() if metrics}
 
 
-def sealed_table(study: StudyRuns, summary: Mapping[str, Any]) -> TextTable:
-    """One row a metric of the sealed test, the objective first."""
+def sealed_table(study: StudyRuns, gains: Mapping[str, Interval] | None) -> TextTable:
+    """Return a table with one row for each metric on the sealed test, the objective first; gains: see read_gains."""
     objective, tests = study.parent.data.tags.get("objective", ""), sealed_tests(study)
-    values = {role: {objective: objective_of(study, role), **metrics} for role, metrics in tests.items()}
-    names = [name for name in dict.fromkeys(n for of_role in values.values() for n in of_role) if name]
+    values = {role: {objective: sealed_objective(study, role), **metrics} for role, metrics in tests.items()}
+    names = [name for name in dict.fromkeys(n for by_name in values.values() for n in by_name) if name]
     rows = []
     for name in names:
-        of_role = {role: metrics.get(name) for role, metrics in values.items()}
-        gain = _gain(summary, name, of_role.get("baseline"), of_role.get("champion"))
-        if any(value is not None for value in of_role.values()):
-            rows.append([name, *map(_four, of_role.values()), gain])
+        by_role = {role: metrics.get(name) for role, metrics in values.items()}
+        gain = _format_gain(gains, name, by_role.get("baseline"), by_role.get("champion"))
+        if any(value is not None for value in by_role.values()):
+            rows.append([name, *map(_format_metric, by_role.values()), gain])
     return TextTable(["metric", *(role.replace("_", " ") for role in tests), GAIN], rows)
 
 
 def study_table(client: MlflowClient, studies: Sequence[StudyRuns]) -> TextTable:
-    """One row a study: its objective on the sealed test, for baseline, champion and the memory bank, and the gain."""
+    """Return a table with one row for each study: the objective on the sealed test by role, and the gain."""
     head = ["study", "category", "trials", "objective", "baseline", "champion", GAIN, "memory bank"]
     return TextTable(head, [_study_row(client, study) for study in studies])
 
 
 def _study_row(client: MlflowClient, study: StudyRuns) -> list[str]:
     tags = study.parent.data.tags
-    objective = tags.get("objective", NOTHING)
-    baseline, champion, bank = (objective_of(study, role) for role in ROLES)
-    gain = _gain(read_summary(client, study), objective, baseline, champion)
+    objective = tags.get("objective", EMPTY)
+    baseline, champion, memory_bank = (sealed_objective(study, role) for role in ROLES)
+    gain = _format_gain(read_gains(client, study), objective, baseline, champion)
     if champion is None:
         gain = f"no sealed test: {study.parent.info.status.lower()}"
-    numbers = [_four(baseline), _four(champion), gain, _four(bank)]
-    return [study.name, tags.get("category", NOTHING), str(len(study.trials)), objective, *numbers]
+    values = [_format_metric(baseline), _format_metric(champion), gain, _format_metric(memory_bank)]
+    return [study.name, tags.get("category", EMPTY), str(len(study.trials)), objective, *values]
 
 
-def objective_of(study: StudyRuns, role: str) -> float | None:
-    """The objective on the sealed test; None until that is opened."""
-    metrics, objective = sealed_tests(study).get(role, {}), study.parent.data.tags.get("objective")
-    known = next((one for one in get_args(Objective) if one == objective), None)
+def sealed_objective(study: StudyRuns, role: str) -> float | None:
+    """Return the objective on the sealed test; None until the study ends."""
+    metrics, tag = sealed_tests(study).get(role, {}), study.parent.data.tags.get("objective")
+    objective = next((known for known in get_args(Objective) if known == tag), None)
     try:
-        return objective_value(known, metrics) if known else None
-    except KeyError:  # it is not opened yet, or masks are missing
+        return objective_value(objective, metrics) if objective else None
+    except KeyError:  # the test is still sealed, or masks are missing
         return None
 
 
-def _gain(summary: Mapping[str, Any], name: str, baseline: float | None, champion: float | None) -> str:
+def _format_gain(
+    gains: Mapping[str, Interval] | None, name: str, baseline: float | None, champion: float | None
+) -> str:
     if baseline is None or champion is None:
-        return NOTHING
-    return gain_on_test(summary, name, champion - baseline)
+        return EMPTY
+    return format_test_gain(gains, name, champion - baseline)
 
 
-def read_summary(client: MlflowClient, study: StudyRuns) -> dict[str, Any]:
-    """summary.json of a study; empty where there is none."""
+def read_gains(client: MlflowClient, study: StudyRuns) -> Mapping[str, Interval] | None:
+    """Return the gain of the champion on the sealed test by objective; None until the study ends."""
     text = Artifacts(client, study.parent.info.run_id).read_text(paths.SUMMARY)
-    return json.loads(text) if text else {}
+    return parse_summary(text, f"{paths.SUMMARY} of study {study.name}").test_gain if text else None
 
 
-def _named(metrics: Mapping[str, float], prefix: str) -> dict[str, float]:
+def _without_prefix(metrics: Mapping[str, float], prefix: str) -> dict[str, float]:
     return {name.removeprefix(prefix): value for name, value in metrics.items() if name.startswith(prefix)}
 
 
-def _four(value: float | None) -> str:
-    return NOTHING if value is None else f"{value:.4f}"
+def _format_metric(value: float | None) -> str:
+    return EMPTY if value is None else f"{value:.4f}"

@@ -1,8 +1,8 @@
-"""A straightforward LAS loop as the seed program describes it: what the engine is timed against.
+"""A plain LAS training loop, as in the reference configuration: the program that las_tune is timed against.
 
-The whole network for both branches, masks and augmentations image by image on the CPU with numpy and PIL, two
-separate linear layers, a loss read back every step, evaluation through the network. Kept generous: images are
-decoded before the clock starts, and evaluation works out image AUROC only.
+It runs the whole network on both branches, makes masks and augmentations image by image on the CPU with NumPy and PIL,
+has two separate linear layers, reads the loss in every step, and evaluates through the network. Two simplifications
+favor it: images are decoded before the measurement, and evaluation computes the image AUROC only.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ AUGMENTATIONS = ("jitter", "blur", "rotation", "flip", "mirror", "translation", 
 
 
 class PlainTraining:
-    """One training of the plain program; images (N, 3, S, S) uint8 and labels (N,) bool."""
+    """One training with the plain loop; images (N, 3, S, S) uint8 and labels (N,) bool."""
 
     def __init__(self, spec: TrainSpec, fit: Tensor, textures: Tensor, test: Tensor, labels: Tensor, device: str):
         self.spec = spec
@@ -41,7 +41,7 @@ class PlainTraining:
         self.test = [to_pil(image) for image in test]
         self.labels = labels.numpy()
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)  # the weights that load_backbone draws
+            torch.manual_seed(0)  # the same weights as load_backbone
             self.network = models.get_model(spec.backbone, weights=None).eval().to(self.device)
         self.maps: list[Tensor] = []
         for layer in (self.network.layer2, self.network.layer3):
@@ -54,29 +54,29 @@ class PlainTraining:
         self.numpy_rng = np.random.default_rng(spec.seed)
 
     def channels(self) -> list[int]:
-        """Channels of the two layers."""
+        """Return the channels of the two layers."""
         return [m.shape[-1] for m in self.features(torch.zeros(1, 3, 64, 64, device=self.device))]
 
     @torch.no_grad()
     def features(self, batch: Tensor) -> list[Tensor]:
-        """Normalized images (B, 3, S, S) through the whole network: averaged maps (B, rows, columns, C)."""
+        """Return the averaged feature maps (B, rows, columns, C) of normalized images (B, 3, S, S)."""
         self.maps.clear()
         self.network(batch)
         pooled = [F.avg_pool2d(m, 3, stride=1, padding=1, count_include_pad=False) for m in self.maps]
         return [m.permute(0, 2, 3, 1) for m in pooled]
 
     def epoch(self) -> tuple[float, float]:
-        """Train and evaluate; mean loss and image AUROC."""
+        """Train and evaluate one epoch. Return mean loss and image AUROC."""
         self.head.train()
         order = list(range(len(self.fit)))
         self.rng.shuffle(order)
         total = 0.0
         for start in range(0, len(order), self.spec.batch_size):
             batch = order[start : start + self.spec.batch_size]
-            painted = [self.paint(index) for index in batch]
+            defective = [self.synthesize(index) for index in batch]
             good = self.normalized([self.fit[index] for index in batch])
-            synthetic = self.normalized([image for image, _ in painted])
-            masks = torch.stack([torch.from_numpy(mask) for _, mask in painted]).to(self.device)
+            synthetic = self.normalized([image for image, _ in defective])
+            masks = torch.stack([torch.from_numpy(mask) for _, mask in defective]).to(self.device)
             on_good, on_synthetic = self.head(self.features(good)), self.head(self.features(synthetic))
             labels = F.adaptive_max_pool2d(masks.float(), on_good.shape[1:])
             loss = F.binary_cross_entropy_with_logits(on_good, torch.zeros_like(on_good))
@@ -90,7 +90,7 @@ class PlainTraining:
         return total / len(order), self.evaluate()
 
     def focal(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Focal loss on the hardest half of the patches."""
+        """Return the focal loss on the hardest half of the patches."""
         wrong = torch.where(labels > 0, 1 - logits.sigmoid(), logits.sigmoid()).flatten()
         losses = F.binary_cross_entropy_with_logits(logits, labels, reduction="none").flatten()
         hardest = wrong.topk(max(1, round(self.spec.hard_share * len(wrong)))).indices
@@ -98,24 +98,24 @@ class PlainTraining:
 
     @torch.no_grad()
     def evaluate(self) -> float:
-        """Image AUROC of the test images, each through the network."""
+        """Return the image AUROC of the test images, computed through the network."""
         self.head.eval()
         scores: list[float] = []
         for start in range(0, len(self.test), self.spec.batch_size):
             logits = self.head(self.features(self.normalized(self.test[start : start + self.spec.batch_size])))
             size = (self.spec.image_size, self.spec.image_size)
-            heat = F.interpolate(logits.sigmoid().unsqueeze(1), size, mode="bilinear", align_corners=False)
-            scores += heat.amax((1, 2, 3)).tolist()
+            maps = F.interpolate(logits.sigmoid().unsqueeze(1), size, mode="bilinear", align_corners=False)
+            scores += maps.amax((1, 2, 3)).tolist()
         return float(roc_auc_score(self.labels, scores))
 
     def normalized(self, images: Sequence[Image.Image]) -> Tensor:
-        """PIL images as one normalized batch on the device."""
+        """Convert PIL images to one normalized batch on the device."""
         mean = torch.tensor(IMAGENET_MEAN).view(3, 1, 1)
         std = torch.tensor(IMAGENET_STD).view(3, 1, 1)
         return torch.stack([(pil_to_tensor(p).float() / 255 - mean) / std for p in images]).to(self.device)
 
-    def paint(self, index: int) -> tuple[Image.Image, NDArray[np.bool_]]:
-        """Steps I to III for one image."""
+    def synthesize(self, index: int) -> tuple[Image.Image, NDArray[np.bool_]]:
+        """Synthesize a defect on one image (steps I to III of the paper). Return image and mask."""
         mask = self.mask(self.foregrounds[index])
         texture = np.asarray(self.augmented(self.rng.choice(self.textures)), np.float64)
         image = np.asarray(self.fit[index], np.float64)
@@ -126,7 +126,7 @@ class PlainTraining:
         return Image.fromarray(blended.round().astype(np.uint8)), mask
 
     def mask(self, foreground: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Two Perlin masks, combined by the α rule, inside the foreground; drawn again while empty."""
+        """Combine two Perlin masks by the α rule inside the foreground, up to eight times while the result is empty."""
         mask = np.zeros_like(foreground)
         for _ in range(8):
             m1, m2, p = self.noise() > 0.5, self.noise() > 0.5, self.rng.random()
@@ -137,7 +137,7 @@ class PlainTraining:
         return mask
 
     def noise(self) -> Floats:
-        """Perlin noise of one image, vectorized, rotated by PIL."""
+        """Return the Perlin noise of one image, rotated with PIL."""
         size = self.spec.image_size
         cells = [2 ** self.rng.randint(0, self.spec.perlin_max_exponent) for _ in range(2)]
         angles = 2 * math.pi * self.numpy_rng.random((cells[0] + 1, cells[1] + 1))
@@ -160,7 +160,7 @@ class PlainTraining:
         return np.asarray(turned, np.float64)
 
     def augmented(self, texture: Image.Image) -> Image.Image:
-        """Three of nine augmentations by PIL."""
+        """Apply three of nine augmentations with PIL."""
         side = texture.size
         for name in self.rng.sample(AUGMENTATIONS, 3):
             if name == "jitter":
@@ -187,12 +187,12 @@ class PlainTraining:
 
 
 def to_pil(image: Tensor) -> Image.Image:
-    """(3, S, S) uint8 to PIL."""
+    """Convert (3, S, S) uint8 to a PIL image."""
     return Image.fromarray(image.permute(1, 2, 0).numpy())
 
 
 def otsu_mask(image: Image.Image) -> NDArray[np.bool_]:
-    """Foreground of one image: the class that does not hold its corner."""
+    """Return the foreground of an image: the Otsu class that does not contain its corner."""
     gray = np.asarray(image.convert("L"))
     counts = np.bincount(gray.ravel(), minlength=256) / gray.size
     weight, partial = counts.cumsum(), (counts * np.arange(256)).cumsum()

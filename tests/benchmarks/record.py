@@ -1,9 +1,9 @@
-"""Record real trials: drawn hyperparameters, every epoch. `tests.benchmarks.search` replays searches on them.
+"""Record real trials with random hyperparameters, for the surrogate of `tests.benchmarks.search`.
 
     python -m tests.benchmarks.record --data-root DIR --textures DIR    # half an hour on two CPU cores
 
-Trials run as in a study (Ray, stored features), each with a seed of its own, so that the record holds the noise of
-training. The file holds hyperparameters and objectives only, no images.
+Trials run as in a study. Each has its own seed, so that the record contains the noise of training. The file has
+hyperparameters and objectives of every epoch, and no images.
 """
 
 from __future__ import annotations
@@ -15,42 +15,37 @@ from pathlib import Path
 from typing import Any
 
 import cyclopts
+from ray import tune
 
+from las_tune.config.progress import no_progress
 from las_tune.config.study_spec import StudySpec
 from las_tune.config.train_spec import TrainSpec
-from las_tune.config.trial_record import TrialRecord
+from las_tune.config.trial_record import Listener, TrialRecord
 from las_tune.data.study_images import load_images
 from las_tune.execution.cluster import ray_cluster, resources_of
-from las_tune.execution.observer import TunedStudy
+from las_tune.execution.observer import TuneInput
 from las_tune.execution.remote import prepare_remotely
 from las_tune.execution.trainable import SharedStudy, run_trial
 from las_tune.execution.tuner import run_trials
 from las_tune.las.backbone import load_backbone
 from las_tune.space.search_space import load_space
-from tests.parts import untold
 
 FILE = Path(__file__).with_name("recorded_trials.json")
 
 
-def seeded_trial(config: dict[str, Any], shared: SharedStudy) -> None:
-    """A trial whose seed follows from its hyperparameters."""
+def seeded_trial(config: dict[str, Any], shared: SharedStudy, start: tune.Checkpoint | None) -> None:
+    """Run a trial whose seed is derived from its hyperparameters."""
     seed = zlib.crc32(json.dumps(config, sort_keys=True).encode()) & 0x7FFFFFFF
-    run_trial(config | {"seed": seed}, shared)
+    run_trial(config | {"seed": seed}, shared, start)
 
 
-class Recorder:
-    """A Listener that rewrites the file after every trial."""
+class Recorder(Listener):
+    """Listener that rewrites the file after every trial."""
 
     def __init__(self, file: Path, about: dict[str, Any]) -> None:
         self.file = file
         self.about = about
         self.rows: list[dict[str, Any]] = []
-
-    def trial_started(self, trial: TrialRecord) -> None:
-        pass
-
-    def epoch_ended(self, trial: TrialRecord) -> None:
-        pass
 
     def trial_ended(self, trial: TrialRecord) -> None:
         if trial.status != "completed":
@@ -75,7 +70,7 @@ def main(
     image_size: int = 160,
     file: Path = FILE,
 ) -> None:
-    """Draw trials at random and record them."""
+    """Run random trials and record them."""
     with tempfile.TemporaryDirectory() as folder:
         train = TrainSpec(image_size=image_size, epochs=epochs, backbone="efficientnet_lite0", objective="combined")
         spec = StudySpec(
@@ -88,9 +83,9 @@ def main(
         with ray_cluster(None):
             resources = resources_of(spec)
             backbone = load_backbone(train.backbone, train.backbone_weights)
-            shared, _ = prepare_remotely(spec, backbone, images.trials, resources, untold)
+            shared, _ = prepare_remotely(spec, backbone, images.trials, resources, no_progress)
             recorder = Recorder(file, about)
-            run_trials([TunedStudy(spec, load_space(space), shared, [recorder])], resources, seeded_trial)
+            run_trials([TuneInput(spec, load_space(space), shared, [recorder])], resources, seeded_trial)
 
 
 if __name__ == "__main__":

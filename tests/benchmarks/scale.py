@@ -1,13 +1,13 @@
-"""How far one driver goes: trials that sleep instead of computing, with everything else that a study has.
+"""Capacity of one driver: a complete study whose trials sleep instead of training.
 
     python -m tests.benchmarks.scale                       # efficiency, about 20 minutes; driver time at 1,000 trials
     python -m tests.benchmarks.scale --trials 1000 --trials 5000 --concurrent 0
 
-Ray has as many places as trials run at once, so that places, not cores, are what is short. Prints one JSON line:
-    efficiency            by trials at once: time that they sleep over wall time, from the first start to the last end
-    driver_ms_per_trial   by trials so far: processor time of the driver a trial, over the last hundred: TPE, ASHA, Ray
-                          Tune, the study's history and the ledger with its MLflow (sqlite)
-    trials_per_hour       by trials so far: what these times allow, if the driver does nothing else
+Ray has one slot for each concurrent trial, so slots are the bottleneck, not cores. Prints one JSON line:
+    efficiency            by number of concurrent trials: sleep time over wall time, from first start to last end
+    driver_ms_per_trial   by number of trials so far: CPU time of the driver per trial, over the last hundred trials;
+                          includes TPE, ASHA, Ray Tune, the study's history and the ledger with MLflow (sqlite)
+    trials_per_hour       by number of trials so far: upper limit that follows from driver_ms_per_trial
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ from ray import tune
 
 from las_tune.config.study_spec import StudySpec
 from las_tune.config.train_spec import TrainSpec
-from las_tune.config.trial_record import TrialRecord
+from las_tune.config.trial_record import Listener, TrialRecord
 from las_tune.execution.cluster import Resources
-from las_tune.execution.observer import TunedStudy
+from las_tune.execution.observer import TuneInput
 from las_tune.execution.trainable import SharedStudy
 from las_tune.execution.tuner import run_trials
 from las_tune.space.search_space import load_space
 from las_tune.tracking.ledger import Ledger
 
 WINDOW = 100
-"""Trials that the driver's time is measured over."""
+"""Number of trials over which the driver's time is measured."""
 
 
 def sleeping_trial(
     config: dict[str, Any], shared: SharedStudy, start: tune.Checkpoint | None, *, trial_s: float, num_epochs: int
 ) -> None:
-    """Sleeps; what it reports follows from α, so that TPE has something to model."""
+    """Sleep, and report an objective that depends on α, so that TPE has something to model."""
     for epoch in range(1, num_epochs + 1):
         time.sleep(trial_s / num_epochs)
         objective = (1 - (config["alpha"] - 0.2) ** 2) * (1 - 0.5**epoch)
@@ -62,26 +62,23 @@ def sleeping_trial(
 
 
 @dataclass
-class Stamps:
-    """A Listener that notes clock and processor time of the driver at every end."""
+class Stamps(Listener):
+    """Listener that records the wall-clock time and the CPU time of the driver at the end of each trial."""
 
     started: list[float] = field(default_factory=list)
     ended: list[float] = field(default_factory=list)
-    processor: list[float] = field(default_factory=list)
+    cpu_s: list[float] = field(default_factory=list)
 
     def trial_started(self, trial: TrialRecord) -> None:
         self.started.append(time.monotonic())
 
-    def epoch_ended(self, trial: TrialRecord) -> None:
-        pass
-
     def trial_ended(self, trial: TrialRecord) -> None:
         self.ended.append(time.monotonic())
-        self.processor.append(time.process_time())
+        self.cpu_s.append(time.process_time())
 
 
 def run(trials: int, concurrent: int, trial_s: float, num_epochs: int) -> Stamps:
-    """One study of sleeping trials, with its ledger."""
+    """Run one study of sleeping trials, with its ledger."""
     stamps = Stamps()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder = Path(name)
@@ -92,7 +89,7 @@ def run(trials: int, concurrent: int, trial_s: float, num_epochs: int) -> Stamps
         spec.folder.mkdir()
         ledger = Ledger(f"sqlite:///{folder / 'mlflow.db'}", "scale", folder / "artifacts", {"category": "part"})
         ledger.start_study(spec.folder, spec.study, {"trials": trials}, ("cpu_seconds", 1.0))
-        study = TunedStudy(spec, load_space("default"), SharedStudy(spec.train, None, None, 1), [stamps, ledger])
+        study = TuneInput(spec, load_space("default"), SharedStudy(spec.train, None, None, 1), [stamps, ledger])
         run_trials(
             [study], Resources(1, 0, concurrent), partial(sleeping_trial, trial_s=trial_s, num_epochs=num_epochs)
         )
@@ -103,15 +100,15 @@ def run(trials: int, concurrent: int, trial_s: float, num_epochs: int) -> Stamps
 
 
 def efficiency(concurrent: int, rounds: int, trial_s: float) -> float:
-    """Ideal over wall time, worker processes started before the clock: a cluster's stay from trial to trial."""
+    """Return ideal over wall time, measured with running worker processes, as they are reused from trial to trial."""
     stamps = run(concurrent * (rounds + 1), concurrent, trial_s, num_epochs=1)
-    first_round = sorted(stamps.ended)[concurrent - 1]  # all workers are there
+    first_round = sorted(stamps.ended)[concurrent - 1]  # all workers have started
     return rounds * trial_s / (sorted(stamps.ended)[-1] - first_round)
 
 
-def spent_each(processor: list[float]) -> float:
-    """Seconds of the driver a trial, over the last ones."""
-    window = processor[-WINDOW - 1 :]
+def driver_s_per_trial(cpu_s: list[float]) -> float:
+    """Return the CPU seconds of the driver per trial, over the last trials."""
+    window = cpu_s[-WINDOW - 1 :]
     return (window[-1] - window[0]) / (len(window) - 1)
 
 
@@ -121,34 +118,34 @@ def main(
     rounds: int = 5,
     trial_s: float = 20.0,
     trials: list[int] | None = None,
-    places: int = 4,
+    slots: int = 4,
 ) -> None:
-    """Measure.
+    """Measure the efficiency, and the time of the driver.
 
     Parameters
     ----------
     concurrent
-        Trials at once (1, 2, 4, 8, 16); 0 leaves this part out.
+        Numbers of concurrent trials (1, 2, 4, 8, 16); 0 skips this part.
     rounds
-        Trials of each place, after a first one that brings the workers up.
+        Trials per slot, after a first trial that starts the workers.
     trial_s
-        How long a trial sleeps.
+        Duration of a trial.
     trials
-        Sizes of studies at whose end the driver's time is taken (1000).
-    places
-        Trials at once in these. They do not sleep: more workers than cores would take the driver its time.
+        Numbers of trials after which the driver's time is measured (1000); 0 skips this part.
+    slots
+        Concurrent trials in that part. They do not sleep, so more workers than cores would slow the driver down.
     """
-    at_once = [number for number in (concurrent or [1, 2, 4, 8, 16]) if number]
+    concurrencies = [number for number in (concurrent or [1, 2, 4, 8, 16]) if number]
     sizes = sorted(number for number in (trials or [1000]) if number)
     ray.init(
-        num_cpus=max([*at_once, places]), include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
+        num_cpus=max([*concurrencies, slots]), include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
     )
-    result: dict[str, Any] = {"efficiency": {str(n): round(efficiency(n, rounds, trial_s), 3) for n in at_once}}
+    result: dict[str, Any] = {"efficiency": {str(n): round(efficiency(n, rounds, trial_s), 3) for n in concurrencies}}
     if sizes:
-        stamps = run(sizes[-1], places, 0.0, num_epochs=3)
-        spent = {n: spent_each(stamps.processor[:n]) for n in sizes}
-        result["driver_ms_per_trial"] = {str(n): round(seconds * 1000, 1) for n, seconds in spent.items()}
-        result["trials_per_hour"] = {str(n): round(3600 / seconds) for n, seconds in spent.items()}
+        stamps = run(sizes[-1], slots, 0.0, num_epochs=3)
+        driver_s = {n: driver_s_per_trial(stamps.cpu_s[:n]) for n in sizes}
+        result["driver_ms_per_trial"] = {str(n): round(seconds * 1000, 1) for n, seconds in driver_s.items()}
+        result["trials_per_hour"] = {str(n): round(3600 / seconds) for n, seconds in driver_s.items()}
     ray.shutdown()
     print(json.dumps(result))
 

@@ -1,25 +1,27 @@
-"""Replay searches on a surrogate of recorded trials: our default, plain Ray Tune with Optuna and ASHA, random search.
+"""Searches on a surrogate of recorded trials: las_tune's default, Ray Tune with Optuna and ASHA, and random search.
 
     python -m tests.benchmarks.search                    # three minutes on one core
-    python -m tests.benchmarks.search --landscape bowl   # an analytic function: is it the record, or the method?
+    python -m tests.benchmarks.search --landscape bowl   # an analytic function, as a check of the surrogate
 
-No process is started: a clock moves two workers (tests.benchmarks.simulation), and what decides is the real thing.
-Trial n of seed s has the same luck in all searches, and all report the best objective so far.
+The searchers and schedulers are the real ones; two workers with a simulated clock train the trials
+(tests.benchmarks.simulation). Trial n of seed s has the same noise in all searches, and all searches report the best
+objective so far.
 
-    ours        tpe and asha as make_sampler and make_scheduler build them, the baseline first
-    plain       OptunaSearch and ASHAScheduler as in Ray's optuna_example.py: their defaults but for max_t, the epochs
-                of a trial; no more proposals than workers; pruned trials are told as complete, with their last value
-    random      64 whole trials
-    raw         with --more: plain, reporting each epoch's own objective, as Ray's examples do
+    ours        TPE and ASHA as make_sampler and make_scheduler make them, the baseline first
+    plain       OptunaSearch and ASHAScheduler as in Ray's optuna_example.py, with their defaults except max_t, the
+                epochs of a trial; as many proposals as workers; pruned trials are reported as complete, with their
+                last value
+    random      64 complete trials
+    raw         with --more: plain, reporting the objective of each epoch, as in Ray's examples
     baselined   with --more: plain, the baseline first
 
-The incumbent is the trial with the best objective seen so far, and its value is noise-free: what its hyperparameters
-reach on average in a whole training (truths of tests.benchmarks.surrogate). Regret is that of the best of a dense
-sample of the space, less this value. Prints tables and, last, one JSON line:
-    epochs_random64       what random search spends on 64 trials
-    epochs_ours           from there to the end (as many epochs as random search has), the median value of ours is at
-                          least random search's last; null where it is not even at the end
-    epochs_fraction       the quotient
+The incumbent is the trial with the best reported objective so far. Its value is noise-free: the mean objective that its
+hyperparameters reach in a complete training (truths of tests.benchmarks.surrogate). Regret is the value of the best
+point of a dense sample of the space minus the value of the incumbent. Prints tables and one JSON line:
+    epochs_random64       epochs of 64 random trials
+    epochs_ours           number of epochs from which on the median value of ours is at least the final value of random
+                          search; null if this is not the case after epochs_random64
+    epochs_fraction       epochs_ours over epochs_random64
     median_regret_ours, median_regret_plain      after a quarter of epochs_random64
 """
 
@@ -40,9 +42,9 @@ from tests.benchmarks.surrogate import Bowl, Floats, Landscape, Recorded, dense_
 RESAMPLES = 2000
 
 
-def epochs_until(medians: Floats, wanted: float) -> tuple[int | None, int | None]:
-    """The first epoch with at least this median, and the first from which on all have; None where there is none."""
-    reached = medians >= wanted
+def epochs_until(medians: Floats, target: float) -> tuple[int | None, int | None]:
+    """Return the first epoch whose median reaches a value, and the first from which on all do. None: no such epoch."""
+    reached = medians >= target
     if not reached.any():
         return None, None
     first = int(reached.argmax()) + 1
@@ -51,22 +53,22 @@ def epochs_until(medians: Floats, wanted: float) -> tuple[int | None, int | None
 
 
 def interval(statistic: Callable[[Any], Floats], seeds: int) -> str:
-    """95% of a statistic of resampled seeds; it takes indices (RESAMPLES, seeds)."""
+    """Return the 95% bootstrap interval over seeds. `statistic` takes resampled indices (RESAMPLES, seeds)."""
     index = np.random.default_rng(0).integers(seeds, size=(RESAMPLES, seeds))
     low, high = np.quantile(statistic(index), (0.025, 0.975))
     return f"[{low:.4f}, {high:.4f}]"
 
 
 def median_interval(values: Floats) -> str:
-    """95% of the median of resampled seeds."""
+    """Return the 95% bootstrap interval of the median over seeds."""
     return interval(lambda index: np.median(values[index], axis=1), len(values))
 
 
 def show(regrets: dict[str, Floats], at: Sequence[int]) -> None:
-    """Print the regret of all searches after some numbers of epochs."""
+    """Print the regret of all searches after the given numbers of epochs."""
     seeds = len(regrets["ours"])
-    table = Table(title=f"regret: median (quartiles) [95% interval of the median], {seeds} seeds, {WORKERS} workers")
-    table.add_column("epochs")
+    table = Table(title=f"Regret: median (quartiles) [95% interval of the median], {seeds} seeds, {WORKERS} workers")
+    table.add_column("Epochs")
     for name in regrets:
         table.add_column(name)
     for epochs in at:
@@ -80,26 +82,22 @@ def show(regrets: dict[str, Floats], at: Sequence[int]) -> None:
 
 
 def show_noise(landscape: Landscape, best: dict[str, float], regrets: dict[str, Floats], epochs: int) -> None:
-    """Print how much of the differences is chance."""
-    one, other = regrets["ours"][:, epochs - 1], regrets["plain"][:, epochs - 1]
-    luck = [landscape.draw(best, np.random.default_rng([1, number])).max() for number in range(300)]
-    spread = interval(lambda index: np.median(one[index], axis=1) - np.median(other[index], axis=1), len(one))
+    """Print how much of the difference between searches is due to chance."""
+    ours, plain = regrets["ours"][:, epochs - 1], regrets["plain"][:, epochs - 1]
+    objectives = [landscape.draw(best, np.random.default_rng([1, number])).max() for number in range(300)]
+    spread = interval(lambda index: np.median(ours[index], axis=1) - np.median(plain[index], axis=1), len(ours))
     if isinstance(landscape, Recorded):
         fit = ", ".join(f"{name} {score:.2f}" for name, score in landscape.fit.items())
-        print(
-            f"surrogate of {landscape.num_trials} recorded trials; without the trial itself, its best objective: {fit}"
-        )
+        print(f"Surrogate of {landscape.num_trials} recorded trials; leave-one-out fit of best objectives: {fit}")
+    print(f"Noise: the best objective of a training at the best point has standard deviation {np.std(objectives):.4f}")
     print(
-        f"noise: at the best point, the best objective of one training has a standard deviation of {np.std(luck):.4f}"
-    )
-    print(
-        f"after {epochs} epochs: median regret of ours less that of plain {np.median(one) - np.median(other):.4f} "
-        f"{spread}; ours is the better one in {np.mean(one < other):.0%} of the seeds"
+        f"After {epochs} epochs: median regret of ours minus that of plain: {np.median(ours) - np.median(plain):.4f} "
+        f"{spread}; ours is better for {np.mean(ours < plain):.0%} of the seeds"
     )
 
 
 def compare(landscape: Landscape, methods: dict[str, Method], seeds: int) -> dict[str, Any]:
-    """Run all searches, print what they reach, and return the line of figures."""
+    """Run all searches, print their results, and return the JSON line."""
     budget = RANDOM_TRIALS * landscape.num_epochs
     sample = dense_sample(landscape.space)
     truths = landscape.truths(sample)
@@ -110,11 +108,11 @@ def compare(landscape: Landscape, methods: dict[str, Method], seeds: int) -> dic
     medians = {name: np.median(regret, axis=0) for name, regret in regrets.items()}
     show(regrets, [budget // share for share in (16, 8, 4, 2, 1)])
     show_noise(landscape, sample[int(truths.argmax())], regrets, budget // 4)
-    wanted = medians["random"][-1]
+    target = medians["random"][-1]
     for name in ("ours", "plain"):
-        first, stays = epochs_until(-medians[name], -wanted)
-        print(f"{name} first reaches random search's last median of {wanted:.4f} at epoch {first}; stays from {stays}")
-    stays = epochs_until(-medians["ours"], -wanted)[1]
+        first, stays = epochs_until(-medians[name], -target)
+        print(f"{name} reaches the final median of random search, {target:.4f}, at epoch {first}; for good at {stays}")
+    stays = epochs_until(-medians["ours"], -target)[1]
     return {
         "epochs_ours": stays,
         "epochs_random64": budget,
@@ -126,7 +124,7 @@ def compare(landscape: Landscape, methods: dict[str, Method], seeds: int) -> dic
 
 
 def main(*, landscape: Literal["recorded", "bowl"] = "recorded", seeds: int = 30, more: bool = False) -> None:
-    """Replay the searches."""
+    """Run the searches."""
     methods = METHODS | (MORE_METHODS if more else {})
     print(json.dumps(compare(Recorded() if landscape == "recorded" else Bowl(), methods, seeds)))
 

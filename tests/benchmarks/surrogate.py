@@ -1,11 +1,11 @@
-"""What a simulated trial reports: learned from recorded trials, or an analytic function to check against.
+"""Objectives of simulated trials: a surrogate of recorded trials, or an analytic function as a check.
 
-Recorded: the log-odds of the objective, all epochs at once, follow a Gaussian process of the knobs (each scaled to
-[0, 1], learning rates by their logarithm). The noise of a trial is a whole leave-one-out residual curve of a recorded
-trial that was predicted to end near it, so noise keeps its correlation over the epochs and its size at this level. Each
-recorded trial has one seed, so what the process cannot explain counts as noise too: a standard deviation of some 0.45
-in the log-odds of the best objective, where 22 repeats of six of the trials gave 0.32 (95%: 0.24 to 0.49). Without the
-trial itself, 57% of the variance of its best objective is explained; the rank correlation is 0.82.
+Recorded: the log-odds of the objective, jointly for all epochs, are modeled by a Gaussian process of the parameters,
+each scaled to [0, 1], learning rates logarithmically. The noise of a trial is the leave-one-out residual curve of a
+recorded trial with a similar predicted end, so it has a realistic size and correlation over the epochs. Each recorded
+trial has one seed, so the noise includes what the process cannot explain: its standard deviation is 0.45 in the
+log-odds of the best objective, while 22 repeats of six of the trials gave 0.32 (95%: 0.24 to 0.49). Leave-one-out
+prediction explains 57% of the variance of the best objective, with a rank correlation of 0.82.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from scipy.stats import qmc, spearmanr
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
-from las_tune.space.knobs import Range
+from las_tune.space.parameters import Range
 from las_tune.space.search_space import Space, load_space
 
 Floats = NDArray[np.float64]
@@ -32,51 +32,51 @@ Params = Mapping[str, Any]
 FILE = Path(__file__).with_name("recorded_trials.json")
 DENSE_POINTS = 4096
 NOISE_CURVES = 81
-"""A trial's noise is one of that many residual curves: a third of the record."""
+"""Number of residual curves from which the noise of a trial is drawn: a third of the record."""
 
 
 class Landscape(Protocol):
-    """What a search moves over. Curves hold the objective by epoch, and truths are of its best so far at the end."""
+    """A function to maximize. Curves have the objective by epoch; truths are mean best objectives."""
 
     space: Space
     num_epochs: int
 
     def draw(self, params: Params, rng: np.random.Generator) -> Floats:
-        """One training's curve, (num_epochs,)."""
+        """Draw the curve of one training, (num_epochs,)."""
 
     def truths(self, params: Sequence[Params]) -> Floats:
-        """The means over seeds of the best objective of a whole training."""
+        """Return the mean over seeds of the best objective of a complete training."""
 
 
 def unit(space: Space, params: Params) -> list[float]:
-    """Knobs in [0, 1], by their order in the space."""
+    """Return the parameters scaled to [0, 1], in the order of the space."""
     values = []
-    for name, knob in space.knobs.items():
-        assert isinstance(knob, Range), "a surrogate knows ranges only"
-        low, high, value = (np.log(v) if knob.log else v for v in (knob.low, knob.high, params[name]))
+    for name, parameter in space.parameters.items():
+        assert isinstance(parameter, Range), "a surrogate supports ranges only"
+        low, high, value = (np.log(v) if parameter.log else v for v in (parameter.low, parameter.high, params[name]))
         values.append((value - low) / (high - low))
     return values
 
 
 def from_unit(space: Space, point: Sequence[float]) -> dict[str, float]:
-    """Knobs from [0, 1]."""
+    """Return the parameters of a point in [0, 1]."""
     params = {}
-    for (name, knob), share in zip(space.knobs.items(), point, strict=True):
-        assert isinstance(knob, Range), "a surrogate knows ranges only"
-        low, high = (np.log(knob.low), np.log(knob.high)) if knob.log else (knob.low, knob.high)
+    for (name, parameter), share in zip(space.parameters.items(), point, strict=True):
+        assert isinstance(parameter, Range), "a surrogate supports ranges only"
+        low, high = (np.log(end) if parameter.log else end for end in parameter.ends)
         value = low + share * (high - low)
-        params[name] = float(np.exp(value) if knob.log else value)
+        params[name] = float(np.exp(value) if parameter.log else value)
     return params
 
 
 def dense_sample(space: Space, number: int = DENSE_POINTS) -> list[dict[str, float]]:
-    """The same points spread evenly over the space, always."""
-    points = qmc.Sobol(len(space.knobs), seed=0).random(number)
+    """Return a fixed set of points that covers the space evenly."""
+    points = qmc.Sobol(len(space.parameters), seed=0).random(number)
     return [from_unit(space, point) for point in points]
 
 
 class Recorded:
-    """The surrogate of a file of recorded trials."""
+    """Surrogate fitted to a file of recorded trials."""
 
     def __init__(self, file: Path = FILE) -> None:
         record = json.loads(file.read_text())
@@ -89,9 +89,9 @@ class Recorded:
         self._observed = curves.max(1)
         self._mean, self._scale = log_odds.mean(0), log_odds.std(0)
         scaled = (log_odds - self._mean) / self._scale
-        kernel = ConstantKernel() * Matern([0.5] * len(self.space.knobs), (0.05, 20), nu=2.5) + WhiteKernel(0.3)
+        kernel = ConstantKernel() * Matern([0.5] * len(self.space.parameters), (0.05, 20), nu=2.5) + WhiteKernel(0.3)
         self._process = GaussianProcessRegressor(kernel)
-        with warnings.catch_warnings(action="ignore"):  # a knob that does not matter has its length at the bound
+        with warnings.catch_warnings(action="ignore"):  # the length scale of a parameter without effect is at its bound
             self._process.fit(self._points, scaled)
         inverse = np.linalg.inv(self._process.kernel_(self._points))
         left_out = inverse @ scaled / np.diag(inverse)[:, None]  # Rasmussen and Williams 2006, eq. 5.12
@@ -109,17 +109,17 @@ class Recorded:
         return truths
 
     def _mean_and_noise(self, params: Sequence[Params]) -> tuple[Floats, Floats]:
-        """Log-odds (N, epochs), and what is added to them by chance, (N, NOISE_CURVES, epochs)."""
-        points = np.array([unit(self.space, each) for each in params])
+        """Return the mean log-odds (N, epochs), and the noise to choose from (N, NOISE_CURVES, epochs)."""
+        points = np.array([unit(self.space, point) for point in params])
         mean = self._process.predict(points) * self._scale + self._mean
         distance = np.abs(mean[:, -1:] - self._predicted[:, -1])
         return mean, self._residuals[np.argsort(distance, 1)[:, :NOISE_CURVES]]
 
     @cached_property
     def fit(self) -> dict[str, float]:
-        """How well a trial's best objective is predicted without the trial: R² of it and of its log-odds, and ranks.
+        """Leave-one-out accuracy of the best objective: R², R² of its log-odds, and rank correlation.
 
-        The lengths of the process are those of all trials.
+        The length scales of the process are fitted to all trials.
         """
         predicted = self._predicted.max(1)
         errors = {"r2": (self._observed, expit(predicted)), "r2_log_odds": (logit(self._observed), predicted)}
@@ -128,10 +128,10 @@ class Recorded:
 
 
 class Bowl:
-    """An analytic landscape: a round optimum off the middle, and trials that start slower the better they end.
+    """Analytic landscape with a quadratic optimum off the center, in which better trials start more slowly.
 
-    The log-odds rise towards their ceiling as 1 - 2^(-epoch / half-life); noise is one draw a training plus one an
-    epoch. It shares nothing with the recorded trials but the space.
+    The log-odds approach a ceiling as 1 - 2^(-epoch / half-life). The noise has one part per training and one per
+    epoch. Only the space is that of the recorded trials.
     """
 
     num_epochs = 9
@@ -154,8 +154,8 @@ class Bowl:
         return truths
 
     def _means(self, params: Sequence[Params]) -> Floats:
-        """Log-odds, (N, epochs)."""
-        points = np.array([unit(self.space, each) for each in params])
+        """Return the log-odds (N, epochs)."""
+        points = np.array([unit(self.space, point) for point in params])
         distance = ((points - self.optimum) ** 2).sum(1, keepdims=True)
         ceiling, half_life = 3 - 5 * distance, 2.5 - 2 * distance.clip(max=0.75)
         means: Floats = (ceiling + 1) * (1 - 2 ** (-np.arange(1, self.num_epochs + 1) / half_life)) - 1

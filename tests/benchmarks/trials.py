@@ -1,12 +1,13 @@
-"""What Ray, Optuna, MLflow and start-up cost a study of short trials on rendered parts, with a small network.
+"""Overhead of Ray, Optuna, MLflow and start-up in a study of short trials on rendered images, with a small network.
 
     python -m tests.benchmarks.trials
 
-Prints a table and, last, one JSON line:
-    wall_over_ideal            time of the whole study (reading images, starting Ray, features, trials, sealed test,
-                               writing the champion) over the training time of all trials divided by the workers
-    second_trial_first_step_s  from the end of a worker's first trial to the first step of its second; the worst worker
-    per_trial_overhead_s       worker time outside training, over the number of trials
+Prints a table and one JSON line:
+    wall_over_ideal            wall-clock time of the study (reading images, starting Ray, features, trials, sealed
+                               test, writing the champion) over the total training time divided by the workers
+    second_trial_first_step_s  time from the end of a worker's first trial to the first step of its second, maximum over
+                               workers
+    per_training_overhead_s    worker time outside training, per training
 """
 
 from __future__ import annotations
@@ -25,28 +26,28 @@ from rich.console import Console
 from rich.table import Table
 
 from las_tune.config.paths import DEMO_CATEGORY
+from las_tune.config.progress import no_progress
 from las_tune.config.study_spec import StudySpec
 from las_tune.config.train_spec import TrainSpec
-from las_tune.config.trial_record import TrialRecord
+from las_tune.config.trial_record import Listener, TrialRecord
 from las_tune.data.demo_category import render_demo
 from las_tune.execution import tuner
 from las_tune.execution.trainable import SharedStudy, run_trial
 from las_tune.study import run as study
-from tests.parts import untold
 
 
 def timed_trial(config: dict[str, Any], shared: SharedStudy, start: Any, stamps: Path) -> None:
-    """A trial that writes down when it took its first step and when it ended."""
+    """Run a trial, and write the times of its first step and of its end to a file."""
     from las_tune.las import training as train
 
     synthesize, first_step = train.synthesize, []
 
-    def watched(*arguments: Any) -> Any:
+    def timed_synthesize(*arguments: Any) -> Any:
         if not first_step:
             first_step.append(time.time())
         return synthesize(*arguments)
 
-    train.synthesize = watched
+    train.synthesize = timed_synthesize
     try:
         run_trial(config, shared, start)
     finally:
@@ -56,8 +57,8 @@ def timed_trial(config: dict[str, Any], shared: SharedStudy, start: Any, stamps:
             file.write(line + "\n")
 
 
-class Seconds:
-    """A Listener that keeps the trials."""
+class TrialCollector(Listener):
+    """Listener that collects the trials."""
 
     def __init__(self) -> None:
         self.trials: dict[int, TrialRecord] = {}
@@ -65,15 +66,9 @@ class Seconds:
     def trial_started(self, trial: TrialRecord) -> None:
         self.trials[trial.number] = trial
 
-    def epoch_ended(self, trial: TrialRecord) -> None:
-        pass
-
-    def trial_ended(self, trial: TrialRecord) -> None:
-        pass
-
 
 def first_steps(stamps: Path) -> tuple[int, float]:
-    """Number of workers, and the longest way from a worker's first trial to the first step of its second."""
+    """Return the number of workers, and the longest time from the first trial to the first step of the second."""
     by_worker = defaultdict(list)
     for file in stamps.glob("*.jsonl"):
         by_worker[file.stem] = [json.loads(line) for line in file.read_text().splitlines()]
@@ -95,18 +90,18 @@ def main(
             results=root / "results", trials=trials, scheduler=scheduler, cpus_per_trial=cpus_per_trial,
             train=TrainSpec(image_size=image_size, epochs=epochs, backbone="efficientnet_lite0"),
         )  # fmt: skip
-        listener = Seconds()
+        listener = TrialCollector()
         timed = functools.partial(timed_trial, stamps=stamps)
         study.run_trials = functools.partial(tuner.run_trials, trial_function=timed)
         started = time.perf_counter()
-        study.run_studies([spec], lambda _: [listener], untold)
+        study.run_studies([spec], lambda _: [listener], no_progress)
         wall_s = time.perf_counter() - started
         workers, second_s = first_steps(stamps)
     training_s, count = sum(trial.seconds for trial in listener.trials.values()), len(listener.trials)
-    title = f"{trials} trials and {count - trials} trainings over new seeds, of {epochs} epochs, on {workers} workers"
+    title = f"{trials} trials and {count - trials} retrainings with new seeds, {epochs} epochs each, {workers} workers"
     table = Table(show_header=False, title=title)
-    table.add_row("study", f"{wall_s:.1f} s")
-    table.add_row("training", f"{training_s:.1f} s, {training_s / count:.1f} s each")
+    table.add_row("Study", f"{wall_s:.1f} s")
+    table.add_row("Training", f"{training_s:.1f} s, {training_s / count:.1f} s each")
     Console(width=110).print(table)
     result = {
         "wall_over_ideal": round(wall_s * workers / training_s, 3),

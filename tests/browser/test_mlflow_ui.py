@@ -1,6 +1,6 @@
-"""MLflow's UI in a real browser: the address that `ui` prints leads to the study, its trials and their images.
+"""MLflow's UI in a browser: the addresses that `ui` prints open the study, its trials and their images.
 
-The images of the README are made by this test, of a study that was really run:
+This test also takes the screenshots of the README, from a real study:
 
     LAS_TUNE_SCREENSHOTS=FOLDER LAS_TUNE_SCREENSHOT_STORE=sqlite:////.../mlflow.db LAS_TUNE_SCREENSHOT_STUDY=NAME \\
         python -m pytest tests/browser
@@ -38,7 +38,7 @@ CHOICES = """
 localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')
 localStorage.setItem('mlflow.workflowType_v1', '"machine_learning"')
 """
-"""What one chooses once in a browser: the assistant stays folded, and the menu is that of models that are trained."""
+"""Settings of the UI that a browser stores: the assistant is closed, and the menu is that for trained models."""
 
 
 @dataclass(frozen=True)
@@ -51,25 +51,25 @@ class Served:
 
     @property
     def page(self) -> str:
-        """Where runs have their pages."""
+        """Address of the list of runs."""
         return self.folded.split("/runs?")[0] + "/runs"
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    """The store's URI and the study's name: one made here, or one that was really run."""
+    """URI of the store and name of the study: synthetic, unless the environment names a real one."""
     uri, name = os.environ.get("LAS_TUNE_SCREENSHOT_STORE"), os.environ.get("LAS_TUNE_SCREENSHOT_STUDY")
     if uri and name:
         return uri, name
-    made = make_store(tmp_path_factory.mktemp("results"))
-    make_study(made, "bracket")
-    make_study(made, "another", start_ms=1_700_000_900_000)
-    return made.uri, "bracket"
+    store = make_store(tmp_path_factory.mktemp("results"))
+    make_study(store, "bracket")
+    make_study(store, "another", start_ms=1_700_000_900_000)
+    return store.uri, "bracket"
 
 
 @pytest.fixture(scope="module")
 def served(store: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """`python -m las_tune ui`, as a user starts it."""
+    """`python -m las_tune ui`, started like a user does."""
     uri, name = store
     process, lines = start_ui("--tracking-uri", uri, "--study", name, cwd=tmp_path_factory.mktemp("here"))
     try:
@@ -78,12 +78,12 @@ def served(store: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> 
         yield Served(open_to_read(uri, "las_tune").find(name), *addresses)
     finally:
         os.kill(process.pid, signal.SIGINT)
-        assert process.wait(30) == 0, "Ctrl-C is how it ends"
+        assert process.wait(30) == 0, "Ctrl-C ends it normally"
 
 
 @pytest.fixture(scope="module")
 def page() -> Iterator[Any]:
-    """A page of a browser that has never been here."""
+    """A page of a browser without history."""
     with playwright_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
         context = browser.new_context(viewport=SIZE)
@@ -95,33 +95,33 @@ def page() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def screenshots(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where they are kept."""
+    """Folder of the screenshots."""
     folder = Path(os.environ.get("LAS_TUNE_SCREENSHOTS") or tmp_path_factory.mktemp("screenshots"))
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 def row(page: Any, name: str) -> Any:
-    """The row of a run, in the part of the table that stays where it is."""
+    """Return the table row of a run."""
     link = page.get_by_role("link", name=name, exact=True)
     return page.locator(".ag-pinned-left-cols-container .ag-row, .ag-center-cols-container .ag-row").filter(has=link)
 
 
 def open_artifact(page: Any, served: Served, run_id: str, *path: str) -> None:
-    """Go through a run's page to one of its files, folder by folder."""
+    """Open a file of a run through the folders of its page."""
     page.goto(f"{served.page}/{run_id}")
     page.get_by_role("tab", name="Artifacts").or_(page.get_by_role("link", name="Artifacts")).first.click()
     for name in path:
         page.get_by_text(name, exact=True).first.click()
 
 
-def test_the_study_has_its_trials_under_it(page: Any, served: Served, screenshots: Path) -> None:
+def test_trials_are_folded_under_their_study(page: Any, served: Served, screenshots: Path) -> None:
     study = served.study
     page.goto(served.folded)
     row(page, study.name).first.wait_for()
     page.wait_for_timeout(500)
     rows = page.locator(".ag-center-cols-container .ag-row")
-    assert rows.count() == 1, "one row: other studies are left out, trials are folded"
+    assert rows.count() == 1, "one row: other studies are filtered out, trials are folded"
     row(page, study.name).locator("button").first.click()
     trial = min(study.trials, key=lambda run: int(run.data.tags["trial"])).info.run_name
     row(page, trial).first.wait_for()
@@ -132,11 +132,13 @@ def test_the_study_has_its_trials_under_it(page: Any, served: Served, screenshot
     indent = {name: row(page, name).first.get_by_role("link").first.bounding_box()["x"] for name in (study.name, trial)}
     assert indent[trial] > indent[study.name]
     heads = set(page.locator(".ag-header-cell [data-testid^='sort-header-']").all_inner_texts())
-    assert {"status", "best/objective", "best/image_auroc", study.searched[0]} <= {head.strip() for head in heads}
+    assert {"status", "best/objective", "best/image_auroc", study.searched_params[0]} <= {
+        head.strip() for head in heads
+    }
     page.screenshot(path=screenshots / "study.png")
 
 
-def test_trials_alone_stand_best_first(page: Any, served: Served, screenshots: Path) -> None:
+def test_trials_are_sorted_best_first(page: Any, served: Served, screenshots: Path) -> None:
     page.goto("about:blank")
     page.goto(served.best_first)
     row(page, best(served.study)[0].info.run_name).first.wait_for()
@@ -148,11 +150,11 @@ def test_trials_alone_stand_best_first(page: Any, served: Served, screenshots: P
 
 
 def best(study: StudyRuns) -> list[Run]:
-    """The best runs, of the search and of the finalists."""
+    """Return the runs of search and finalists, best first."""
     return sorted(study.children, key=lambda run: -run.data.metrics.get("best/objective", 0))
 
 
-def test_three_trials_are_compared(page: Any, served: Served, screenshots: Path) -> None:
+def test_trials_can_be_compared(page: Any, served: Served, screenshots: Path) -> None:
     page.goto("about:blank")
     page.goto(served.best_first)
     names = [run.info.run_name for run in best(served.study)[:3]]
@@ -163,19 +165,19 @@ def test_three_trials_are_compared(page: Any, served: Served, screenshots: Path)
     page.get_by_text("Comparing 3 Runs").first.wait_for()
     for name in names:
         page.get_by_text(name, exact=True).first.wait_for()
-    for head in (served.study.searched[0], "best/objective"):
+    for head in (served.study.searched_params[0], "best/objective"):
         page.get_by_text(head, exact=True).first.wait_for()
     page.wait_for_timeout(500)
     page.screenshot(path=screenshots / "compare.png")
 
 
-def test_a_trial_shows_its_images(page: Any, served: Served, screenshots: Path) -> None:
-    open_artifact(page, served, served.study.trials[0].info.run_id, "panel", "heat_maps.png")
-    image = page.locator("img[alt='panel/heat_maps.png']")
+def test_a_trial_shows_its_panel(page: Any, served: Served, screenshots: Path) -> None:
+    open_artifact(page, served, served.study.trials[0].info.run_id, "panel", "anomaly_maps.png")
+    image = page.locator("img[alt='panel/anomaly_maps.png']")
     image.wait_for()
     page.wait_for_function("image => image.complete && image.naturalWidth > 200", arg=image.element_handle())
     page.wait_for_timeout(500)
-    page.screenshot(path=screenshots / "pictures.png")
+    page.screenshot(path=screenshots / "panel.png")
 
 
 def test_the_study_shows_its_figures(page: Any, served: Served, screenshots: Path) -> None:

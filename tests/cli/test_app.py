@@ -1,3 +1,5 @@
+"""The command line: help, flags and specs, and exit codes."""
+
 from __future__ import annotations
 
 import re
@@ -11,11 +13,13 @@ from typing import Any
 import pytest
 
 import las_tune
-from las_tune.config.demo_settings import DEMO
+from las_tune.config.demo_settings import DEMO_DEFAULTS
 from las_tune.config.study_spec import MPDD_CATEGORIES, StudySpec
 from las_tune.config.train_spec import TrainSpec
 from las_tune.errors import UserError
+from las_tune.reporting.run_summary import FailedStudy, RunSummary
 from tests.parts import Run, make_part, make_trial, run_command
+from tests.summaries import make_summary
 
 ROOT = Path(__file__).parents[2]
 HEAVY = {"torch", "torchvision", "ray", "mlflow", "optuna", "matplotlib", "numpy"}
@@ -30,12 +34,12 @@ def in_new_process(*arguments: str, timeout_s: int = 120) -> subprocess.Complete
 
 @pytest.fixture
 def captured(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Captured:
-    """A function that runs a command and returns the specs that reached the search, all at once, or the training."""
+    """Return a function that runs a command and returns the specs that were passed to the search or the training."""
     calls: list[list[StudySpec]] = []
 
-    def search(specs: Sequence[StudySpec], listeners_of: Any, progress: Any) -> dict[str, Any]:
+    def search(specs: Sequence[StudySpec], listeners_of: Any, progress: Any) -> RunSummary:
         calls.append(list(specs))
-        return {"studies": [], "shared_configuration": None}
+        return RunSummary(())
 
     def train(spec: StudySpec, listeners: Sequence[Any], progress: Any) -> None:
         calls.append([spec])
@@ -47,11 +51,11 @@ def captured(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Captu
         assert len(calls) == 1 or arguments[0] == "train"
         return [spec for specs in calls for spec in specs]
 
-    monkeypatch.setattr("las_tune.study.run.run_studies", search)
-    monkeypatch.setattr("las_tune.study.single.run_single", train)
+    monkeypatch.setattr("las_tune.study.launch.run_studies", search)
+    monkeypatch.setattr("las_tune.study.launch.run_single", train)
     monkeypatch.setattr("las_tune.terminal.tables.print_run", lambda *_: None)
     monkeypatch.setattr("las_tune.terminal.tables.print_training", lambda *_: None)
-    monkeypatch.setattr("las_tune.data.demo_category.render_demo", lambda *_, **__: None)
+    monkeypatch.setattr("las_tune.study.launch.render_demo", lambda *_, **__: None)
     for name in ("part", "other"):
         make_part(tmp_path / "data/anomaly_dataset", name, 2, 2, 2)
     return specs_of
@@ -60,14 +64,17 @@ def captured(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Captu
 # --- help ---
 
 
-def test_help_tells_groups_and_categories() -> None:
+def test_help_shows_groups_defaults_and_categories() -> None:
     done = in_new_process("-m", "las_tune", "--help")
     assert (done.returncode, done.stderr) == (0, "")
     for group in ("Commands", "Data", "Training", "Search", "Resources", "Results and record"):
         assert re.search(rf"^╭─ {group} ─+╮$", done.stdout, re.MULTILINE), group
     text = re.sub(r"[\s│]+", " ", done.stdout)
     assert all(category in text for category in MPDD_CATEGORIES)
-    assert f"[default: 288; demo: {DEMO['image_size']}]" in text and f"[default: 32; demo: {DEMO['trials']}]" in text
+    assert (
+        f"[default: 288; demo: {DEMO_DEFAULTS['image_size']}]" in text
+        and f"[default: 32; demo: {DEMO_DEFAULTS['trials']}]" in text
+    )
     assert "python -m las_tune --category bracket_black --demo" in text
 
 
@@ -88,17 +95,17 @@ def test_version() -> None:
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, las_tune.__version__, "")
 
 
-def test_an_error_is_all_that_stands_on_stderr(tmp_path: Path) -> None:
-    """In a process of its own: what libraries warn of while they load would stand there, too."""
+def test_error_is_the_only_line_on_stderr(tmp_path: Path) -> None:
+    """In a new process, because libraries warn while they are imported."""
     done = in_new_process("-m", "las_tune", "--category", "part", "--data-root", str(tmp_path))
-    assert done.returncode == 2 and "error: --data-root must hold at least one category" in done.stderr
+    assert done.returncode == 2 and "error: No category found in --data-root" in done.stderr
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
 
 
 # --- from flags to specs ---
 
 
-def test_defaults_are_the_seeds(captured: Captured, tmp_path: Path) -> None:
+def test_default_flags(captured: Captured, tmp_path: Path) -> None:
     (spec,) = captured("--category", "part")
     assert spec.train == TrainSpec()
     assert (spec.train.image_size, spec.train.batch_size, spec.train.epochs, spec.train.seed) == (288, 8, 50, 0)
@@ -118,7 +125,7 @@ def test_defaults_are_the_seeds(captured: Captured, tmp_path: Path) -> None:
     assert spec.command == "python -m las_tune --category part"
 
 
-def test_every_flag_arrives(captured: Captured, tmp_path: Path) -> None:
+def test_every_flag_reaches_the_spec(captured: Captured, tmp_path: Path) -> None:
     arguments = (
         "--category part --textures t --skip-broken --image-size 64 --batch-size 4 --epochs 3 --seed 7 "
         "--backbone resnet18 --backbone-weights w.pth --objective worst_defect --fpr 0.05 --trials 5 --space connector "
@@ -170,7 +177,7 @@ def test_every_flag_arrives(captured: Captured, tmp_path: Path) -> None:
     )
 
 
-def test_the_command_tune_is_the_default_one(captured: Captured) -> None:
+def test_tune_is_the_default_command(captured: Captured) -> None:
     (default,) = captured("--category", "part", "--study", "s")
     (named,) = captured("tune", "--category", "part", "--study", "s")
     assert replace(named, command="") == replace(default, command="")
@@ -185,25 +192,36 @@ def test_the_command_tune_is_the_default_one(captured: Captured) -> None:
         ("train", "--validation synthetic", {"validation": "synthetic"}),
     ],
 )
-def test_flags_that_exclude_others_arrive(captured: Captured, command: str, flags: str, fields: dict[str, Any]) -> None:
+def test_exclusive_flags_reach_the_spec(captured: Captured, command: str, flags: str, fields: dict[str, Any]) -> None:
     (spec,) = captured(command, "--category", "part", *flags.split())
     assert {name: getattr(spec, name) for name in fields} == fields
 
 
-def test_hyperparameters_of_train_arrive(captured: Captured) -> None:
+def test_hyperparameters_of_train_reach_the_spec(captured: Captured) -> None:
     arguments = "--adaptor-lr 1e-3 --discriminator-lr 2e-3 --alpha 0.25 --beta-mean 0.4 --beta-std 0 --fpr 0.05"
     (spec,) = captured("train", "--category", "part", *arguments.split())
     assert spec.train == TrainSpec(
         adaptor_lr=1e-3, discriminator_lr=2e-3, alpha=0.25, beta_mean=0.4, beta_std=0.0, fpr=0.05
     )
-    (plain,) = captured("train", "--category", "part")
-    assert plain.train == TrainSpec()
+    (default,) = captured("train", "--category", "part")
+    assert default.train == TrainSpec()
+
+
+def test_every_hyperparameter_is_a_flag_of_train(captured: Captured) -> None:
+    arguments = "--beta-min 0.1 --beta-max 0.7 --perlin-max-exponent 4 --foreground none --focal-gamma 1 --hard-share 1"
+    more = "--weight-decay 0.01 --hidden-width 64 --no-use-adaptor --device cpu --tensorboard"
+    (spec,) = captured("train", "--category", "part", *arguments.split(), *more.split())
+    assert spec.tensorboard
+    assert spec.train == TrainSpec(
+        beta_min=0.1, beta_max=0.7, perlin_max_exponent=4, foreground="none", focal_gamma=1.0, hard_share=1.0,
+        weight_decay=0.01, hidden_width=64, use_adaptor=False, device="cpu",
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("text", "seconds"), [("30m", 1800.0), ("8h", 28800.0), ("90s", 90.0), ("1h30m", 5400.0), ("1d", 86400.0)]
 )
-def test_time_budgets(captured: Captured, text: str, seconds: float) -> None:
+def test_time_budget_is_a_duration(captured: Captured, text: str, seconds: float) -> None:
     (spec,) = captured("--category", "part", "--time-budget", text)
     assert spec.time_budget_s == seconds
 
@@ -217,28 +235,28 @@ def test_several_categories_are_several_studies_of_one_run(captured: Captured, t
     unnamed = captured("--category", "part", "--category", "other")
     assert [spec.study for spec in unnamed] == [f"{unnamed[0].run}-{name}" for name in ("part", "other")]
     assert re.fullmatch(r"run-\d{8}-\d{6}", unnamed[0].run)
-    (alone,) = captured("--category", "part", "--study", "s")
-    assert (alone.study, alone.run) == ("s", "")
+    (single,) = captured("--category", "part", "--study", "s")
+    assert (single.study, single.run) == ("s", "")
 
 
-def test_several_categories_are_trained_one_by_one(captured: Captured) -> None:
+def test_train_trains_several_categories_in_turn(captured: Captured) -> None:
     specs = captured("train", "--category", "part", "--category", "other", "--study", "s")
     assert [(spec.category, spec.study) for spec in specs] == [("part", "s-part"), ("other", "s-other")]
 
 
-def test_all_is_every_category_found(captured: Captured) -> None:
+def test_category_all_selects_every_category(captured: Captured) -> None:
     assert [spec.category for spec in captured("--category", "all", "--seed", "3")] == ["other", "part"]
 
 
-def test_a_later_category_is_checked_before_the_first_runs(captured: Captured, run: Run) -> None:
+def test_all_categories_are_checked_before_the_first_study_starts(captured: Captured, run: Run) -> None:
     captured("--category", "part")
     ended = run("--category", "part", "--category", "prat")
     assert (ended.code, ended.out) == (2, "")
-    assert "got 'prat' in " in ended.err
+    assert "--category 'prat' does not exist" in ended.err
 
 
 @pytest.mark.parametrize("name", ["my part", "Träger", "_part", "teil(1)"])
-def test_any_name_of_a_folder_has_a_default_name_of_its_study(captured: Captured, tmp_path: Path, name: str) -> None:
+def test_default_study_name_is_valid_for_any_folder(captured: Captured, tmp_path: Path, name: str) -> None:
     make_part(tmp_path / "data/anomaly_dataset", name, 2, 2, 2)
     (spec,) = captured("--category", name)
     assert spec.category == name
@@ -248,17 +266,19 @@ def test_any_name_of_a_folder_has_a_default_name_of_its_study(captured: Captured
 # --- the demo ---
 
 
-def test_the_demos_values(captured: Captured, tmp_path: Path) -> None:
+def test_demo_defaults(captured: Captured, tmp_path: Path) -> None:
     (spec,) = captured("--category", "bracket_black", "--demo")
     assert spec.demo
-    assert spec.train == TrainSpec(**{name: DEMO[name] for name in ("image_size", "batch_size", "epochs", "backbone")})
-    assert spec.trials == DEMO["trials"]
-    assert spec.train.backbone == "efficientnet_lite0", "its weights come by pip, no data needs to be fetched"
+    assert spec.train == TrainSpec(
+        **{name: DEMO_DEFAULTS[name] for name in ("image_size", "batch_size", "epochs", "backbone")}
+    )
+    assert spec.trials == DEMO_DEFAULTS["trials"]
+    assert spec.train.backbone == "efficientnet_lite0", "its weights are installed by pip, so no download is needed"
     assert spec.data_root == tmp_path / "data/demo/anomaly_dataset"
     assert spec.textures == tmp_path / "data/demo/textures"
 
 
-def test_flags_beat_the_demo(captured: Captured) -> None:
+def test_flags_override_demo_defaults(captured: Captured) -> None:
     flags = "--trials 32 --epochs 50 --image-size 288 --batch-size 8 --backbone wide_resnet50_2 --seed 5"
     (spec,) = captured("--category", "bracket_black", "--demo", *flags.split())
     assert spec.train == TrainSpec(seed=5)
@@ -302,20 +322,20 @@ def test_tracking_uris_become_absolute(captured: Captured, tmp_path: Path, given
         ("--space", "spaces/my", "{here}/spaces/my"),
     ],
 )
-def test_files_of_the_search_become_absolute(
+def test_storage_and_space_become_absolute(
     captured: Captured, tmp_path: Path, flag: str, given: str, kept: str
 ) -> None:
     (spec,) = captured("--category", "part", flag, given)
     assert getattr(spec, flag.removeprefix("--")) == kept.format(here=tmp_path)
 
 
-def test_words_of_backbone_weights_are_no_files(captured: Captured) -> None:
-    for word in ("imagenet", "random"):
-        (spec,) = captured("--category", "part", "--backbone-weights", word)
-        assert spec.train.backbone_weights == word
+def test_keywords_of_backbone_weights_are_not_paths(captured: Captured) -> None:
+    for keyword in ("imagenet", "random"):
+        (spec,) = captured("--category", "part", "--backbone-weights", keyword)
+        assert spec.train.backbone_weights == keyword
 
 
-def test_the_recorded_command_holds_no_password(captured: Captured) -> None:
+def test_recorded_command_has_no_password(captured: Captured) -> None:
     from las_tune.space.search_space import load_space
     from las_tune.study.publication import study_parameters
 
@@ -325,67 +345,68 @@ def test_the_recorded_command_holds_no_password(captured: Captured) -> None:
     assert "hush" not in str(recorded)
 
 
-# --- how a command ends ---
+# --- exit codes ---
 
 
 @pytest.mark.parametrize(
     ("error", "code", "line"),
     [
         (
-            UserError("A rule", "a value\nof two lines", "Do this"),
+            UserError("A value\nof two lines is wrong", remedy="Do this"),
             2,
-            "error: A rule, got a value of two lines. Do this.\n",
+            "error: A value of two lines is wrong. Do this.\n",
         ),
-        (KeyboardInterrupt(), 130, "stopped: the same command with --study mine goes on where it was\n"),
+        (KeyboardInterrupt(), 130, "Stopped. Run the same command with --study mine to resume.\n"),
     ],
 )
-def test_ends(captured: Captured, run: Run, monkeypatch: pytest.MonkeyPatch, error: Any, code: int, line: str) -> None:
+def test_exit_code_and_last_line(
+    captured: Captured, run: Run, monkeypatch: pytest.MonkeyPatch, error: Any, code: int, line: str
+) -> None:
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("las_tune.study.run.run_studies", fail)
+    monkeypatch.setattr("las_tune.study.launch.run_studies", fail)
     ended = run("--category", "part", "--study", "mine")
     assert (ended.code, ended.err) == (code, line)
 
 
-def test_our_own_mistakes_keep_their_traceback(
+def test_internal_errors_keep_their_traceback(
     captured: Captured, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(*_: object) -> None:
-        raise ValueError("ours")
+        raise ValueError("internal")
 
     captured("--category", "part")
-    monkeypatch.setattr("las_tune.study.run.run_studies", fail)
-    with pytest.raises(ValueError, match="ours"):
+    monkeypatch.setattr("las_tune.study.launch.run_studies", fail)
+    with pytest.raises(ValueError, match="internal"):
         run_command(monkeypatch, capsys, ["--category", "part"])
 
 
-def test_each_study_is_drawn_and_all_are_told_at_the_end(
+def test_run_is_displayed_and_a_failed_study_sets_the_exit_code(
     captured: Captured, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A study that failed among others is told, and makes the exit code."""
-    told: list[Any] = []
-    summaries = [{"study": "s-part", "category": "part"}, {"study": "s-other", "category": "other", "failed": "why"}]
+    printed: list[Any] = []
+    studies = [make_summary(study="s-part"), FailedStudy("s-other", "other", "a reason")]
 
-    def search(specs: Sequence[StudySpec], listeners_of: Any, progress: Any) -> dict[str, Any]:
-        progress("looking", 0, 1)
+    def search(specs: Sequence[StudySpec], listeners_of: Any, progress: Any) -> RunSummary:
+        progress("checking", 0, 1)
         for number, spec in enumerate(specs):
             trial = make_trial(number, [0.5], status="completed")
             for listener in listeners_of(spec):
                 listener.trial_started(trial)
                 listener.epoch_ended(trial)
                 listener.trial_ended(trial)
-        return {"studies": summaries, "shared_configuration": None}
+        return RunSummary(tuple(studies))
 
-    monkeypatch.setattr("las_tune.study.run.run_studies", search)
-    monkeypatch.setattr("las_tune.terminal.tables.print_run", lambda *given: told.append(given))
+    monkeypatch.setattr("las_tune.study.launch.run_studies", search)
+    monkeypatch.setattr("las_tune.terminal.tables.print_run", lambda *arguments: printed.append(arguments))
     ended = run("--category", "part", "--category", "other", "--study", "s")
     assert (ended.code, ended.err) == (2, "")
-    ((printed, specs),) = told
-    assert printed["studies"] == summaries and [spec.study for spec in specs] == ["s-part", "s-other"]
+    ((run_summary, specs),) = printed
+    assert run_summary == RunSummary(tuple(studies)) and [spec.study for spec in specs] == ["s-part", "s-other"]
     assert "run s, 2 categories, 32 trials of 50 epochs each" in ended.out
     lines = ended.out.splitlines()
-    assert lines[1] == "looking ..."
+    assert lines[1] == "checking ..."
     assert [line.split()[0] for line in lines[2:]] == ["part", "other"]
-    del summaries[1]["failed"]
+    del studies[1]
     assert run("--category", "part", "--category", "other", "--study", "s").code == 0

@@ -1,4 +1,4 @@
-"""--resume and --extend: what is left out is what the study was begun with. A study of another cluster is submitted."""
+"""--resume and --extend add the flags of the study; a remote --address turns tune into submit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from las_tune.cli.arguments import as_submitted, complete
 from las_tune.errors import UserError
 
 
-def begun(results: Path, name: str, command: str, *, run: str = "", is_finished: bool = False, trials: int = 8) -> None:
+def start_study(
+    results: Path, name: str, command: str, *, run: str = "", is_finished: bool = False, trials: int = 8
+) -> None:
     (results / name).mkdir(parents=True)
     (results / name / "command.txt").write_text(command + "\n")
     (results / name / "study.json").write_text(json.dumps({"asked": {"trials": trials, "run": run}}))
@@ -40,31 +42,33 @@ def begun(results: Path, name: str, command: str, *, run: str = "", is_finished:
         ),
     ],
 )
-def test_flags_that_are_given_stand_in_for_recorded_ones(
+def test_given_flags_override_recorded_flags(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recorded: str, given: str, expected: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    begun(tmp_path / "r", "s", recorded)
+    start_study(tmp_path / "r", "s", recorded)
     assert complete(shlex.split(given)) == shlex.split(expected)
 
 
-def test_without_the_flags_nothing_is_read(tmp_path: Path) -> None:
+def test_other_commands_are_left_unchanged(tmp_path: Path) -> None:
     assert complete(["--study", "s", "--results", str(tmp_path)]) == ["--study", "s", "--results", str(tmp_path)]
     assert complete([]) == []
-    assert complete(["submit", "--resume", "--study", "s"]) == ["submit", "--resume", "--study", "s"], "the cluster's"
+    assert complete(["submit", "--resume", "--study", "s"]) == ["submit", "--resume", "--study", "s"], (
+        "the cluster has the study"
+    )
 
 
-def test_trials_are_added_to_those_that_the_study_has(tmp_path: Path) -> None:
-    begun(tmp_path, "s", "las_tune --category part --trials 4", is_finished=True, trials=12)
+def test_extend_adds_to_the_trials_of_the_study(tmp_path: Path) -> None:
+    start_study(tmp_path, "s", "las_tune --category part --trials 4", is_finished=True, trials=12)
     found = complete(["--extend", "6", "--study", "s", "--results", str(tmp_path)])
     assert found[:4] == ["--category", "part", "--trials", "18"]
     again = complete(["--extend=6", "--study", "s", "--results", str(tmp_path)])
     assert "18" in again
 
 
-def test_a_run_is_found_by_its_name(tmp_path: Path) -> None:
-    begun(tmp_path, "both-a", "las_tune --category a --category b --study both", run="both")
-    begun(tmp_path, "both-later", "las_tune --category later", run="")
+def test_resume_finds_a_run_by_its_name(tmp_path: Path) -> None:
+    start_study(tmp_path, "both-a", "las_tune --category a --category b --study both", run="both")
+    start_study(tmp_path, "both-later", "las_tune --category later", run="")
     found = complete(["--resume", "--study", "both", "--results", str(tmp_path)])
     assert found[:4] == ["--category", "a", "--category", "b"]
 
@@ -72,16 +76,19 @@ def test_a_run_is_found_by_its_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "line"),
     [
-        ("--resume", "need the --study that they go on with, in --results, got no --study in {here}. Known: s."),
-        ("--resume --study other", "got other in {here}. Known: s."),
-        ("--extend 4 --study s", "--extend adds trials to a finished study, got s. finish it: --resume --study s."),
-        ("--resume --study half", "A study that goes on must have its files whole, got {here}/half ("),
+        ("--resume", "--resume and --extend need a --study. Choose from s."),
+        ("--resume --study other", "There is no study other in {here}. Choose from s."),
+        (
+            "--extend 4 --study s",
+            "--extend cannot add trials to study s, which has not finished. Finish it with --resume --study s.",
+        ),
+        ("--resume --study half", "The files of study {here}/half are not complete ("),
     ],
 )
-def test_what_cannot_go_on_is_one_line(tmp_path: Path, given: str, line: str) -> None:
-    begun(tmp_path, "s", "las_tune --category part")
+def test_resume_of_an_invalid_study_is_one_line(tmp_path: Path, given: str, line: str) -> None:
+    start_study(tmp_path, "s", "las_tune --category part")
     if "half" in given:
-        begun(tmp_path, "half", "las_tune --category part")
+        start_study(tmp_path, "half", "las_tune --category part")
         (tmp_path / "half/study.json").write_text('{"ask')
     with pytest.raises(UserError) as refused:
         complete([*given.split(), "--results", str(tmp_path)])
@@ -89,9 +96,9 @@ def test_what_cannot_go_on_is_one_line(tmp_path: Path, given: str, line: str) ->
 
 
 @pytest.mark.parametrize("number", ["", "0", "-3", "many", "1.5"])
-def test_extend_wants_a_number(tmp_path: Path, number: str) -> None:
-    begun(tmp_path, "s", "las_tune --category part", is_finished=True)
-    with pytest.raises(UserError, match="--extend must be the number of trials to add, at least 1"):
+def test_extend_needs_a_positive_number(tmp_path: Path, number: str) -> None:
+    start_study(tmp_path, "s", "las_tune --category part", is_finished=True)
+    with pytest.raises(UserError, match="--extend must be at least 1, got .* Give the number of trials to add"):
         complete([f"--extend={number}", "--study", "s", "--results", str(tmp_path)])
 
 
@@ -105,5 +112,5 @@ def test_extend_wants_a_number(tmp_path: Path, number: str) -> None:
         ("--category a", "--category a"),
     ],
 )
-def test_a_study_of_another_cluster_is_submitted_and_followed(typed: str, expected: str) -> None:
+def test_study_on_a_remote_cluster_is_submitted_and_followed(typed: str, expected: str) -> None:
     assert as_submitted(typed.split()) == expected.split()

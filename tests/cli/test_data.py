@@ -1,4 +1,4 @@
-"""`data fetch` and `data check`, as a user types them."""
+"""The commands `data fetch` and `data check`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from las_tune.data.download import Fetched
-from tests.parts import Run, cut_off, make_part
+from las_tune.data.download import FetchResult
+from tests.parts import Run, make_part, truncate_image
 
 
 @pytest.mark.parametrize(
@@ -21,25 +21,25 @@ from tests.parts import Run, cut_off, make_part
         ("mpdd", ("--folder", "near"), "near"),
     ],
 )
-def test_fetch(
+def test_fetch_downloads_once(
     run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, what: str, flags: tuple[str, ...], folder: str
 ) -> None:
-    asked: list[Path] = []
+    targets: list[Path] = []
 
-    def fetch(to: Path, **_: Any) -> Fetched:
-        asked.append(to)
-        return Fetched(to, ("connector", "tubes"), "12ab") if len(asked) == 1 else Fetched(to, ())
+    def fetch(to: Path, **_: Any) -> FetchResult:
+        targets.append(to)
+        return FetchResult(to, ("connector", "tubes"), "12ab") if len(targets) == 1 else FetchResult(to, ())
 
     monkeypatch.setattr(f"las_tune.data.download.fetch_{what}", fetch)
     first, second = (run("data", "fetch", what, *flags) for _ in range(2))
-    assert asked == [tmp_path / folder] * 2
+    assert targets == [tmp_path / folder] * 2
     assert (first.code, first.err) == (0, "")
     assert f"{what} is in {tmp_path / folder}: connector, tubes" in first.out and "12ab" in first.out
-    assert second.out == f"{what} is in {tmp_path / folder} already\n"
+    assert second.out == f"{what} is already in {tmp_path / folder}\n"
 
 
-def test_fetching_dtd_says_that_it_was_fetched(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """fetch_dtd gives no names, fetched or not."""
+def test_fetch_of_dtd_reports_whether_it_downloaded(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """fetch_dtd returns no names in either case."""
 
     def download(root: Path) -> None:
         (root / "dtd/dtd/images").mkdir(parents=True)
@@ -53,19 +53,17 @@ def test_fetching_dtd_says_that_it_was_fetched(run: Run, monkeypatch: pytest.Mon
     assert "already" in second.out
 
 
-def test_check_of_a_sound_category(run: Run, tmp_path: Path) -> None:
+def test_check_of_a_valid_category(run: Run, tmp_path: Path) -> None:
     make_part(tmp_path / "d")
     ended = run("data", "check", "--category", "part", "--data-root", "d")
     assert (ended.code, ended.err) == (0, "")
-    assert "no problems found" in ended.out
+    assert "No problems found." in ended.out
     assert re.search(r"test\W+rust\W+4\W+4\W+12x8\W+PNG RGB", ended.out)
 
 
 def test_check_of_a_broken_category(run: Run, tmp_path: Path) -> None:
     make_part(tmp_path / "d", "good")
-    broken = cut_off(make_part(tmp_path / "d", "part") / "test/good/002.png")
+    broken = truncate_image(make_part(tmp_path / "d", "part") / "test/good/002.png")
     ended = run("data", "check", "--category", "all", "--data-root", "d")
     assert (ended.code, ended.err) == (2, "")
-    assert (
-        ended.out.count("problem: ") == 1 and f"problem: An image must be readable by Pillow, got {broken}" in ended.out
-    )
+    assert ended.out.count("problem: ") == 1 and f"problem: Cannot read image {broken}: " in ended.out

@@ -1,4 +1,4 @@
-"""ui, compare and report as a user types them."""
+"""The commands ui, compare and report."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from mlflow import MlflowClient
 
 from las_tune.errors import UserError
-from las_tune.tracking.ui_server import _free_port
+from las_tune.tracking.ui import _free_port
 from tests.parts import Run, run_command
 from tests.servers import start_ui
 from tests.studies import make_store, make_study, start_study
@@ -20,7 +20,7 @@ from tests.studies import make_store, make_study, start_study
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A results folder with three studies."""
+    """Return a results folder with three studies."""
     folder = tmp_path_factory.mktemp("my results")
     store = make_store(folder)
     make_study(store, "first")
@@ -31,7 +31,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, results: Path) -> Run:
-    """A function that runs a command on these results, in tmp_path."""
+    """Return a function that runs a command on these results, in tmp_path."""
     monkeypatch.chdir(tmp_path)
     return lambda *words: run_command(monkeypatch, capsys, [*words, "--results", str(results)])
 
@@ -44,72 +44,75 @@ def test_compare_prints_the_trials_best_first(run: Run) -> None:
     assert first.split() == ["trial", "3", "completed", "0.9100", "0.9600", "0.8600", "0.0004", "0.393", "16"]
     order = [line.split("  ")[0] for line in lines if line.startswith(("trial ", "baseline,"))][1:]
     assert order[:3] == ["trial 3", "trial 6", "trial 4"] and "trial 3, seed 2" in order
-    assert "the sealed test" not in ended.out
+    assert "Sealed test" not in ended.out
 
 
-def test_several_studies_are_first_put_side_by_side(run: Run) -> None:
+def test_compare_of_several_studies_starts_with_an_overview(run: Run) -> None:
     ended = run("compare", "first", "second", "begun", "first")
     assert (ended.code, ended.err) == (0, "")
-    assert ended.out.index("the sealed test, means over seeds") < ended.out.index("study first: trials")
-    assert ended.out.count("study first: trials") == 1
+    assert ended.out.index("Sealed test, means over seeds") < ended.out.index("Study first: trials")
+    assert ended.out.count("Study first: trials") == 1
     assert "+0.1000 (+0.0200 to +0.1700)" in ended.out and "no sealed test: running" in ended.out
 
 
-def test_without_a_name_the_newest_is_compared(run: Run) -> None:
-    assert "study begun: trials" in run("compare").out
+def test_compare_without_a_name_shows_the_latest_study(run: Run) -> None:
+    assert "Study begun: trials" in run("compare").out
 
 
-def test_report_writes_one_file_in_this_folder(run: Run, tmp_path: Path) -> None:
+def test_report_writes_one_file_to_the_working_directory(run: Run, tmp_path: Path) -> None:
     ended = run("report", "first")
     assert (ended.code, ended.err) == (0, "")
     assert [path.name for path in tmp_path.iterdir()] == ["first.html"]
-    assert f"report: {tmp_path / 'first.html'}" in ended.out and "missing" not in ended.out
+    assert f"Report: {tmp_path / 'first.html'}" in ended.out and "Missing" not in ended.out
 
 
-def test_report_of_a_study_that_runs(run: Run, tmp_path: Path) -> None:
+def test_report_of_a_running_study(run: Run, tmp_path: Path) -> None:
     ended = run("report", "begun", "--out", "there.html")
     assert (ended.code, ended.err) == (0, "")
     assert (tmp_path / "there.html").read_text().startswith("<!doctype html>")
-    assert "missing: figures" in ended.out
+    assert "Missing: figures" in ended.out
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "line"),
     [
-        (("report", "other"), "the study must be in the store, got other. Known: begun, second, first."),
-        (("compare", "first", "other"), "got other"),
-        (("ui", "--study", "other"), "Known: begun, second, first"),
-        (("ui", "--experiment", "other"), "--experiment must be in the store"),
-        (("ui", "--port", "70000"), "--port must lie in 0 to 65535, got 70000"),
-        (("report", "first", "--out", "missing/there.html"), "--out must be a file that can be written"),
+        (("report", "other"), "Study other does not exist in the store. Known studies: begun, second, first."),
+        (("compare", "first", "other"), "Study other does not exist"),
+        (("ui", "--study", "other"), "Known studies: begun, second, first"),
+        (("ui", "--experiment", "other"), "--experiment other does not exist in "),
+        (("ui", "--port", "70000"), "--port must be between 0 and 65535, got 70000"),
+        (
+            ("report", "first", "--out", "missing/there.html"),
+            "/missing/there.html cannot be written: No such file or directory. Choose another file.",
+        ),
     ],
 )
-def test_what_is_wrong_is_one_line(run: Run, words: tuple[str, ...], told: str) -> None:
+def test_invalid_arguments_are_one_line(run: Run, words: tuple[str, ...], line: str) -> None:
     ended = run(*words)
     assert ended.code == 2 and ended.err.startswith("error: ") and ended.err.count("\n") == 1
-    assert told in ended.err
+    assert line in ended.err
 
 
 @pytest.mark.parametrize("words", [("ui",), ("compare",), ("report", "first")])
-def test_no_store_is_made(
+def test_no_store_is_created(
     words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
     ended = run_command(monkeypatch, capsys, words)
-    assert ended.code == 2 and "there must be an MLflow store" in ended.err
+    assert ended.code == 2 and "does not exist or is not an MLflow store" in ended.err
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_server_that_runs_already_is_pointed_to(run: Run, results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ui_prints_the_address_of_a_server(run: Run, results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     client = MlflowClient(f"sqlite:///{results / 'mlflow.db'}")
     monkeypatch.setattr("las_tune.tracking.store.use_store", lambda _: client)
-    monkeypatch.setattr("las_tune.tracking.ui_server.running_ui", lambda *_: pytest.fail("it started a server"))
+    monkeypatch.setattr("las_tune.tracking.ui.running_ui", lambda *_: pytest.fail("a server was started"))
     ended = run("ui", "--study", "first", "--tracking-uri", "http://me:secret@mlflow.example:5000")
     assert (ended.code, ended.err) == (0, "")
     assert "  http://mlflow.example:5000/#/experiments/1/runs?" in ended.out and "secret" not in ended.out
 
 
-def test_a_port_that_is_taken_is_passed_over() -> None:
+def test_used_ports_are_skipped() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -120,8 +123,8 @@ def test_a_port_that_is_taken_is_passed_over() -> None:
         _free_port(-1)
 
 
-def test_ui_serves_on_loopback_and_leaves_nothing_behind(results: Path, tmp_path: Path) -> None:
-    """Ended by `kill`; the browser's tests end it by Ctrl-C."""
+def test_ui_serves_on_loopback_and_leaves_no_files(results: Path, tmp_path: Path) -> None:
+    """It is stopped by SIGTERM here, and by Ctrl-C in the browser tests."""
     process, lines = start_ui("--results", str(results), "--study", "first", cwd=tmp_path)
     try:
         assert process.stdout is not None
@@ -131,7 +134,7 @@ def test_ui_serves_on_loopback_and_leaves_nothing_behind(results: Path, tmp_path
         assert urllib.request.urlopen(f"{host}/health", timeout=10).read() == b"OK"
         os.kill(process.pid, signal.SIGTERM)
         rest = process.stdout.read()
-        assert process.wait(30) == 0 and rest.strip() == "the UI has ended"
+        assert process.wait(30) == 0 and rest.strip() == "The UI has stopped."
         with pytest.raises(OSError, match="refused"):
             urllib.request.urlopen(f"{host}/health", timeout=10)
         assert list(tmp_path.iterdir()) == []

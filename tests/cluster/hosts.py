@@ -1,4 +1,4 @@
-"""Hosts on one machine: namespaces of processes, network, mounts and names on a bridge, each with sshd of its own."""
+"""Simulated hosts on one machine: each has its own namespaces (process, network, mount, name) and its own sshd."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from tests.waiting import wait_until
 
 USER = "root"
 HOME = Path("/srv/home")
-"""Of the user, on every host."""
+"""Home folder of the user on every host."""
 SHARED = Path("/srv/shared")
-"""One folder that every host sees, as NFS would show it."""
+"""Folder that all hosts share, in place of NFS."""
 PROGRAMS = {
     "sshd": "openssh-server",
     "ssh": "openssh-client",
@@ -26,14 +26,14 @@ PROGRAMS = {
     "rsync": "rsync",
     "unshare": "util-linux",
 }
-"""What is needed, and the Debian package that has it."""
+"""Required programs, and the Debian packages that provide them."""
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PREFIX = "las"
-"""Of the names of bridges and links, which end with the process that made them."""
+"""Prefix of the names of bridges and links; the process id of their creator follows."""
 
 
 def why_not() -> str:
-    """What is missing for hosts on this machine; empty where nothing is."""
+    """Return why this machine cannot create hosts; empty if it can."""
     if os.geteuid() != 0:
         return "hosts made of namespaces need root"
     missing = sorted({package for name, package in PROGRAMS.items() if not shutil.which(name, path=SYSTEM_PATH)})
@@ -42,31 +42,31 @@ def why_not() -> str:
     bridge = f"{PREFIX}try{os.getpid()}"
     made = subprocess.run(["ip", "link", "add", bridge, "type", "bridge"], capture_output=True, text=True, check=False)
     if made.returncode:
-        return f"this machine makes no bridges: {made.stderr.strip()}"
+        return f"this machine cannot create bridges: {made.stderr.strip()}"
     _ip("link", "del", bridge)
     return ""
 
 
 @dataclass(frozen=True)
 class Host:
-    """One of them."""
+    """One simulated host."""
 
     name: str
     address: str
     folder: Path
-    """Of this machine: what the host keeps; its home is in it."""
+    """The host's files, on this machine."""
     link: str
-    """The bridge's end of its cable."""
+    """The bridge's end of the host's network link."""
     process: subprocess.Popen[bytes]
 
     @property
     def home(self) -> Path:
-        """The home of its user, seen from this machine."""
+        """The user's home folder, as a path of this machine."""
         return self.folder / "home"
 
 
 class Hosts:
-    """Some hosts, a key for all of them, and this machine beside them on the bridge. Use it in a with statement."""
+    """Hosts with a common SSH key, on a bridge together with this machine; a context manager."""
 
     def __init__(self, folder: Path, names: tuple[str, ...]) -> None:
         self.folder = folder
@@ -98,12 +98,12 @@ class Hosts:
         self.close()
 
     def close(self) -> None:
-        """End everything that runs on the hosts, and the hosts; remove what they kept."""
+        """Stop all processes of the hosts and remove their files."""
         for host in self.hosts:
-            host.process.kill()  # its first process dies with it, and all others with that one
+            host.process.kill()  # ends the first process of the namespace, and with it all others
             host.process.wait()
         for link in (*(host.link for host in self.hosts), self._bridge):
-            # A cable may be gone with its host, or go while it is taken away.
+            # The link may have been removed with its host.
             subprocess.run(["ip", "link", "del", link], capture_output=True, check=False)
         for path in (*(self.folder / name for name in self._names), self.shared):
             shutil.rmtree(path, ignore_errors=True)
@@ -111,56 +111,56 @@ class Hosts:
             (self.folder / name).unlink(missing_ok=True)
 
     def run(self, host: Host, command: str, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
-        """A command in a login shell of the host's user, over SSH."""
+        """Run a command in a login shell on a host, over SSH."""
         return subprocess.run(self.ssh(host, command), capture_output=True, text=True, timeout=timeout_s, check=False)
 
     def ssh(self, host: Host, command: str) -> list[str]:
-        """What runs a command there as `ray up` and `ray attach` do: with what ~/.bashrc sets."""
+        """Return the arguments of ssh that run a command as `ray up` and `ray attach` do, with ~/.bashrc."""
         options = ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "ConnectTimeout=5"]
         login = f"bash --login -c {shlex.quote(f'source ~/.bashrc; {command}')}"
         flags = [word for option in options for word in ("-o", option)]
         return ["ssh", "-i", str(self.key), *flags, f"{USER}@{host.address}", login]
 
     def path(self, host: Host, inside: str) -> Path:
-        """A path of a host, seen from this machine; links with absolute targets lead astray."""
+        """Return a path of a host as a path of this machine. Absolute symbolic links are not followed correctly."""
         return Path(f"/proc/{_child_of(host.process.pid)}/root{inside}")
 
     def processes(self, host: Host) -> dict[int, str]:
-        """Command line by process id of this machine, of everything on a host but its sshd."""
+        """Return the command lines of a host's processes except sshd, by process id of this machine."""
         first = _child_of(host.process.pid)
         space = (Path("/proc") / str(first) / "ns/pid").readlink()
-        found = {}
+        lines = {}
         for entry in Path("/proc").iterdir():
             try:
                 if not entry.name.isdigit() or (entry / "ns/pid").readlink() != space or int(entry.name) == first:
                     continue
                 line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-            except OSError:  # it has ended
+            except OSError:  # the process has ended
                 continue
             if line and not line.startswith("sshd:"):
-                found[int(entry.name)] = line
-        return found
+                lines[int(entry.name)] = line
+        return lines
 
     def kill_host_processes(self, host: Host, pattern: str) -> list[str]:
-        """kill -9 whatever of a host's processes matches; what was killed."""
-        found = {pid: line for pid, line in self.processes(host).items() if re.search(pattern, line)}
-        for pid in found:
+        """Kill the processes of a host that match a pattern with SIGKILL, and return their command lines."""
+        matching = {pid: line for pid, line in self.processes(host).items() if re.search(pattern, line)}
+        for pid in matching:
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue
-        return list(found.values())
+        return list(matching.values())
 
     def kill_ray(self, host: Host) -> list[str]:
-        """kill -9 all of a host's Ray, as a machine that is taken away loses it: the raylet first."""
+        """Kill all Ray processes of a host with SIGKILL, the raylet first, as if the machine were lost."""
         return self.kill_host_processes(host, "raylet") + self.kill_host_processes(host, r"ray::|/ray/|IDLE|ray start")
 
     def cut(self, host: Host) -> None:
-        """Pull a host's cable."""
+        """Disconnect a host from the network."""
         _ip("link", "set", host.link, "down")
 
     def join(self, host: Host) -> None:
-        """Plug it in again."""
+        """Connect a host to the network again."""
         _ip("link", "set", host.link, "up")
 
     def _make_keys(self) -> None:
@@ -174,7 +174,7 @@ class Hosts:
         inside = _INSIDE.format(name=name, kept=" ".join(shlex.quote(str(path)) for path in _kept()), home=HOME,
                                 shared=SHARED, address=address)  # fmt: skip
         process = subprocess.Popen(
-            # The death signal and --kill-child end the host with this process, however it ends.
+            # The death signal and --kill-child end the host together with this process.
             ["setpriv", "--pdeathsig", "KILL", "unshare", "--net", "--mount", "--uts", "--ipc", "--pid", "--fork",
              "--kill-child", "--mount-proc", "bash", "-c", inside, name, str(folder), str(self.shared)],
             stdin=subprocess.DEVNULL, stdout=(folder / "log").open("ab"), stderr=subprocess.STDOUT,
@@ -188,7 +188,7 @@ class Hosts:
         return host
 
     def _fill(self, folder: Path, address: str) -> None:
-        """The files that a host has for itself."""
+        """Create the files of a host."""
         home, etc = folder / "home", folder / "etc"
         for made in (home, etc):
             made.mkdir(parents=True)
@@ -198,9 +198,9 @@ class Hosts:
         (home / ".profile").write_text("[ -f ~/.bashrc ] && . ~/.bashrc\n")
         (home / "las_tune_env").symlink_to(sys.prefix)
         passwd = Path("/etc/passwd").read_text().splitlines()
-        others = [line for line in passwd if not line.startswith("root:")]
-        (etc / "passwd").write_text("\n".join([f"root:x:0:0:root:{HOME}:/bin/bash", *others]) + "\n")
-        (etc / "shadow").write_text("root:*:19000:0:99999:7:::\n")  # open to keys; ! would close it to them as well
+        other_users = [line for line in passwd if not line.startswith("root:")]
+        (etc / "passwd").write_text("\n".join([f"root:x:0:0:root:{HOME}:/bin/bash", *other_users]) + "\n")
+        (etc / "shadow").write_text("root:*:19000:0:99999:7:::\n")  # allows keys; ! would not
         names = [f"{self._network}.{number + 1} {name}" for number, name in enumerate(self._names, start=1)]
         (etc / "hosts").write_text("\n".join(["127.0.0.1 localhost", *names]) + "\n")
         settings = [
@@ -245,17 +245,17 @@ ip link set eth0 up
 cd /
 exec "$(command -v sshd)" -D -e -f /srv/etc/sshd_config
 """
-"""How a host comes up in its namespaces: mounts, name, network, sshd as its first process."""
+"""Start script of a host in its namespaces: mounts, name, network, and sshd as its first process."""
 
 
 def _kept() -> list[Path]:
-    """Folders of this machine's /tmp that a host must see all the same: Python and what it imports."""
+    """Return the folders of Python below /tmp, which hosts must see although they have their own /tmp."""
     folders = {Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve(), Path(sys.prefix).absolute()}
     return sorted(folder for folder in folders if folder.is_relative_to("/tmp"))
 
 
 def remove_stale_bridges() -> None:
-    """Take away the bridges of runs that were killed; their hosts have gone with them."""
+    """Remove the bridges of test runs that were killed."""
     for link in Path("/sys/class/net").glob(f"{PREFIX}[0-9]*"):
         pid = link.name.removeprefix(PREFIX)
         if (link / "bridge").is_dir() and pid.isdigit() and not Path(f"/proc/{pid}").exists():
@@ -264,7 +264,7 @@ def remove_stale_bridges() -> None:
 
 
 def _child_of(pid: int) -> int:
-    """The only child of a process."""
+    """Return the only child of a process."""
     return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
 
 

@@ -1,4 +1,4 @@
-"""A cluster of Ray's own autoscaler grows by the trials that wait, and shrinks when there is none, study or not."""
+"""A cluster with Ray's autoscaler grows with pending trials and shrinks without trials, even during a study."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ from typing import Any
 import pytest
 import ray
 
+from las_tune.config.progress import no_progress
 from las_tune.config.train_spec import TrainSpec
-from las_tune.config.trial_record import TrialRecord
+from las_tune.config.trial_record import Listener, TrialRecord
 from las_tune.data.study_images import load_images
 from las_tune.execution.cluster import ray_cluster, resources_of
 from las_tune.execution.nodes import alive_nodes
-from las_tune.execution.observer import TunedStudy
+from las_tune.execution.observer import TuneInput
 from las_tune.execution.remote import prepare_remotely
 from las_tune.execution.tuner import run_trials
 from las_tune.las.backbone import load_backbone
 from las_tune.space.search_space import load_space
 from tests.benchmarks.scale import sleeping_trial
-from tests.parts import make_part, make_textures, part_spec, untold
+from tests.parts import make_part, make_textures, part_spec
 from tests.servers import free_port
 from tests.waiting import wait_until
 
@@ -39,7 +40,7 @@ IDLE_S = 6
 
 
 def cluster_file(address: str) -> dict[str, Any]:
-    """A head that holds no trial, and workers that Ray starts on this machine as if each were one of its own."""
+    """Return a cluster file with a head without slots, and workers that Ray starts on this machine as fake nodes."""
     return {
         "cluster_name": "grows",
         "max_workers": WORKERS,
@@ -63,17 +64,17 @@ def cluster_file(address: str) -> dict[str, Any]:
 
 @pytest.fixture
 def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A head with an autoscaler, its cluster file where `ray up` leaves it."""
+    """A head with an autoscaler, with its cluster file where `ray up` writes it."""
     port = free_port()
     address = f"127.0.0.1:{port}"
     file = tmp_path / "ray_bootstrap_config.yaml"
     file.write_text(json.dumps(cluster_file(address)))
-    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)  # Ray leaves it behind in a process that ran a study
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)  # Ray sets it in a process that used a token
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     environment = os.environ | {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
     environment |= {"RAY_enable_autoscaler_v2": "0"}
-    temporary = Path(f"/tmp/las-grows-{os.getpid()}")  # sockets lie in it, and have short names
+    temporary = Path(f"/tmp/las-grows-{os.getpid()}")  # contains sockets, whose paths must be short
     command = [
         sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--node-ip-address=127.0.0.1",
         f"--port={port}", "--num-cpus=0", "--include-dashboard=false", f"--autoscaling-config={file}",
@@ -81,39 +82,33 @@ def address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     ]  # fmt: skip
     with (tmp_path / "head.log").open("w") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-    told = (tmp_path / "head.log").read_text
-    wait_until(lambda: "Ray runtime started" in told(), told, 60, every_s=0.5, process=process)
+    read_log = (tmp_path / "head.log").read_text
+    wait_until(lambda: "Ray runtime started" in read_log(), read_log, 60, every_s=0.5, process=process)
     yield address
     os.killpg(process.pid, signal.SIGTERM)
     process.wait(60)
-    with suppress(ProcessLookupError):  # raylets that the autoscaler started, where some are left
+    with suppress(ProcessLookupError):  # raylets that the autoscaler started and that are still running
         os.killpg(process.pid, signal.SIGKILL)
     shutil.rmtree(temporary, ignore_errors=True)
 
 
-class Watch:
-    """A Listener that notes how many workers there were at every epoch."""
+class Watch(Listener):
+    """Listener that records the number of workers at every epoch."""
 
     def __init__(self) -> None:
         self.workers: list[int] = []
 
-    def trial_started(self, trial: TrialRecord) -> None:
-        pass
-
     def epoch_ended(self, trial: TrialRecord) -> None:
         self.workers.append(len(alive_nodes()) - 1)
 
-    def trial_ended(self, trial: TrialRecord) -> None:
-        pass
 
-
-def test_pending_trials_bring_workers_and_none_is_held_idle(address: str, tmp_path: Path) -> None:
-    """In a process of its own: Ray keeps for good whether a process has a token, and this cluster has none."""
+def test_pending_trials_add_workers_and_idle_workers_are_removed(address: str, tmp_path: Path) -> None:
+    """Run in a separate process: Ray caches whether a process uses a token, and this cluster has none."""
     study = multiprocessing.get_context("spawn").Process(target=grow_and_shrink, args=(address, tmp_path))
     study.start()
     study.join(300)
     study.kill()
-    assert study.exitcode == 0, "what it said is above"
+    assert study.exitcode == 0, "see its output above"
 
 
 def grow_and_shrink(address: str, tmp_path: Path) -> None:
@@ -124,16 +119,16 @@ def grow_and_shrink(address: str, tmp_path: Path) -> None:
     spec.folder.mkdir(parents=True)
     watch = Watch()
     with ray_cluster(address):
-        # On a busy machine the autoscaler may bring one before there is work, and takes it back.
+        # On a busy machine the autoscaler may add a worker too early, and then removes it.
         wait_until(lambda: len(alive_nodes()) == 1, "no worker before there is work", 90, every_s=0.5)
         resources = resources_of(spec)
-        assert (resources.cpus, resources.max_concurrent) == (1, WORKERS), "what the cluster can become"
+        assert (resources.cpus, resources.max_concurrent) == (1, WORKERS), "the size to which the cluster can grow"
         backbone, images = load_backbone("resnet18", "random"), load_images(spec).trials
-        shared, _ = prepare_remotely(spec, backbone, images, resources, untold)
-        study = TunedStudy(spec, load_space("default"), shared, [watch])
-        (ran,) = run_trials([study], resources, partial(sleeping_trial, trial_s=4.0, num_epochs=3))
-        assert WORKERS in watch.workers, "trials that waited brought the second"
-        # The driver goes on, and features are in its hands still.
-        wait_until(lambda: len(alive_nodes()) == 1, "a worker is held though it has nothing to do", 60, every_s=0.5)
+        shared, _ = prepare_remotely(spec, backbone, images, resources, no_progress)
+        study = TuneInput(spec, load_space("default"), shared, [watch])
+        (result,) = run_trials([study], resources, partial(sleeping_trial, trial_s=4.0, num_epochs=3))
+        assert WORKERS in watch.workers, "pending trials added the second worker"
+        # The driver is still running, and holds the features.
+        wait_until(lambda: len(alive_nodes()) == 1, "an idle worker was not removed", 60, every_s=0.5)
         assert ray.get(shared.data) is not None
-    assert [record.status for record in ran.records] == ["completed"] * 6
+    assert [record.status for record in result.records] == ["completed"] * 6

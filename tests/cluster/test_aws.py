@@ -1,4 +1,4 @@
-"""cluster/aws.yaml through Ray's own bootstrap and node provider, against moto's EC2: what Amazon would be asked."""
+"""cluster/aws.yaml with Ray's bootstrap and node provider, against moto's EC2."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from ray.autoscaler._private.util import hash_launch_conf, validate_config
 FILE = Path(__file__).parents[2] / "cluster/aws.yaml"
 WORKERS = ["gpu_g6", "gpu_g5", "gpu_g4dn"]
 MOTO_IMAGE = "ami-1e749f67"
-"""One that moto knows; it looks up no name at SSM, as EC2 does."""
+"""An image that moto has. Unlike EC2, moto does not resolve SSM names."""
 
 
 @pytest.fixture
 def ec2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A client of an empty account; Ray's clients reach the same one."""
+    """A client of an empty account, which Ray's clients use as well."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -48,7 +48,7 @@ def ec2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 @cache
 def prepared() -> dict[str, Any]:
-    """The cluster file with Ray's defaults and what EC2 says of its instance types; moto takes seconds to say it."""
+    """Return the cluster file with Ray's defaults and EC2's instance types. Cached, because moto takes seconds."""
     config = yaml.safe_load(FILE.read_text(encoding="utf-8"))
     for node_type in config["available_node_types"].values():
         assert node_type["node_config"]["ImageId"].startswith("resolve:ssm:/aws/service/deeplearning/ami/x86_64/")
@@ -57,14 +57,14 @@ def prepared() -> dict[str, Any]:
 
 
 def bootstrapped() -> dict[str, Any]:
-    """The cluster file as `ray up` has it when it starts the first machine."""
+    """Return the cluster file in the state in which `ray up` starts the first machine."""
     config = copy.deepcopy(prepared())
     validate_config(config)
     return AWSNodeProvider.bootstrap_config(config)
 
 
 def started(provider: AWSNodeProvider, config: dict[str, Any], name: str) -> str:
-    """The instance that Ray starts for one node type."""
+    """Start an instance of a node type and return its id."""
     node_config = copy.deepcopy(config["available_node_types"][name]["node_config"])
     if name == "head":
         node_config.update(config["head_node"])
@@ -78,7 +78,7 @@ def started(provider: AWSNodeProvider, config: dict[str, Any], name: str) -> str
 
 @pytest.fixture
 def cluster(ec2: Any) -> dict[str, dict[str, Any]]:
-    """One machine of each type, by the type's name, as EC2 lists it."""
+    """One instance of each node type, by the name of the type, in EC2's format."""
     config = bootstrapped()
     provider = AWSNodeProvider(config["provider"], config["cluster_name"])
     ids = {started(provider, config, name): name for name in ["head", *WORKERS]}
@@ -95,7 +95,7 @@ def test_the_head_is_on_demand_and_workers_are_spot(cluster: dict[str, dict[str,
     ]  # fmt: skip
 
 
-def test_disks_tags_and_profiles(ec2: Any, cluster: dict[str, dict[str, Any]]) -> None:
+def test_disks_tags_and_instance_profiles(ec2: Any, cluster: dict[str, dict[str, Any]]) -> None:
     for name, machine in cluster.items():
         tags = {tag["Key"]: tag["Value"] for tag in machine["Tags"]}
         assert tags["project"] == "las_tune" and tags["ray-cluster-name"] == "las-tune"
@@ -109,14 +109,14 @@ def test_disks_tags_and_profiles(ec2: Any, cluster: dict[str, dict[str, Any]]) -
         assert {"Key": "project", "Value": "las_tune"} in volume["Tags"]
 
 
-def test_only_imdsv2_is_answered(cluster: dict[str, dict[str, Any]]) -> None:
+def test_imdsv2_is_required(cluster: dict[str, dict[str, Any]]) -> None:
     for machine in cluster.values():
         options = machine["MetadataOptions"]
         assert (options["HttpTokens"], options["HttpEndpoint"]) == ("required", "enabled")
         assert options["HttpPutResponseHopLimit"] == 2  # from a container on a bridge
 
 
-def test_from_outside_only_ssh_is_open(ec2: Any, cluster: dict[str, dict[str, Any]]) -> None:
+def test_only_ssh_is_open_from_outside(ec2: Any, cluster: dict[str, dict[str, Any]]) -> None:
     groups = [machine["SecurityGroups"] for machine in cluster.values()]
     assert all(each == groups[0] for each in groups) and [group["GroupName"] for group in groups[0]] == ["las-tune"]
     (group,) = ec2.describe_security_groups(GroupIds=[groups[0][0]["GroupId"]])["SecurityGroups"]
@@ -129,8 +129,8 @@ def test_from_outside_only_ssh_is_open(ec2: Any, cluster: dict[str, dict[str, An
     assert member == group["GroupId"]
 
 
-def test_a_group_that_is_there_keeps_its_rules(ec2: Any) -> None:
-    """What the file says of letting in one address alone."""
+def test_existing_security_group_keeps_its_rules(ec2: Any) -> None:
+    """As in the file's instructions for allowing one address only."""
     group_id = ec2.create_security_group(GroupName="las-tune", Description="one address")["GroupId"]
     own = {"FromPort": 22, "ToPort": 22, "IpProtocol": "tcp", "IpRanges": [{"CidrIp": "203.0.113.7/32"}]}
     members = {"IpProtocol": "-1", "UserIdGroupPairs": [{"GroupId": group_id}]}
@@ -144,7 +144,7 @@ def test_a_group_that_is_there_keeps_its_rules(ec2: Any) -> None:
     assert addresses == ["203.0.113.7/32"]
 
 
-def test_down_stops_the_head_and_up_starts_it_again(ec2: Any) -> None:
+def test_head_is_stopped_and_started_again(ec2: Any) -> None:
     config = bootstrapped()
     provider = AWSNodeProvider(config["provider"], config["cluster_name"])
     first = started(provider, config, "head")
@@ -154,7 +154,7 @@ def test_down_stops_the_head_and_up_starts_it_again(ec2: Any) -> None:
     assert started(AWSNodeProvider(config["provider"], config["cluster_name"]), config, "head") == first
 
 
-def test_a_trial_fits_on_every_worker_and_none_is_started_unasked(ec2: Any) -> None:
+def test_trial_fits_on_every_worker_and_no_worker_starts_idle(ec2: Any) -> None:
     config = bootstrapped()
     for name in WORKERS:
         node_type = config["available_node_types"][name]

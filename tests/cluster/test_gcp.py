@@ -1,4 +1,4 @@
-"""cluster/gcp.yaml by Ray's schema, and what Ray asks Compute Engine for by the schema of Google's API, offline."""
+"""Validate cluster/gcp.yaml with Ray's schema, and Ray's requests with the schema of Compute Engine's API, offline."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ FILE = Path(__file__).parents[2] / "cluster/gcp.yaml"
 WORKERS = ["gpu_l4", "gpu_t4"]
 SUBNET = "projects/las-tune-EDIT/regions/us-west1/subnetworks/default"
 API = json.loads(files("googleapiclient.discovery_cache").joinpath("documents/compute.v1.json").read_text("utf-8"))
-"""The description that Google publishes of Compute Engine's requests, as its Python client carries it."""
+"""Google's description of the Compute Engine API, as included in its Python client."""
 
 
 def strict(schema: dict[str, Any]) -> dict[str, Any]:
-    """A type of Google's description as JSON schema: what it does not name and what only it may write is refused."""
+    """Convert a type of Google's description to a JSON schema that rejects unknown and read-only fields."""
     if "$ref" in schema:
         return {"$ref": f"#/$defs/{schema['$ref']}"}
     kept = {key: schema[key] for key in ("type", "enum", "pattern") if key in schema}
@@ -41,7 +41,7 @@ def strict(schema: dict[str, Any]) -> dict[str, Any]:
             strict(schema["additionalProperties"]) if "additionalProperties" in schema else False
         )
     if schema.get("format") in ("int64", "uint64") and schema.get("type") == "string":
-        kept["pattern"] = "^-?[0-9]+$"  # numbers that JavaScript would round
+        kept["pattern"] = "^-?[0-9]+$"  # 64-bit integers are sent as strings
     return kept
 
 
@@ -51,7 +51,7 @@ INSTANCE = jsonschema.Draft202012Validator(
 
 
 class Recorder(HttpMock):
-    """A connection that keeps what is sent and reaches nobody."""
+    """A fake connection that records the request."""
 
     def request(self, uri: str, method: str = "GET", body: Any = None, *rest: Any, **named: Any) -> Any:
         self.uri, self.body = uri, body
@@ -67,14 +67,14 @@ def config() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def asked(config: dict[str, Any]) -> Iterator[dict[str, dict[str, Any]]]:
-    """By type of node, the machine that Ray asks for."""
+def requests(config: dict[str, Any]) -> Iterator[dict[str, dict[str, Any]]]:
+    """The request for a machine of each node type."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ray_gcp, "_list_subnets", lambda config, compute: [{"selfLink": SUBNET}])
-        yield _asked(ray_gcp._configure_subnet(config, None), patch)
+        yield _record_requests(ray_gcp._configure_subnet(config, None), patch)
 
 
-def _asked(config: dict[str, Any], patch: pytest.MonkeyPatch) -> dict[str, dict[str, Any]]:
+def _record_requests(config: dict[str, Any], patch: pytest.MonkeyPatch) -> dict[str, dict[str, Any]]:
     wire = Recorder(headers={"status": "200"})
     wire.data = b'{"name": "operation"}'
     patch.setattr(GCPCompute, "get_new_authorized_http", lambda self, http: wire)
@@ -90,45 +90,45 @@ def _asked(config: dict[str, Any], patch: pytest.MonkeyPatch) -> dict[str, dict[
     return bodies
 
 
-def test_google_knows_every_field(asked: dict[str, dict[str, Any]]) -> None:
-    assert list(asked) == ["head", *WORKERS]
-    for body in asked.values():
+def test_every_field_is_in_the_compute_engine_schema(requests: dict[str, dict[str, Any]]) -> None:
+    assert list(requests) == ["head", *WORKERS]
+    for body in requests.values():
         INSTANCE.validate(body)
 
 
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        ("scheduling", [{"preemptible": True}]),  # as Ray's own example has it: a list
+        ("scheduling", [{"preemptible": True}]),  # a list, as in Ray's example
         ("scheduling", {"provisioningModel": "CHEAP"}),
-        ("disks", [{"boot": True, "initializeParams": {"diskSizeGb": 150}}]),  # a number, where Google wants its digits
+        ("disks", [{"boot": True, "initializeParams": {"diskSizeGb": 150}}]),  # a number instead of a string
         ("gpus", 1),
         ("status", "RUNNING"),
     ],
 )
-def test_the_schema_is_strict(asked: dict[str, dict[str, Any]], path: str, value: Any) -> None:
+def test_schema_rejects_unknown_fields_and_values(requests: dict[str, dict[str, Any]], path: str, value: Any) -> None:
     with pytest.raises(jsonschema.ValidationError):
-        INSTANCE.validate(asked["gpu_l4"] | {path: value})
+        INSTANCE.validate(requests["gpu_l4"] | {path: value})
 
 
-def test_the_head_is_on_demand_and_workers_are_spot(asked: dict[str, dict[str, Any]]) -> None:
-    assert "scheduling" not in asked["head"]
+def test_the_head_is_on_demand_and_workers_are_spot(requests: dict[str, dict[str, Any]]) -> None:
+    assert "scheduling" not in requests["head"]
     for name in WORKERS:
-        assert asked[name]["scheduling"] == {
+        assert requests[name]["scheduling"] == {
             "provisioningModel": "SPOT", "instanceTerminationAction": "DELETE", "onHostMaintenance": "TERMINATE",
             "automaticRestart": False,
         }  # fmt: skip
-        assert [each["scopes"] for each in asked[name]["serviceAccounts"]] == [
+        assert [each["scopes"] for each in requests[name]["serviceAccounts"]] == [
             ["https://www.googleapis.com/auth/devstorage.read_write"]
         ]
 
 
-def test_machines_gpus_and_disks(config: dict[str, Any], asked: dict[str, dict[str, Any]]) -> None:
-    machines = {name: body["machineType"].rpartition("/")[2] for name, body in asked.items()}
+def test_machine_types_gpus_and_disks(config: dict[str, Any], requests: dict[str, dict[str, Any]]) -> None:
+    machines = {name: body["machineType"].rpartition("/")[2] for name, body in requests.items()}
     assert machines == {"head": "n2-standard-8", "gpu_l4": "g2-standard-4", "gpu_t4": "n1-standard-4"}
-    (gpu,) = asked["gpu_t4"]["guestAccelerators"]
+    (gpu,) = requests["gpu_t4"]["guestAccelerators"]
     assert gpu["acceleratorType"].endswith("/acceleratorTypes/nvidia-tesla-t4") and gpu["acceleratorCount"] == 1
-    for name, body in asked.items():
+    for name, body in requests.items():
         assert [disk["initializeParams"]["diskSizeGb"] for disk in body["disks"] if disk.get("boot")] == ["150"]
         assert [disk["deviceName"] for disk in body["disks"] if not disk["autoDelete"]] == (
             ["las-tune-kept"] if name == "head" else []
@@ -141,7 +141,7 @@ def test_machines_gpus_and_disks(config: dict[str, Any], asked: dict[str, dict[s
     assert config["available_node_types"]["head"]["max_workers"] == 0
 
 
-def test_the_kept_disk_is_mounted_where_the_container_looks(config: dict[str, Any]) -> None:
+def test_persistent_disk_is_mounted_into_the_container(config: dict[str, Any]) -> None:
     mount, folders = config["initialization_commands"]
     assert "/dev/disk/by-id/google-las-tune-kept" in mount
     sources = [option.removeprefix("-v ").partition(":")[0] for option in config["docker"]["head_run_options"]]

@@ -1,4 +1,4 @@
-"""submit, status, logs, stop, list: a real head on this machine, with Ray's token, by http and by Ray Client."""
+"""submit, status, logs, stop and list, against a Ray head on this machine with a token, over http and Ray Client."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 @dataclass(frozen=True)
 class Head:
-    """A head, and an environment that knows its token."""
+    """A head, and an environment with its token."""
 
     http: str
     client: str
@@ -31,7 +31,7 @@ class Head:
     home: Path
 
     def run(self, *arguments: str, expect: int = 0) -> str:
-        """A command of ours; what it printed."""
+        """Run a las_tune command and return its output."""
         done = subprocess.run(
             [sys.executable, "-m", "las_tune", *arguments],
             env=self.environment, cwd=self.home, capture_output=True, text=True, timeout=300,
@@ -51,7 +51,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     environment = os.environ | {"HOME": str(home), "RAY_AUTH_MODE": "token", "PYTHONPATH": checkout}
     environment |= {"RAY_API_SERVER_ADDRESS": f"http://127.0.0.1:{dashboard}", "PYTHONUNBUFFERED": "1"}
     environment |= {"GRPC_ENABLE_FORK_SUPPORT": "0"}  # as in the cluster files
-    temporary = Path(f"/tmp/las-ray-{os.getpid()}")  # sockets lie in it, and have short names
+    temporary = Path(f"/tmp/las-ray-{os.getpid()}")  # contains sockets, whose paths must be short
     command = [
         sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--node-ip-address=127.0.0.1",
         f"--port={gcs}", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", "--num-cpus=4",
@@ -61,12 +61,12 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     log = (home / "head.log").open("w")
     process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
-        found = Head(f"http://127.0.0.1:{dashboard}", f"ray://127.0.0.1:{client}", environment, home)
+        running_head = Head(f"http://127.0.0.1:{dashboard}", f"ray://127.0.0.1:{client}", environment, home)
         wait_until(
-            lambda: "no study" in list_or_error(found),
-            lambda: list_or_error(found) + (home / "head.log").read_text(), 90, every_s=1, process=process,
+            lambda: "No study" in list_or_error(running_head),
+            lambda: list_or_error(running_head) + (home / "head.log").read_text(), 90, every_s=1, process=process,
         )  # fmt: skip
-        yield found
+        yield running_head
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(60)
@@ -81,39 +81,39 @@ def list_or_error(head: Head) -> str:
 
 @pytest.fixture(scope="module")
 def parts(head: Head) -> list[str]:
-    """Flags of a small study whose images lie on this machine."""
+    """Flags of a small study whose images are on this machine."""
     make_part(head.home / "laptop/parts", "bolt", train=14)
     make_textures(head.home / "laptop/textures")
     folders = ["--data-root", str(head.home / "laptop/parts"), "--textures", str(head.home / "laptop/textures")]
     return ["--category", "bolt", *folders, "--tracking-uri", f"sqlite:///{head.home / 'mlflow.db'}"]
 
 
-def test_a_study_is_pushed_stopped_goes_on_under_its_name_and_is_not_done_twice(head: Head, parts: list[str]) -> None:
+def test_pushed_study_is_stopped_and_resumed(head: Head, parts: list[str]) -> None:
     small = ["--space", "default", "--trials", "2", "--finalists", "1", "--seeds", "2", "--scheduler", "none"]
     small += SMALL.replace("--epochs 1", "--epochs 8").split()
     submit = ["submit", *parts, "--address", head.http, "--study", "pushed", "--push-data", *small]
-    assert "study pushed runs as job pushed-" in head.run(*submit)
-    refused = head.run(*submit, expect=2)
-    assert "A study must not be running, got pushed" in refused
+    assert "Study pushed runs as job pushed-" in head.run(*submit)
+    rejected = head.run(*submit, expect=2)
+    assert "Study pushed is already running in job pushed-" in rejected
     history = head.home / "results/las/pushed/trials.jsonl"
     wait_until(
         lambda: history.exists() and '"ended"' in history.read_text(), lambda: head.run("logs", "--address", head.http)
     )
-    assert "is stopped; the same submit goes on with it" in head.run("stop", "pushed", "--address", head.http)
+    assert "was stopped. Submit it again to resume" in head.run("stop", "pushed", "--address", head.http)
     assert "stopped" in head.run("list", "--address", head.http)
     before = history.read_text()
     printed = head.run(*submit, "--follow")
-    assert "checking the images' digest" in printed
-    assert "going on with study pushed" in printed and "champion" in printed
-    assert history.read_text().startswith(before), "nothing that was done is done again"
+    assert "checking the digest of the images" in printed
+    assert "resuming study pushed" in printed and "champion" in printed
+    assert history.read_text().startswith(before), "finished trials are not repeated"
     assert history.read_text().count('"event": "ended", "trial": {"number": 0,') == 1
     assert "study pushed: succeeded" in head.run("status", "--address", head.client)
     assert "champion" in head.run("logs", "pushed", "--address", head.client)
     again = head.run(*submit, "--follow", expect=1)
-    assert "--study must be a new name, got pushed" in again
+    assert "is already finished" in again
 
 
-def test_what_a_user_gets_wrong_is_one_line(head: Head, parts: list[str]) -> None:
+def test_user_errors_are_one_line(head: Head, parts: list[str]) -> None:
     other = head.environment | {"HOME": "/nonexistent", "RAY_AUTH_TOKEN": "0" * 64}
     stranger = Head(head.http, head.client, other, head.home)
     for printed in (

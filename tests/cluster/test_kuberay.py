@@ -1,6 +1,6 @@
-"""cluster/kuberay.yaml: Kubernetes' own schema for what is Kubernetes', a strict list of fields for what is KubeRay's.
+"""Validate cluster/kuberay.yaml: Kubernetes resources with the official schema, KubeRay's with a list of fields.
 
-No package carries the schema of KubeRay's resources. SCHEMAS was written by hand, from the operator's types
+No package contains the schema of KubeRay's resources. SCHEMAS was written by hand, from the operator's types
 (raycluster_types.go, rayjob_types.go) and, for authOptions, the API reference of KubeRay 1.6: a misspelt or misplaced
 field fails here, a change on KubeRay's side does not.
 """
@@ -23,11 +23,11 @@ COUNT: dict[str, Any] = {"type": "integer", "minimum": 0}
 FLAG: dict[str, Any] = {"type": "boolean"}
 TEXTS: dict[str, Any] = {"type": "object", "additionalProperties": TEXT}
 POD: dict[str, Any] = {"type": "object", "required": ["spec"]}
-"""Of a template; test_pods has Kubernetes' schema for it."""
+"""A pod template; test_pod_templates_match_the_kubernetes_schema validates its content."""
 
 
 def fields(required: str = "", **known: dict[str, Any]) -> dict[str, Any]:
-    """An object with these fields and no others."""
+    """Return the schema of an object that has only these fields."""
     return {"type": "object", "properties": known, "required": required.split(), "additionalProperties": False}
 
 
@@ -64,13 +64,13 @@ SCHEMAS = {
 
 @pytest.fixture
 def resources() -> dict[str, dict[str, Any]]:
-    """By kind and name, parsed anew for each test."""
+    """The resources of the file, by kind and name."""
     documents = list(yaml.safe_load_all(FILE.read_text(encoding="utf-8")))
     return {f"{each['kind']}/{each['metadata']['name']}": each for each in documents}
 
 
 def pods(resources: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Templates of pods, by what they are for."""
+    """Return the pod templates by role."""
     cluster, job = resources["RayCluster/las-tune"]["spec"], resources["RayJob/las-tune-metal-plate"]["spec"]
     (workers,) = cluster["workerGroupSpecs"]
     return {
@@ -79,7 +79,7 @@ def pods(resources: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     }  # fmt: skip
 
 
-def test_kinds(resources: dict[str, dict[str, Any]]) -> None:
+def test_resources_match_their_schemas(resources: dict[str, dict[str, Any]]) -> None:
     assert [name.partition("/")[0] for name in resources] == [
         "PersistentVolumeClaim", "PersistentVolumeClaim", "NetworkPolicy", "RayCluster", "RayJob",
     ]  # fmt: skip
@@ -92,7 +92,7 @@ def test_kinds(resources: dict[str, dict[str, Any]]) -> None:
             kubernetes_validate.validate(each, kubernetes_validate.latest_version(), strict=True)
 
 
-def test_pods(resources: dict[str, dict[str, Any]]) -> None:
+def test_pod_templates_match_the_kubernetes_schema(resources: dict[str, dict[str, Any]]) -> None:
     for name, template in pods(resources).items():
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name} | template["metadata"]}
         kubernetes_validate.validate(
@@ -102,19 +102,19 @@ def test_pods(resources: dict[str, dict[str, Any]]) -> None:
 
 
 @pytest.mark.parametrize("misspelt", ["authOption", "workerGroupSpec", "enableInTreeAutoscaler"])
-def test_a_misspelt_field_is_refused(resources: dict[str, dict[str, Any]], misspelt: str) -> None:
+def test_misspelt_field_is_rejected(resources: dict[str, dict[str, Any]], misspelt: str) -> None:
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(resources["RayCluster/las-tune"]["spec"] | {misspelt: {}}, SCHEMAS["RayCluster"])
 
 
-def test_a_misspelt_field_of_a_pod_is_refused(resources: dict[str, dict[str, Any]]) -> None:
+def test_misspelt_field_of_a_pod_is_rejected(resources: dict[str, dict[str, Any]]) -> None:
     spec = pods(resources)["head"]["spec"] | {"toleration": []}
     with pytest.raises(kubernetes_validate.ValidationError):
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "head"}, "spec": spec}
         kubernetes_validate.validate(pod, kubernetes_validate.latest_version(), strict=True)
 
 
-def test_every_part_asks_for_the_same_token(resources: dict[str, dict[str, Any]]) -> None:
+def test_all_resources_use_the_same_token(resources: dict[str, dict[str, Any]]) -> None:
     cluster = resources["RayCluster/las-tune"]["spec"]
     assert cluster["authOptions"] == {"mode": "token", "secretName": "las-tune-token"}
     (submitter,) = pods(resources)["submitter"]["spec"]["containers"]
@@ -123,10 +123,10 @@ def test_every_part_asks_for_the_same_token(resources: dict[str, dict[str, Any]]
     assert environment["RAY_AUTH_TOKEN"] == {"secretKeyRef": {"name": "las-tune-token", "key": "auth_token"}}
     text = FILE.read_text(encoding="utf-8")
     assert "kubectl create secret generic las-tune-token --from-literal=auth_token=" in text
-    assert "kind: Secret" not in text  # a token in a file would be one for everybody who has the file
+    assert "kind: Secret" not in text  # everyone who has the file would have the token
 
 
-def test_workers_come_with_a_gpu_and_from_nought(resources: dict[str, dict[str, Any]]) -> None:
+def test_workers_have_a_gpu_and_scale_from_zero(resources: dict[str, dict[str, Any]]) -> None:
     cluster = resources["RayCluster/las-tune"]["spec"]
     (group,) = cluster["workerGroupSpecs"]
     assert cluster["enableInTreeAutoscaling"] and (group["replicas"], group["minReplicas"]) == (0, 0) < (
@@ -140,16 +140,16 @@ def test_workers_come_with_a_gpu_and_from_nought(resources: dict[str, dict[str, 
     assert wait_s < group["template"]["spec"]["terminationGracePeriodSeconds"]
 
 
-def test_mlflow_is_on_loopback_and_beside_the_head_alone(resources: dict[str, dict[str, Any]]) -> None:
+def test_mlflow_runs_in_the_head_pod_on_localhost_only(resources: dict[str, dict[str, Any]]) -> None:
     head = pods(resources)["head"]["spec"]
     (mlflow,) = head["initContainers"]
     assert mlflow["restartPolicy"] == "Always" and "--host=127.0.0.1" in mlflow["args"]
-    others = {name: template["spec"] for name, template in pods(resources).items() if name != "head"}
-    assert not any("mlflow" in yaml.safe_dump(spec["containers"]) for spec in others.values())
+    other_specs = {name: template["spec"] for name, template in pods(resources).items() if name != "head"}
+    assert not any("mlflow" in yaml.safe_dump(spec["containers"]) for spec in other_specs.values())
     assert "--tracking-uri http://127.0.0.1:5000" in resources["RayJob/las-tune-metal-plate"]["spec"]["entrypoint"]
 
 
-def test_one_image_and_no_root(resources: dict[str, dict[str, Any]]) -> None:
+def test_one_image_without_root(resources: dict[str, dict[str, Any]]) -> None:
     for template in pods(resources).values():
         spec = template["spec"]
         assert spec["securityContext"]["runAsNonRoot"] and spec["securityContext"]["runAsUser"] == 1000
@@ -161,7 +161,7 @@ def test_one_image_and_no_root(resources: dict[str, dict[str, Any]]) -> None:
             }
 
 
-def test_names_agree(resources: dict[str, dict[str, Any]]) -> None:
+def test_names_are_consistent(resources: dict[str, dict[str, Any]]) -> None:
     job = resources["RayJob/las-tune-metal-plate"]["spec"]
     assert job["clusterSelector"] == {"ray.io/cluster": resources["RayCluster/las-tune"]["metadata"]["name"]}
     assert job["shutdownAfterJobFinishes"] is False

@@ -1,4 +1,4 @@
-"""A study on one machine: its Ray, whose ports are open to the network, answers nobody without the token."""
+"""Authentication of the Ray cluster of a study on one machine, whose ports are open to the network."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ print(len(GcsClient(address=sys.argv[1]).get_all_node_info(timeout=15)), "nodes"
 
 
 def ask(address: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Another process of this machine asks a study's Ray for its nodes."""
+    """Request the nodes of a study's Ray cluster from another process."""
     return subprocess.run(
         [sys.executable, "-c", STRANGER, address],
         env=os.environ | environment, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
 
 
-def test_a_studys_ray_answers_nobody_without_its_token(tmp_path: Path) -> None:
+def test_ray_rejects_connections_without_its_token(tmp_path: Path) -> None:
     home = {"HOME": str(tmp_path)}
     with subprocess.Popen(
         [sys.executable, "-c", STUDY], env=os.environ | home, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -50,11 +50,10 @@ def test_a_studys_ray_answers_nobody_without_its_token(tmp_path: Path) -> None:
             assert stranger.returncode and "nodes" not in stranger.stdout, environment
         study.stdin.write("\n")
     token = tmp_path / ".ray/auth_token"
-    assert len(token.read_text().strip()) >= 32 and not token.stat().st_mode & 0o077, "for its owner alone"
+    assert len(token.read_text().strip()) >= 32 and not token.stat().st_mode & 0o077, "readable by its owner only"
 
 
-def test_ray_without_a_token_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ray_without_token_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    rule = "RAY_AUTH_MODE must be token: Ray listens for the whole network, and runs what it is told, got disabled."
-    with pytest.raises(UserError, match=rule), ray_cluster(None):
+    with pytest.raises(UserError, match="RAY_AUTH_MODE must be token, got disabled"), ray_cluster(None):
         pass

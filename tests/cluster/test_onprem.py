@@ -1,5 +1,7 @@
-"""cluster/onprem.yaml on three hosts: what a user types, what may go wrong, and that nothing stays. Read top to bottom:
-the tests are one cluster's life, in this order."""
+"""cluster/onprem.yaml on three simulated hosts: start, faults and shutdown.
+
+The tests use one cluster and depend on their order.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from las_tune.config.study_spec import MOST_TRIALS
+from las_tune.config.study_spec import MAX_TRIALS
 from tests.cluster.hosts import SHARED, USER, Host, Hosts
 from tests.parts import make_part, make_textures
 from tests.waiting import wait_until
@@ -29,10 +31,10 @@ ROOT = Path(__file__).parents[2]
 FILE = "cluster/onprem.yaml"
 NAMES = ("las-head", "las-one", "las-two")
 EPOCHS, TRIALS, FINALISTS = 6, 6, 4
-"""Of a study in which something happens; finalists: one and the baseline, over two seeds each."""
+"""Sizes of a study with faults. The finalists are one trial and the baseline, with two seeds each."""
 SMALL = "--backbone resnet18 --backbone-weights random --image-size 32 --finalists 1 --seeds 2 --scheduler none"
 EVERYWHERE = f"--address auto --tracking-uri http://127.0.0.1:5000 --storage {SHARED}/storage"
-"""Flags of a study that takes all hosts."""
+"""Flags of a study that uses all hosts."""
 REQUEST = r"GET /health HTTP/1.0\r\nHost: localhost\r\n\r\n"
 HEALTH = f"exec 3<>/dev/tcp/127.0.0.1/5000 && printf '{REQUEST}' >&3 && head -n 1 <&3"
 ALIVE = """import ray
@@ -42,14 +44,14 @@ print([[n["NodeManagerHostname"], n["Resources"]["CPU"], n["Labels"]] for n in r
 
 @dataclass
 class Cluster:
-    """Three hosts, and a laptop from which `ray up` is typed."""
+    """Three hosts, and the folder of a laptop on which `ray up` runs."""
 
     hosts: Hosts
     laptop: Path
     up: str = ""
-    """What `ray up` printed."""
+    """Output of `ray up`."""
     cpus: int = 0
-    """Of each host."""
+    """CPUs of each host."""
 
     @property
     def head(self) -> Host:
@@ -64,7 +66,7 @@ class Cluster:
         return self.laptop / "las_tune"
 
     def ray(self, *arguments: str, timeout_s: float = 300) -> str:
-        """A command of Ray on the laptop, in the checkout; what it printed."""
+        """Run a Ray command in the laptop's checkout and return its output."""
         tmp = str(self.laptop / "tmp")
         own = {"HOME": str(self.laptop), "TMPDIR": tmp, "RAY_TMPDIR": tmp}
         own |= {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "RAY_USAGE_STATS_ENABLED": "0"}
@@ -78,22 +80,22 @@ class Cluster:
         return done.stdout
 
     def run(self, host: Host, command: str, timeout_s: float = 120) -> str:
-        """A command on a host, which succeeds; what it printed."""
+        """Run a command on a host, check that it succeeds, and return its output."""
         done = self.hosts.run(host, command, timeout_s)
         assert done.returncode == 0, f"{command}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
         return done.stdout
 
     def nodes(self) -> dict[str, dict[str, Any]]:
-        """Of Ray, as the head sees them: CPUs and labels by name."""
-        said = self.run(self.head, f"python -c '{ALIVE}'").splitlines()[-1]
-        return {name: {"cpus": int(cpus), "labels": labels} for name, cpus, labels in yaml.safe_load(said)}
+        """Return CPUs and labels of the nodes that Ray's head lists, by host name."""
+        output = self.run(self.head, f"python -c '{ALIVE}'").splitlines()[-1]
+        return {name: {"cpus": int(cpus), "labels": labels} for name, cpus, labels in yaml.safe_load(output)}
 
     def wait_for_nodes(self) -> None:
-        """Wait until all hosts are in the cluster."""
+        """Wait until all hosts have joined the cluster."""
         wait_until(lambda: set(self.nodes()) == set(NAMES), "all nodes", 150, every_s=2)
 
     def start_study(self, name: str, flags: str) -> Study:
-        """A study on the head, typed there."""
+        """Start a study on the head."""
         command = (
             "cd ~/las_tune && python -m las_tune "
             f"--data-root {SHARED}/data --textures {SHARED}/textures {SMALL} "
@@ -107,13 +109,13 @@ class Cluster:
 
     @property
     def mlflow_database(self) -> str:
-        """Of the head's MLflow, read past its server."""
+        """The database of the head's MLflow, for direct access."""
         return f"sqlite:///{self.head.home}/mlflow/mlflow.db"
 
 
 @dataclass
 class Study:
-    """One that runs on the head."""
+    """A study that runs on the head."""
 
     name: str
     folder: Path
@@ -121,25 +123,25 @@ class Study:
     process: subprocess.Popen[bytes]
 
     def wait_for_trial_on(self, host: Host, hosts: Hosts) -> int:
-        """Wait until a trial or finalist has trained there for some epochs and has some to go; its number."""
+        """Wait until a trial or finalist on a host has trained some but not most epochs; return its number."""
         found: list[int] = []
 
         def is_there() -> bool:
-            assert self.process.poll() is None, self.told()
+            assert self.process.poll() is None, self.output()
             numbers, epochs = self._numbers(), self.num_epochs()
             here = [numbers[name] for name in folders_on(host, hosts) if name in numbers]
             found.extend(number for number in here[-1:] if 1 <= epochs.get(number, 0) <= EPOCHS - 3)
             return bool(found)
 
-        wait_until(is_there, lambda: f"a trial on {host.name}: {self.told()}", 200, every_s=0.1)
+        wait_until(is_there, lambda: f"a trial on {host.name}: {self.output()}", 200, every_s=0.1)
         return found[0]
 
     def has_trained(self, number: int, host: Host, hosts: Hosts) -> bool:
-        """Whether a trial was on a host."""
+        """Return whether a trial ran on a host."""
         return any(self._numbers().get(name) == number for name in folders_on(host, hosts))
 
     def num_epochs(self) -> dict[int, int]:
-        """Epochs by number of those that run; those that have ended are left out."""
+        """Return the number of epochs of each running trial, by trial number."""
         epochs: dict[int, int] = {}
         for line in self._lines("ledger.jsonl")[1:]:
             if line["run"].isdigit():
@@ -150,18 +152,18 @@ class Study:
         return epochs
 
     def _numbers(self) -> dict[str, int]:
-        """By the name of a trial's folder."""
+        """Return the trial numbers by folder name."""
         started = [line["trial"] for line in self._lines("trials.jsonl") if line["event"] == "started"]
         return {Path(trial["folder"]).name: trial["number"] for trial in started}
 
     def _lines(self, name: str) -> list[dict[str, Any]]:
-        """A file that is being written, as far as its lines are whole."""
+        """Return the complete lines of a file that is being written."""
         file = self.folder / name
         text = file.read_text() if file.is_file() else ""
         return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
     def failures(self, hosts: Hosts) -> dict[int, int]:
-        """How often Ray Tune had to start a trial again, by its own notes, for those where it had to."""
+        """Return the number of failures of each trial that failed, by Ray Tune's experiment state."""
         failures = {}
         for file in (hosts.shared / "storage" / self.name).glob("ray*/experiment_state-*.json"):
             for trial, notes in json.loads(file.read_text())["trial_data"]:
@@ -170,13 +172,13 @@ class Study:
         return {number: times for number, times in failures.items() if times}
 
     def finish(self) -> dict[str, Any]:
-        """Its summary, once it has ended."""
-        assert self.process.wait(300) == 0, self.told()
+        """Wait for the end of the study and return its summary."""
+        assert self.process.wait(300) == 0, self.output()
         summary: dict[str, Any] = json.loads((self.folder / "summary.json").read_text())
         return summary
 
-    def told(self) -> str:
-        """The end of what it printed."""
+    def output(self) -> str:
+        """Return the end of the study's output."""
         return self.log.read_text(errors="replace")[-3000:]
 
 
@@ -200,17 +202,19 @@ class Ledger:
         return cls(client, parent, by_number)
 
     def history(self, number: int, metric: str) -> list[tuple[int, float]]:
-        """Epoch and value, as often as they were written."""
+        """Return (epoch, value) of every write, repeated ones included."""
         measured = self.client.get_metric_history(self.trials[number].info.run_id, metric)
-        return [(one.step, one.value) for one in sorted(measured, key=lambda one: (one.step, one.timestamp))]
+        return [
+            (write.step, write.value) for write in sorted(measured, key=lambda write: (write.step, write.timestamp))
+        ]
 
     def workers(self) -> set[str]:
-        """Hosts on which trials ended."""
+        """Return the hosts on which trials ended."""
         return {run.data.tags["worker"].partition(":")[0] for run in self.trials.values()}
 
     def check(self, trials: int, epochs: int) -> None:
-        """Each trial and each epoch is there once, and everything has ended well."""
-        assert sorted(self.trials) == [*range(trials), *range(MOST_TRIALS, MOST_TRIALS + FINALISTS)]
+        """Check that each trial and each epoch is logged once, and that all runs finished."""
+        assert sorted(self.trials) == [*range(trials), *range(MAX_TRIALS, MAX_TRIALS + FINALISTS)]
         assert self.study.info.status == "FINISHED"
         for number, run in self.trials.items():
             assert (run.info.status, run.data.tags["status"]) == ("FINISHED", "completed")
@@ -218,23 +222,23 @@ class Ledger:
                 assert [epoch for epoch, _ in self.history(number, metric)] == list(range(1, epochs + 1)), number
 
     def repeated(self, cpus: int) -> dict[int, float]:
-        """By trial: the time of its repeated epochs, in units of its longest one."""
+        """Return the time of repeated epochs, in units of the longest epoch, by trial number."""
         longest = {number: max(value for _, value in self.history(number, "seconds")) for number in self.trials}
         return {n: run.data.metrics["cost/lost_cpu_seconds"] / cpus / longest[n] for n, run in self.trials.items()}
 
 
 def folders_on(host: Host, hosts: Hosts) -> list[str]:
-    """The names of the folders that trials had to work in, on a host, the latest last."""
+    """Return the names of the trials' working folders on a host, the latest last."""
     found = hosts.path(host, "/tmp/ray").glob("session_2*/artifacts/*/*/working_dirs/*")
     return [folder.name for folder in sorted(found, key=lambda folder: folder.stat().st_mtime)]
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A cluster that was brought up as its file says, and is in the tests' hands from then on."""
+    """A cluster that was started with `ray up`."""
     folder = tmp_path_factory.mktemp("cluster")
     with Hosts(folder, NAMES) as hosts:
-        for category in ("part", "another"):  # the second has no champion yet, on one host as on three
+        for category in ("part", "another"):  # the second has no champion before the last test
             make_part(hosts.shared / "data", category, train=16, good=6, rust=6)
         make_textures(hosts.shared / "textures")
         cluster = Cluster(hosts, folder / "laptop")
@@ -249,19 +253,19 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 def copy_checkout(to: Path) -> None:
-    """What the cluster file mounts, from this checkout; of `git clone` that is all that matters."""
+    """Copy the parts of this checkout that the cluster file mounts."""
     to.mkdir()
     for name in yaml.safe_load((ROOT / FILE).read_text())["file_mounts"].values():
         if not name.startswith("~"):
-            one = ROOT / name
-            if one.is_dir():
-                shutil.copytree(one, to / name, ignore=shutil.ignore_patterns("__pycache__"))
+            part = ROOT / name
+            if part.is_dir():
+                shutil.copytree(part, to / name, ignore=shutil.ignore_patterns("__pycache__"))
             else:
-                shutil.copy(one, to / name)
+                shutil.copy(part, to / name)
 
 
 def edit(file: Path, hosts: Hosts) -> None:
-    """Write addresses, user and key where the file says EDIT."""
+    """Replace addresses, user and key in the lines marked EDIT."""
     addresses = [host.address for host in hosts.hosts]
     given = {
         "192.0.2.10": addresses[0], "[192.0.2.11, 192.0.2.12]": f"[{', '.join(addresses[1:])}]",
@@ -275,31 +279,31 @@ def edit(file: Path, hosts: Hosts) -> None:
 
 
 def test_all_hosts_join_with_the_same_versions(cluster: Cluster) -> None:
-    assert "versions are as they should be" in cluster.up
+    assert "All versions match" in cluster.up
     nodes = cluster.nodes()
     digests = {name: node["labels"]["las_tune.las_tune"] for name, node in nodes.items()}
     assert set(digests) == set(NAMES) and len(set(digests.values())) == 1
     assert (cluster.head.home / ".ray/auth_token").stat().st_mode & 0o077 == 0
 
 
-def test_dashboard_and_mlflow_answer_on_the_head_alone(cluster: Cluster) -> None:
+def test_dashboard_and_mlflow_listen_on_the_head_only(cluster: Cluster) -> None:
     for port in (8265, 5000):
         cluster.run(cluster.head, f"</dev/tcp/127.0.0.1/{port}")
         assert cluster.hosts.run(cluster.workers[0], f"</dev/tcp/{cluster.head.address}/{port}").returncode
-    cluster.run(cluster.workers[0], f"</dev/tcp/{cluster.head.address}/6379")  # so the way there is open
+    cluster.run(cluster.workers[0], f"</dev/tcp/{cluster.head.address}/6379")  # the connection itself works
 
 
-def test_nobody_asks_the_cluster_without_the_token(cluster: Cluster) -> None:
+def test_cluster_rejects_requests_without_the_token(cluster: Cluster) -> None:
     ask = f"ray status --address {cluster.head.address}:6379"
     cluster.run(cluster.workers[0], ask)
     for otherwise in ("RAY_AUTH_MODE=disabled", "HOME=/nowhere", f"RAY_AUTH_TOKEN={'ab' * 32}"):
-        asked = cluster.hosts.run(cluster.workers[0], f"{otherwise} {ask}")
-        assert asked.returncode, otherwise
-        assert "token" in asked.stdout + asked.stderr, otherwise
-        assert "Node status" not in asked.stdout, otherwise
+        reply = cluster.hosts.run(cluster.workers[0], f"{otherwise} {ask}")
+        assert reply.returncode, otherwise
+        assert "token" in reply.stdout + reply.stderr, otherwise
+        assert "Node status" not in reply.stdout, otherwise
 
 
-def test_a_host_with_another_version_is_refused(cluster: Cluster) -> None:
+def test_host_with_another_version_is_rejected(cluster: Cluster) -> None:
     host, other = cluster.workers[1], "export PYTHONPATH=$HOME/other; cd ~/other"
     cluster.run(host, "cp -r ~/las_tune ~/other && echo '# changed' >> ~/other/las_tune/errors.py")
     check = cluster.hosts.run(host, f"{other}; python -m las_tune node check --head {cluster.head.address}:6379")
@@ -313,30 +317,30 @@ def test_a_host_with_another_version_is_refused(cluster: Cluster) -> None:
     assert cluster.hosts.processes(host).keys() <= before.keys()
 
 
-def test_a_study_outlives_a_host_without_ray_one_without_network_and_a_killed_mlflow(cluster: Cluster) -> None:
+def test_study_survives_lost_hosts_and_a_killed_mlflow(cluster: Cluster) -> None:
     flags = f"{EVERYWHERE} --category part --trials {TRIALS} --epochs {EPOCHS}"
     study = cluster.start_study("struck", flags)
-    one, two = cluster.workers
-    killed = study.wait_for_trial_on(one, cluster.hosts)
-    for host in cluster.hosts.hosts:  # a trial takes all CPUs of a host, so three of them are on three
+    lost, disconnected = cluster.workers
+    killed = study.wait_for_trial_on(lost, cluster.hosts)
+    for host in cluster.hosts.hosts:  # a trial takes all CPUs of a host, so every host runs one
         assert any("ImplicitFunc" in line for line in cluster.hosts.processes(host).values()), host.name
     before = study.num_epochs()[killed]
-    environment = one.home / "las_tune_env"
-    environment.rename(one.home / "away")  # so that the cluster cannot bring the host back at once
-    assert cluster.hosts.kill_ray(one)
-    wait_until(lambda: study.num_epochs().get(killed, EPOCHS) > before + 1, f"trial {killed} goes on", 200, 0.5)
-    (one.home / "away").rename(environment)
-    assert study.has_trained(killed, cluster.head, cluster.hosts) or study.has_trained(killed, two, cluster.hosts)
+    environment = lost.home / "las_tune_env"
+    environment.rename(lost.home / "away")  # keeps the cluster from restarting the host immediately
+    assert cluster.hosts.kill_ray(lost)
+    wait_until(lambda: study.num_epochs().get(killed, EPOCHS) > before + 1, f"progress of trial {killed}", 200, 0.5)
+    (lost.home / "away").rename(environment)
+    assert any(study.has_trained(killed, host, cluster.hosts) for host in (cluster.head, disconnected))
 
-    cut = study.wait_for_trial_on(two, cluster.hosts)
-    cluster.hosts.cut(two)
+    cut = study.wait_for_trial_on(disconnected, cluster.hosts)
+    cluster.hosts.cut(disconnected)
     ends = time.monotonic() + 60
     assert "200" in cluster.hosts.run(cluster.head, HEALTH).stdout
     assert len(cluster.hosts.kill_host_processes(cluster.head, "mlflow server|uvicorn")) == 2
     assert cluster.hosts.run(cluster.head, HEALTH).returncode
     wait_until(lambda: "200" in cluster.hosts.run(cluster.head, HEALTH).stdout, "MLflow answers again", 90, 0.5)
     time.sleep(max(0.0, ends - time.monotonic()))
-    cluster.hosts.join(two)
+    cluster.hosts.join(disconnected)
 
     summary = study.finish()
     assert summary["trials"] == {"total": TRIALS, "completed": TRIALS, "pruned": 0, "failed": 0}
@@ -347,17 +351,17 @@ def test_a_study_outlives_a_host_without_ray_one_without_network_and_a_killed_ml
     repeated = ledger.repeated(cluster.cpus)
     assert {number for number, times in repeated.items() if times} <= {killed, cut}
     assert max(repeated.values()) <= 1, repeated
-    cluster.wait_for_nodes()  # both hosts have Ray again, without a hand
+    cluster.wait_for_nodes()  # both hosts have rejoined automatically
 
 
-def test_ray_up_brings_a_cluster_back_whose_head_died(cluster: Cluster) -> None:
+def test_ray_up_restores_a_cluster_after_its_head_died(cluster: Cluster) -> None:
     assert cluster.hosts.kill_host_processes(cluster.head, "ray|mlflow")
     cluster.ray("up", "-y", FILE)
     cluster.wait_for_nodes()
     assert "200" in cluster.hosts.run(cluster.head, HEALTH).stdout
 
 
-def test_one_host_and_three_give_the_same_numbers_and_ray_down_leaves_nothing(cluster: Cluster) -> None:
+def test_one_host_and_three_give_equal_results_and_ray_down_is_clean(cluster: Cluster) -> None:
     flags = "--category another --trials 2 --epochs 2 --max-concurrent 1 --seed 5"
     three = cluster.start_study("three", f"{EVERYWHERE} {flags}").finish()
     of_three = Ledger.read(cluster.mlflow_database, "three")
@@ -365,21 +369,21 @@ def test_one_host_and_three_give_the_same_numbers_and_ray_down_leaves_nothing(cl
     ends = time.monotonic() + 120
     cluster.ray("down", "-y", FILE)
     assert not cluster.hosts.processes(cluster.head)
-    study = cluster.start_study("one", flags)  # no Ray is left on the head, so the study starts its own, there alone
-    one = study.finish()
-    of_one = Ledger.read(f"sqlite:///{study.folder.parent}/mlflow.db", "one")
-    assert of_one.workers() == {"las-head"}
-    assert numbers(of_one) == numbers(of_three)
-    assert comparable(one) == comparable(three)
+    study = cluster.start_study("one", flags)  # no Ray runs on the head, so the study starts its own
+    single = study.finish()
+    of_single = Ledger.read(f"sqlite:///{study.folder.parent}/mlflow.db", "one")
+    assert of_single.workers() == {"las-head"}
+    assert numbers(of_single) == numbers(of_three)
+    assert comparable(single) == comparable(three)
 
     def is_empty() -> bool:
         return not any(cluster.hosts.processes(host) for host in cluster.hosts.hosts)
 
-    wait_until(is_empty, "an end of Ray on the workers, which have no head", ends - time.monotonic(), 0.5)
+    wait_until(is_empty, "the end of Ray on the workers without a head", ends - time.monotonic(), 0.5)
 
 
 def numbers(ledger: Ledger) -> dict[int, Any]:
-    """All of the trials that a repetition must give again."""
+    """Return the parameters and metrics of trials that a repetition must reproduce."""
     metrics = ("objective", "loss", "image_auroc", "pixel_aupro")
     return {
         number: (run.data.params, [ledger.history(number, metric) for metric in metrics])
@@ -388,7 +392,7 @@ def numbers(ledger: Ledger) -> dict[int, Any]:
 
 
 def comparable(value: Any) -> Any:
-    """A summary without names, places and times."""
+    """Return a summary without names, paths and times."""
     other = {
         "study",
         "tracking_uri",
@@ -400,5 +404,5 @@ def comparable(value: Any) -> Any:
         "ledger",
     }
     if isinstance(value, dict):
-        return {name: comparable(one) for name, one in value.items() if name not in other and "second" not in name}
-    return [comparable(one) for one in value] if isinstance(value, list) else value
+        return {name: comparable(entry) for name, entry in value.items() if name not in other and "second" not in name}
+    return [comparable(entry) for entry in value] if isinstance(value, list) else value

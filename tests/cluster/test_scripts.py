@@ -1,4 +1,4 @@
-"""What cluster files run, as linters see it, and what all files agree on."""
+"""Lint the commands of the cluster files, and check that the files are consistent."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import yaml
 ROOT = Path(__file__).parents[2]
 CLUSTER = ROOT / "cluster"
 PROGRAMS = Path(sys.executable).parent
-"""Where pip puts the programs of packages."""
+"""Folder in which pip installs programs."""
 FILES = ["aws.yaml", "gcp.yaml", "onprem.yaml"]
 CLOUDS = ["aws.yaml", "gcp.yaml"]
 
@@ -25,18 +25,18 @@ def loaded(name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", ["slurm.sbatch", "mlflow.sh"])
-def test_shellcheck_has_nothing_to_say(name: str) -> None:
-    said = subprocess.run([PROGRAMS / "shellcheck", CLUSTER / name], capture_output=True, text=True, check=False)
-    assert (said.returncode, said.stdout) == (0, "")
+def test_shellcheck_passes(name: str) -> None:
+    done = subprocess.run([PROGRAMS / "shellcheck", CLUSTER / name], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
 
 
-def test_hadolint_has_nothing_to_say() -> None:
-    said = subprocess.run([PROGRAMS / "hadolint", CLUSTER / "Dockerfile"], capture_output=True, text=True, check=False)
-    assert (said.returncode, said.stdout) == (0, "")
+def test_hadolint_passes() -> None:
+    done = subprocess.run([PROGRAMS / "hadolint", CLUSTER / "Dockerfile"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
 
 
-def test_shellcheck_knows_the_commands_of_cluster_files() -> None:
-    """They are written into YAML, where no linter looks."""
+def test_shellcheck_passes_for_commands_in_cluster_files() -> None:
+    """The commands are YAML values, which linters do not check."""
     commands = [
         command
         for name in CLOUDS
@@ -46,12 +46,12 @@ def test_shellcheck_knows_the_commands_of_cluster_files() -> None:
     ]
     assert len(commands) > 12
     given = {"input": "\n".join(commands), "capture_output": True, "text": True, "check": False}
-    # SC2016: what goes into ~/.bashrc is read later. SC2086: Ray sets RAY_HEAD_IP, an address.
-    said = subprocess.run([PROGRAMS / "shellcheck", "-s", "bash", "-e", "SC2016,SC2086", "-"], **given)
-    assert (said.returncode, said.stdout) == (0, "")
+    # SC2016: variables in ~/.bashrc are expanded later. SC2086: RAY_HEAD_IP, set by Ray, needs no quotes.
+    done = subprocess.run([PROGRAMS / "shellcheck", "-s", "bash", "-e", "SC2016,SC2086", "-"], **given)
+    assert (done.returncode, done.stdout) == (0, "")
 
 
-def test_every_start_of_ray_has_the_token_the_check_and_the_labels() -> None:
+def test_every_start_of_ray_has_token_check_and_labels() -> None:
     for name in CLOUDS:
         for role in ("head", "worker"):
             commands = loaded(name)[f"{role}_start_ray_commands"]
@@ -64,7 +64,7 @@ def test_every_start_of_ray_has_the_token_the_check_and_the_labels() -> None:
             assert ("node check --head $RAY_HEAD_IP:6379" in start) == (role == "worker")
 
 
-def test_the_token_and_the_checkout_go_to_every_node() -> None:
+def test_token_and_checkout_are_mounted_on_every_node() -> None:
     for name in FILES:
         mounts = loaded(name)["file_mounts"]
         assert mounts.pop("~/.ray/auth_token") == "~/.ray/auth_token"
@@ -72,11 +72,11 @@ def test_the_token_and_the_checkout_go_to_every_node() -> None:
         assert {"~/las_tune/las_tune", "~/las_tune/search_spaces", "~/las_tune/cluster"} < set(mounts)
         for there, here in mounts.items():
             assert there == f"~/las_tune/{here}" and (ROOT / here).exists()
-        # rsync reads .gitignore in its own way: its data/ would leave out las_tune/data, whatever !las_tune/data/ says.
+        # rsync_filter would apply data/ of .gitignore to las_tune/data, in spite of !las_tune/data/.
         assert "rsync_filter" not in loaded(name)
 
 
-def test_clouds_start_mlflow_on_the_bucket_and_watch_spot_workers() -> None:
+def test_cloud_files_start_mlflow_and_the_spot_watcher() -> None:
     for name, scheme, cloud in zip(CLOUDS, ("s3", "gs"), ("aws", "gcp"), strict=True):
         config = loaded(name)
         assert config["head_start_ray_commands"][-1] == (
@@ -86,7 +86,7 @@ def test_clouds_start_mlflow_on_the_bucket_and_watch_spot_workers() -> None:
         assert "RAY_AUTH_MODE=token" in watch and f"spot_watch.py {cloud} " in watch and watch.endswith("&")
 
 
-def test_images_have_the_ray_of_constraints() -> None:
+def test_images_have_the_ray_version_of_constraints() -> None:
     (ray,) = re.findall(r"(?m)^ray==(.+)$", (ROOT / "constraints.txt").read_text(encoding="utf-8"))
     for name in CLOUDS:
         docker = loaded(name)["docker"]
@@ -98,7 +98,7 @@ def test_images_have_the_ray_of_constraints() -> None:
     assert f'rayVersion: "{ray}"' in (CLUSTER / "kuberay.yaml").read_text(encoding="utf-8")
 
 
-def test_the_image_gets_every_requirement_and_every_folder() -> None:
+def test_image_has_every_requirement_and_folder() -> None:
     text = (CLUSTER / "Dockerfile").read_text(encoding="utf-8")
     (program,) = re.findall(r'RUN python -c "(.+?)" > requirements.txt', text, re.DOTALL)
     printed = subprocess.run(
@@ -114,13 +114,13 @@ def test_the_image_gets_every_requirement_and_every_folder() -> None:
 
 @cache
 def known_flags() -> set[str]:
-    """Every flag of a study."""
+    """Return every flag of `tune`."""
     command = [sys.executable, "-m", "las_tune", "tune", "--help"]
     return set(re.findall(r"--[a-z-]+", subprocess.run(command, capture_output=True, text=True, check=True).stdout))
 
 
 @pytest.mark.parametrize("name", [*FILES, "kuberay.yaml", "slurm.sbatch"])
-def test_studies_that_files_speak_of_use_flags_that_there_are(name: str) -> None:
+def test_documented_commands_use_existing_flags(name: str) -> None:
     text = (CLUSTER / name).read_text(encoding="utf-8").replace("\\\n#", " ").replace("\\\n", " ")
     if name == "kuberay.yaml":
         text = next(each["spec"]["entrypoint"] for each in yaml.safe_load_all(text) if each["kind"] == "RayJob")

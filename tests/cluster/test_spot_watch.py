@@ -1,4 +1,4 @@
-"""The watcher of spot machines, against a stand-in of the clouds' metadata service."""
+"""The spot watcher, against a fake of the clouds' metadata services."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from tests.waiting import wait_until
 WATCH = Path(__file__).parents[2] / "cluster/spot_watch.py"
 NODE = "6b" * 28
 GCS = "192.0.2.77:6379"
-"""Of a cluster that is nowhere; other tests' Ray on this machine must be left alone."""
+"""Address of a cluster that does not exist, so that Ray clusters of other tests are not affected."""
 
 
 class Metadata(ThreadingHTTPServer):
-    """Both clouds' metadata service, as far as notices go."""
+    """Fake of both clouds' metadata services, for notices only."""
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Answers)
+        super().__init__(("127.0.0.1", 0), _Handler)
         self.notice = ""
-        """EC2's reply once it takes the machine back."""
+        """EC2's reply when it reclaims the machine; empty before."""
         self.preempted = "FALSE"
-        self.questions = 0
+        self.num_requests = 0
         self.address = f"http://127.0.0.1:{self.server_port}"
 
 
-class _Answers(BaseHTTPRequestHandler):
+class _Handler(BaseHTTPRequestHandler):
     server: Metadata
 
     def do_PUT(self) -> None:
@@ -44,9 +44,9 @@ class _Answers(BaseHTTPRequestHandler):
         self._reply(*(200, "secret") if self.path == "/latest/api/token" and lifetime else (400, ""))
 
     def do_GET(self) -> None:
-        self.server.questions += 1
+        self.server.num_requests += 1
         if self.path == "/latest/meta-data/spot/instance-action":
-            allowed = self.headers.get("X-aws-ec2-metadata-token") == "secret"  # IMDSv2 alone
+            allowed = self.headers.get("X-aws-ec2-metadata-token") == "secret"  # IMDSv2 only
             self._reply(*(401, "") if not allowed else (200, self.server.notice) if self.server.notice else (404, ""))
         elif self.path == "/computeMetadata/v1/instance/preempted":
             allowed = self.headers.get("Metadata-Flavor") == "Google"
@@ -60,7 +60,7 @@ class _Answers(BaseHTTPRequestHandler):
         self.wfile.write(body.encode())
 
     def log_message(self, format: str, *arguments: Any) -> None:
-        """Keeps quiet."""
+        """Log nothing."""
 
 
 @pytest.fixture
@@ -72,8 +72,8 @@ def metadata() -> Iterator[Metadata]:
 
 
 @pytest.fixture
-def stand_in(tmp_path: Path) -> Iterator[Path]:
-    """A folder with a `ray` that writes down how it was called, and a process that looks like a node's raylet."""
+def fake_ray(tmp_path: Path) -> Iterator[Path]:
+    """A folder with a fake `ray` that records its arguments, and a process that looks like a raylet."""
     programs = tmp_path / "bin"
     programs.mkdir()
     script = (
@@ -88,7 +88,7 @@ def stand_in(tmp_path: Path) -> Iterator[Path]:
     raylet.communicate(b"\n")
 
 
-def watching(folder: Path, metadata: Metadata, cloud: str) -> subprocess.Popen[str]:
+def start_watcher(folder: Path, metadata: Metadata, cloud: str) -> subprocess.Popen[str]:
     command = [sys.executable, WATCH, cloud, "--address", GCS, "--metadata", metadata.address, "--interval-s", "0.05"]
     return subprocess.Popen(
         [*map(str, command), "--lock", str(folder / "lock")], stdout=subprocess.PIPE, text=True,
@@ -96,10 +96,10 @@ def watching(folder: Path, metadata: Metadata, cloud: str) -> subprocess.Popen[s
     )  # fmt: skip
 
 
-def asked_often(metadata: Metadata) -> None:
-    """Wait until a few questions were answered."""
-    start = metadata.questions
-    wait_until(lambda: metadata.questions >= start + 3, "three questions", 20, every_s=0.02)
+def wait_for_requests(metadata: Metadata) -> None:
+    """Wait until three requests were answered."""
+    start = metadata.num_requests
+    wait_until(lambda: metadata.num_requests >= start + 3, "three requests", 20, every_s=0.02)
 
 
 def in_seconds(seconds: float) -> str:
@@ -108,69 +108,69 @@ def in_seconds(seconds: float) -> str:
 
 
 def drained(folder: Path) -> list[str]:
-    """How `ray` was called, the seconds left replaced by S."""
+    """Return the recorded arguments of `ray`, with the remaining seconds replaced by S."""
     text = (folder / "called").read_text(encoding="utf-8") if (folder / "called").exists() else ""
     return [re.sub(r"\d+$", "S", line) for line in text.splitlines()]
 
 
 EXPECTED = (
     f"drain-node --address {GCS} --node-id {NODE} --reason DRAIN_NODE_REASON_PREEMPTION "
-    "--reason-message the cloud takes this machine back --deadline-remaining-seconds S"
+    "--reason-message the spot machine is being reclaimed --deadline-remaining-seconds S"
 )
 
 
-def test_a_notice_of_ec2_drains_the_node_with_the_time_that_is_left(stand_in: Path, metadata: Metadata) -> None:
-    with watching(stand_in, metadata, "aws") as process:
-        asked_often(metadata)
-        assert process.poll() is None and drained(stand_in) == []
+def test_ec2_notice_drains_the_node_with_the_time_left(fake_ray: Path, metadata: Metadata) -> None:
+    with start_watcher(fake_ray, metadata, "aws") as process:
+        wait_for_requests(metadata)
+        assert process.poll() is None and drained(fake_ray) == []
         metadata.notice = in_seconds(120)
         printed, _ = process.communicate(timeout=20)
-    assert process.returncode == 0 and drained(stand_in) == [EXPECTED]
-    left_s = int((stand_in / "called").read_text(encoding="utf-8").split()[-1])
-    assert 100 < left_s <= 120 and f"{left_s} s left: agreed" in printed
+    assert process.returncode == 0 and drained(fake_ray) == [EXPECTED]
+    left_s = int((fake_ray / "called").read_text(encoding="utf-8").split()[-1])
+    assert 100 < left_s <= 120 and f"{left_s} s left: accepted" in printed
 
 
-def test_a_notice_of_google_drains_the_node(stand_in: Path, metadata: Metadata) -> None:
-    with watching(stand_in, metadata, "gcp") as process:
-        asked_often(metadata)
-        assert process.poll() is None and drained(stand_in) == []
+def test_compute_engine_notice_drains_the_node(fake_ray: Path, metadata: Metadata) -> None:
+    with start_watcher(fake_ray, metadata, "gcp") as process:
+        wait_for_requests(metadata)
+        assert process.poll() is None and drained(fake_ray) == []
         metadata.preempted = "TRUE"
         process.communicate(timeout=20)
-    assert process.returncode == 0 and drained(stand_in) == [EXPECTED]
+    assert process.returncode == 0 and drained(fake_ray) == [EXPECTED]
 
 
-def test_a_refusal_is_tried_again(stand_in: Path, metadata: Metadata) -> None:
-    (stand_in / "refuse").touch()
+def test_rejected_drain_is_retried(fake_ray: Path, metadata: Metadata) -> None:
+    (fake_ray / "refuse").touch()
     metadata.notice = in_seconds(120)
-    with watching(stand_in, metadata, "aws") as process:
-        asked_often(metadata)
+    with start_watcher(fake_ray, metadata, "aws") as process:
+        wait_for_requests(metadata)
         assert process.poll() is None
-        (stand_in / "refuse").unlink()
+        (fake_ray / "refuse").unlink()
         printed, _ = process.communicate(timeout=20)
-    assert "refused: refused" in printed and process.returncode == 0 and len(drained(stand_in)) > 1
+    assert "rejected: refused" in printed and process.returncode == 0 and len(drained(fake_ray)) > 1
 
 
-def test_a_service_that_answers_nonsense_is_asked_again(stand_in: Path, metadata: Metadata) -> None:
+def test_malformed_reply_is_retried(fake_ray: Path, metadata: Metadata) -> None:
     metadata.notice = "<html>"
-    with watching(stand_in, metadata, "aws") as process:
-        asked_often(metadata)
-        assert process.poll() is None and drained(stand_in) == []
+    with start_watcher(fake_ray, metadata, "aws") as process:
+        wait_for_requests(metadata)
+        assert process.poll() is None and drained(fake_ray) == []
         metadata.notice = in_seconds(0)
         printed, _ = process.communicate(timeout=20)
-    assert printed.count("metadata service:") == 1  # said once, not every five seconds
-    assert process.returncode == 0 and drained(stand_in) == [EXPECTED]
+    assert printed.count("metadata service:") == 1  # printed once, not at every poll
+    assert process.returncode == 0 and drained(fake_ray) == [EXPECTED]
 
 
-def test_only_one_watches_a_machine(stand_in: Path, metadata: Metadata) -> None:
-    with watching(stand_in, metadata, "gcp") as first:
-        asked_often(metadata)
-        with watching(stand_in, metadata, "gcp") as second:
+def test_only_one_watcher_runs_per_machine(fake_ray: Path, metadata: Metadata) -> None:
+    with start_watcher(fake_ray, metadata, "gcp") as first:
+        wait_for_requests(metadata)
+        with start_watcher(fake_ray, metadata, "gcp") as second:
             printed, _ = second.communicate(timeout=20)
-        assert second.returncode == 0 and printed == "another one watches this machine already\n"
+        assert second.returncode == 0 and printed == "another watcher is already running on this machine\n"
         assert first.poll() is None
         metadata.preempted = "TRUE"
         first.communicate(timeout=20)
-    assert drained(stand_in) == [EXPECTED]
+    assert drained(fake_ray) == [EXPECTED]
 
 
 REAL = """
@@ -191,14 +191,14 @@ assert node not in state.get_draining_nodes()
 address = ray.get_runtime_context().gcs_address
 subprocess.run([sys.executable, sys.argv[1], "now", "--address", address, "--deadline-s", "100"], check=True)
 assert node in state.get_draining_nodes()
-assert ray.get(busy.here.remote()) == node  # what runs there goes on
+assert ray.get(busy.here.remote()) == node  # a running actor is not stopped
 print("drained")
 """
 
 
 @pytest.mark.cluster
 def test_ray_drains_a_real_node(tmp_path: Path) -> None:
-    """On a Ray of its own in a process of its own, with a token."""
+    """Uses a separate Ray cluster with a token, in a separate process."""
     token = tmp_path / "token"
     token.write_text("5a" * 32, encoding="utf-8")
     environment = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}

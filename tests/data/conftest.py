@@ -1,4 +1,4 @@
-"""A small category on disk, made anew for each test."""
+"""A small category on disk, created for each test."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MakeCategory = Callable[..., Path]
 
 
 def save_image(path: Path, value: int | None = None, size: tuple[int, int] = (12, 8)) -> Path:
-    """Save a gray of one value as RGB, or noise that its path decides; size is (width, height)."""
+    """Save a uniform gray image, or noise seeded by the path. `size` is (width, height)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.full((size[1], size[0], 3), value or 0, np.uint8)
     if value is None:
@@ -33,7 +33,7 @@ def save_mask(path: Path, size: tuple[int, int] = (12, 8)) -> Path:
 
 @pytest.fixture
 def make_category(tmp_path: Path) -> MakeCategory:
-    """A function that makes a data root with the category `part`, masks included."""
+    """Return a function that creates a data root with the category `part`, with masks."""
 
     def make(name: str = "part", train: int = 6, good: int = 4, **defects: int) -> Path:
         for index in range(train):

@@ -51,7 +51,7 @@ def test_masks_match_by_stem_in_any_case_and_extension(make_category: MakeCatego
     }
 
 
-def test_some_or_all_masks_may_be_missing(make_category: MakeCategory) -> None:
+def test_masks_may_be_missing(make_category: MakeCategory) -> None:
     root = make_category(rust=2)
     (root / "part/ground_truth/rust/001_mask.png").unlink()
     assert index_category(root, "part").masks_missing == 1
@@ -60,7 +60,7 @@ def test_some_or_all_masks_may_be_missing(make_category: MakeCategory) -> None:
     assert index_category(root, "part").masks_missing == 2
 
 
-def test_no_defects_means_no_masks(make_category: MakeCategory) -> None:
+def test_category_without_defects_has_no_masks(make_category: MakeCategory) -> None:
     assert not index_category(make_category(), "part").has_masks
 
 
@@ -80,22 +80,21 @@ def test_other_and_hidden_files_are_ignored(make_category: MakeCategory) -> None
     assert list_categories(root) == ["part"]
 
 
-def test_images_sharing_a_mask_are_refused(make_category: MakeCategory) -> None:
+def test_images_that_share_a_mask_are_an_error(make_category: MakeCategory) -> None:
     root = make_category(rust=1)
     save_image(root / "part/test/rust/000.jpg")
     with pytest.raises(DataError) as error:
         index_category(root, "part")
     assert str(error.value) == (
-        "An image and its mask must be matched by name, one to one, got test/rust/000.jpg, "
-        f"test/rust/000.png, ground_truth/rust/000_mask.png in {root / 'part'}. "
-        "Rename or remove what is there twice."
+        f"Images and masks in {root / 'part'} do not match one to one: test/rust/000.jpg, "
+        "test/rust/000.png, ground_truth/rust/000_mask.png. Rename or remove the duplicates."
     )
 
 
-def test_two_masks_for_a_image_are_refused(make_category: MakeCategory) -> None:
+def test_two_masks_of_one_image_are_an_error(make_category: MakeCategory) -> None:
     root = make_category(rust=1)
     save_mask(root / "part/ground_truth/rust/000.png")
-    with pytest.raises(DataError, match="one to one, got test/rust/000.png, ground_truth/rust/000.png, ground"):
+    with pytest.raises(DataError, match="one to one: test/rust/000.png, ground_truth/rust/000.png, ground"):
         index_category(root, "part")
 
 
@@ -106,64 +105,64 @@ def test_same_stem_without_masks_is_allowed(make_category: MakeCategory) -> None
 
 
 @pytest.mark.parametrize("made", [False, True])
-def test_no_data_root_or_no_categories(tmp_path: Path, made: bool) -> None:
+def test_data_root_without_categories_is_an_error(tmp_path: Path, made: bool) -> None:
     root = tmp_path / "data"
     if made:
         (root / "part/train").mkdir(parents=True)
     with pytest.raises(DataError) as error:
         index_category(root, "part")
     assert str(error.value) == (
-        "--data-root must hold at least one category, laid out as <data-root>/<category>/train/good, "
-        f"test/good, test/<defect>, ground_truth/<defect>, got {root}{'' if made else ' (no such folder)'}. "
-        "Run `python -m las_tune data fetch mpdd`, or try a made-up part with "
+        f"No category found in --data-root {root}{'' if made else ' (no such folder)'}. The layout is "
+        "<data-root>/<category>/train/good, test/good, test/<defect>, ground_truth/<defect>. "
+        "Run `python -m las_tune data fetch mpdd`, or try rendered parts with "
         "`python -m las_tune --category bracket_black --demo`."
     )
 
 
-def test_data_root_that_is_a_category(make_category: MakeCategory) -> None:
+def test_data_root_that_is_a_category_is_an_error(make_category: MakeCategory) -> None:
     root = make_category()
     with pytest.raises(DataError) as error:
         list_categories(root / "part")
-    assert str(error.value).endswith(f"got {root / 'part'}. Give its parent, --data-root {root}.")
+    message = str(error.value)
+    assert message.startswith(f"No category found in --data-root {root / 'part'}.")
+    assert message.endswith(f"Use its parent folder, --data-root {root}.")
 
 
-def test_relative_data_root_is_shown_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relative_data_root_is_shown_as_absolute_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match=str(tmp_path / "absent")):
         list_categories(Path("absent"))
 
 
-def test_unknown_category_lists_the_known(make_category: MakeCategory) -> None:
+def test_unknown_category_lists_the_known_ones(make_category: MakeCategory) -> None:
     make_category("tubes")
     root = make_category()
     with pytest.raises(DataError) as error:
         index_category(root, "prat")
-    assert str(error.value) == (
-        f"--category must be one of the folders found, got 'prat' in {root}. Found: part, tubes."
-    )
+    assert str(error.value) == f"--category 'prat' does not exist in {root}. Found: part, tubes."
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../part", "a/b", "/tmp", "a\\b"])
-def test_category_must_be_a_plain_name(make_category: MakeCategory, name: str) -> None:
+def test_category_must_be_a_plain_folder_name(make_category: MakeCategory, name: str) -> None:
     with pytest.raises(UserError) as error:
         index_category(make_category(), name)
     assert str(error.value) == (
-        f"--category must be a plain folder name inside --data-root, got {name!r}. Give one of part."
+        f"--category must be the name of a folder in --data-root, got {name!r}. Use one of part."
     )
 
 
-def test_empty_train(make_category: MakeCategory) -> None:
+def test_empty_train_folder_is_an_error(make_category: MakeCategory) -> None:
     root = make_category(train=0, good=2)
     (root / "part/train/good").mkdir(parents=True)
     with pytest.raises(DataError) as error:
         index_category(root, "part")
     assert str(error.value) == (
-        f"train/good must hold images of good parts, got none in {root / 'part/train/good'}. "
-        "Put some there; image files end in .bmp .jpeg .jpg .png .tif .tiff .webp."
+        f"No images of good parts in {root / 'part/train/good'}. "
+        "Add some; supported formats are .bmp .jpeg .jpg .png .tif .tiff .webp."
     )
 
 
-def test_duplicates(make_category: MakeCategory) -> None:
+def test_duplicates_are_found(make_category: MakeCategory) -> None:
     root = make_category(train=2, good=2, rust=1)
     shutil.copy(root / "part/train/good/001.png", root / "part/test/good/001.png")
     assert find_duplicates(index_category(root, "part")) == [("train/good/001.png", "test/good/001.png")]
@@ -176,7 +175,7 @@ def test_real_metal_plate() -> None:
     assert category.defects == ("rust", "scratches") and category.has_masks
 
 
-# --- whatever lies there ---
+# --- any folder is a category or an error ---
 
 FOLDERS = ("train/good", "test/good", "test/rust", "ground_truth/rust", "test", "train", "ground_truth", ".", "other")
 WORDS = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=20)
@@ -184,36 +183,36 @@ NAMES = st.one_of(
     WORDS.filter(lambda name: name not in (".", "..") and len(name.encode()) < 200),
     st.sampled_from(["a.png", "A.PNG", "a_mask.png", "a.jpg", ".a.png", "good", "rust", "a.png.png", "x\n.png"]),
 )
-KINDS = st.sampled_from(["file", "empty", "folder", "link", "dangling", "loop"])
-TREES = st.lists(st.tuples(st.sampled_from(FOLDERS), NAMES, KINDS), max_size=12)
+ENTRY_TYPES = st.sampled_from(["file", "empty", "folder", "link", "dangling", "loop"])
+TREES = st.lists(st.tuples(st.sampled_from(FOLDERS), NAMES, ENTRY_TYPES), max_size=12)
 
 
-def lay_out(root: Path, tree: list[tuple[str, str, str]]) -> None:
-    for folder, name, kind in tree:
+def create(root: Path, tree: list[tuple[str, str, str]]) -> None:
+    for folder, name, entry in tree:
         path = root / "part" / folder / name
-        if path.exists() or path.is_symlink() or not _made(path.parent):
+        if path.exists() or path.is_symlink() or not _create_folder(path.parent):
             continue
-        if kind == "folder":
+        if entry == "folder":
             path.mkdir()
-        elif kind in ("file", "empty"):
-            path.write_bytes(b"P5 1 1 255 0" if kind == "file" else b"")
+        elif entry in ("file", "empty"):
+            path.write_bytes(b"P5 1 1 255 0" if entry == "file" else b"")
         else:
-            path.symlink_to({"link": "/dev/null", "dangling": "nowhere", "loop": name}[kind])
+            path.symlink_to({"link": "/dev/null", "dangling": "nowhere", "loop": name}[entry])
 
 
-def _made(folder: Path) -> bool:
+def _create_folder(folder: Path) -> bool:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError:  # a file or a link stands in the way
+    except OSError:  # the path is a file or a link
         return False
     return True
 
 
 @settings(max_examples=150, deadline=None)
 @given(tree=TREES, name=st.one_of(st.just("part"), st.text(max_size=30)))
-def test_any_folder_is_a_category_or_a_line(tree: list[tuple[str, str, str]], name: str) -> None:
+def test_any_folder_is_a_category_or_an_error(tree: list[tuple[str, str, str]], name: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        lay_out(Path(folder), tree)
+        create(Path(folder), tree)
         try:
             category = index_category(Path(folder), name)
         except UserError as error:

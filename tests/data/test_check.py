@@ -14,20 +14,20 @@ from .conftest import MakeCategory, save_image, save_mask
 METAL_PLATE = Path(__file__).parents[3] / "shared/data/mpdd/metal_plate"
 
 
-def test_a_sound_category(make_category: MakeCategory) -> None:
-    calls: list[tuple[int, int]] = []
+def test_valid_category_has_no_problems(make_category: MakeCategory) -> None:
+    calls: list[tuple[str, int, int]] = []
     root = make_category(train=3, good=2, bent=1)
-    check = check_category(index_category(root, "part"), lambda done, total: calls.append((done, total)))
+    check = check_category(index_category(root, "part"), lambda *call: calls.append(call))
     assert check.rows == (
         CheckRow("train", "good", 3, 0, ("12x8",), ("PNG RGB",)),
         CheckRow("test", "bent", 1, 1, ("12x8",), ("PNG RGB",)),
         CheckRow("test", "good", 2, 0, ("12x8",), ("PNG RGB",)),
     )
     assert check.problems == ()
-    assert calls == [(done, 6) for done in range(1, 7)]
+    assert calls == [("reading part", done, 6) for done in range(1, 7)]
 
 
-def test_masks_may_be_missing_altogether(make_category: MakeCategory) -> None:
+def test_category_without_masks_has_no_problems(make_category: MakeCategory) -> None:
     root = make_category(rust=2)
     shutil.rmtree(root / "part/ground_truth")
     assert check_category(index_category(root, "part")).problems == ()
@@ -45,22 +45,16 @@ def test_every_problem_is_one_line(make_category: MakeCategory) -> None:
     save_mask(part / "ground_truth/good/000_mask.png")
     check = check_category(index_category(root, "part"))
     assert check.rows[0] == CheckRow("train", "good", 4, 0, ("10x10", "12x8"), ("JPEG RGB", "PNG RGB"))
-    broken, size, empty, missing, alone, twice = check.problems
-    assert broken.startswith(f"An image must be readable by Pillow, got {part}/train/good/000.png (")
-    assert size.startswith("A mask must be as large as its image, got 6x6 (")
-    assert empty == (
-        f"A mask must mark its defect, got an empty one: {part}/ground_truth/rust/001_mask.png. Draw the defect."
-    )
+    broken, size, empty, missing, unmatched, duplicate = check.problems
+    assert broken.startswith(f"Cannot read image {part}/train/good/000.png: ")
+    assert size.startswith(f"Mask {part}/ground_truth/rust/000_mask.png has 6x6 pixels, but image ")
+    assert empty == f"Mask {part}/ground_truth/rust/001_mask.png is empty. Mark the defect, or remove the mask."
     assert missing == (
-        "Pixel metrics need a mask for every defective image, got none for 1 (test/rust/002.png). "
-        "Add them to ground_truth/<defect>, or go without pixel metrics."
+        "1 defective images have no mask, so pixel metrics are left out: test/rust/002.png. "
+        "Add the masks to ground_truth/<defect>."
     )
-    assert alone == (
-        "A mask must belong to an image of test/<defect>, got ground_truth/rust/2_mask.png alone. Rename or remove it."
-    )
-    assert twice == (
-        "An image must be there once, got the same file as train/good/001.png, test/good/001.png. Keep one."
-    )
+    assert unmatched == "Mask ground_truth/rust/2_mask.png has no image in test/<defect>. Rename or remove it."
+    assert duplicate == "Identical images: train/good/001.png, test/good/001.png. Keep one of them."
 
 
 @pytest.mark.skipif(not METAL_PLATE.is_dir(), reason=f"no real MPDD images at {METAL_PLATE}")

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from las_tune.config.progress import Progress
 from las_tune.config.study_spec import MPDD_CATEGORIES
 from las_tune.data.category import list_categories
 from las_tune.data.download import download_mpdd, fetch_dtd, fetch_mpdd
-from las_tune.data.images import Progress
 from las_tune.data.textures import list_textures
 from las_tune.errors import UserError
 
@@ -24,7 +24,7 @@ Download = Callable[[Path, Progress | None], None]
 
 
 def make_zip(path: Path, categories: tuple[str, ...] = MPDD_CATEGORIES, extra: str | zipfile.ZipInfo = "") -> Path:
-    """An archive as MPDD's: all below one folder, with what macOS adds."""
+    """Create an archive like MPDD's: everything in one folder, with the extra files of macOS."""
     with zipfile.ZipFile(path, "w") as file:
         for name in categories:
             file.writestr(f"MPDD/{name}/train/good/000.png", name)
@@ -39,20 +39,20 @@ def copying(source: Path) -> Download:
     def download(archive: Path, progress: Progress | None) -> None:
         shutil.copy(source, archive)
         if progress:
-            progress(archive.stat().st_size, archive.stat().st_size)
+            progress("downloading", archive.stat().st_size, archive.stat().st_size)
 
     return download
 
 
 def never(*_: object) -> None:
-    pytest.fail("nothing had to be downloaded")
+    pytest.fail("downloaded although everything exists")
 
 
-def test_mpdd_lands_whole_and_only_once(tmp_path: Path) -> None:
+def test_mpdd_is_downloaded_completely_and_once(tmp_path: Path) -> None:
     source = make_zip(tmp_path / "source.zip")
-    calls: list[tuple[int, int]] = []
+    calls: list[tuple[str, int, int]] = []
     root = tmp_path / "data"
-    fetched = fetch_mpdd(root, copying(source), lambda done, total: calls.append((done, total)))
+    fetched = fetch_mpdd(root, copying(source), lambda *call: calls.append(call))
     assert fetched.folder == root and fetched.names == MPDD_CATEGORIES
     assert fetched.sha256 == hashlib.sha256(source.read_bytes()).hexdigest()
     assert len(calls) == 1
@@ -63,23 +63,23 @@ def test_mpdd_lands_whole_and_only_once(tmp_path: Path) -> None:
     assert again.names == () and again.sha256 is None
 
 
-def test_categories_that_are_there_are_left_alone(tmp_path: Path) -> None:
+def test_existing_categories_are_kept(tmp_path: Path) -> None:
     mine = save_image(tmp_path / "data/tubes/train/good/mine.png")
     fetched = fetch_mpdd(tmp_path / "data", copying(make_zip(tmp_path / "source.zip")))
     assert "tubes" not in fetched.names and len(fetched.names) == 5
     assert list(mine.parent.iterdir()) == [mine]
 
 
-def test_a_folder_in_the_way(tmp_path: Path) -> None:
+def test_folder_without_images_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "tubes").mkdir()
     with pytest.raises(UserError) as error:
         fetch_mpdd(tmp_path, never)
     assert str(error.value) == (
-        f"A category's folder must not be there without train/good, got {tmp_path / 'tubes'}. Move it away."
+        f"These folders exist but have no train/good: {tmp_path / 'tubes'}. Move them to another place."
     )
 
 
-def test_a_killed_unpacking_never_looks_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted_unpacking_is_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = make_zip(tmp_path / "source.zip")
     root = tmp_path / "data"
 
@@ -94,44 +94,44 @@ def test_a_killed_unpacking_never_looks_complete(tmp_path: Path, monkeypatch: py
     assert fetch_mpdd(root, copying(source)).names == MPDD_CATEGORIES
 
 
-def test_no_network(tmp_path: Path) -> None:
+def test_failed_download_is_an_error(tmp_path: Path) -> None:
     def failing(archive: Path, progress: Progress | None) -> None:
         raise OSError("no route\nto host")
 
     with pytest.raises(UserError) as error:
         fetch_mpdd(tmp_path, failing)
     assert str(error.value) == (
-        f"MPDD must be downloaded to {tmp_path}, got OSError: no route to host. "
-        "Try again, it goes on where it stopped; or fetch it by hand from https://github.com/stepanje/MPDD."
+        f"Downloading MPDD to {tmp_path} failed: OSError: no route to host. "
+        "Repeat the command to resume, or download it manually from https://github.com/stepanje/MPDD."
     )
 
 
 @pytest.mark.parametrize(
-    ("content", "kind"),
+    ("content", "description"),
     [
         (b"Rar!\x1a\x07", "a RAR archive"),
         (b"7z\xbc\xaf'\x1c", "a 7z archive"),
         (b"\x1f\x8b\x08", "a gzip archive"),
         (b"\n<!DOCTYPE html>", "a web page"),
-        (b"", "something else"),
+        (b"", "an unknown file"),
     ],
 )
-def test_no_zip_file(tmp_path: Path, content: bytes, kind: str) -> None:
+def test_archive_of_another_format_is_an_error(tmp_path: Path, content: bytes, description: str) -> None:
     (tmp_path / "source").write_bytes(content)
     archive = tmp_path / ".mpdd-partial/mpdd.archive"
     with pytest.raises(UserError) as error:
         fetch_mpdd(tmp_path, copying(tmp_path / "source"))
     assert str(error.value) == (
-        f"MPDD's archive must be a whole zip file, got {kind} ({archive}, {len(content)} bytes). "
-        f"Delete {archive} to fetch it again, or unpack it by hand into the data root "
-        "(page: https://github.com/stepanje/MPDD)."
+        f"The MPDD archive is not a zip file but {description} ({archive}, {len(content)} bytes). "
+        f"Delete {archive} to download it again, or unpack it manually into the data root "
+        "(see https://github.com/stepanje/MPDD)."
     )
 
 
-def test_damaged_zip_file(tmp_path: Path) -> None:
+def test_damaged_archive_is_an_error(tmp_path: Path) -> None:
     source = make_zip(tmp_path / "source.zip")
     source.write_bytes(source.read_bytes().replace(b"bracket_blackPK", b"bracket_blankPK"))
-    with pytest.raises(UserError, match=r"MPDD's archive must be whole, got .*Bad CRC-32.*Delete"):
+    with pytest.raises(UserError, match=r"The MPDD archive .* is damaged: Bad CRC-32.*Delete"):
         fetch_mpdd(tmp_path, copying(source))
     assert not (tmp_path / "tubes").exists()
 
@@ -145,49 +145,51 @@ def symlink(name: str) -> zipfile.ZipInfo:
 @pytest.mark.parametrize(
     "extra", ["../evil", "MPDD/../../evil", "/evil", "C:/evil", "a\\..\\evil", symlink("MPDD/evil")]
 )
-def test_members_that_could_leave_the_folder(tmp_path: Path, extra: str | zipfile.ZipInfo) -> None:
+def test_unsafe_members_are_an_error(tmp_path: Path, extra: str | zipfile.ZipInfo) -> None:
     source = make_zip(tmp_path / "source.zip", extra=extra)
-    with pytest.raises(UserError, match="An archive's members must stay in its folder, got '.*evil'. Delete"):
+    with pytest.raises(
+        UserError, match="The archive contains '.*evil', which would be unpacked outside its folder. Delete"
+    ):
         fetch_mpdd(tmp_path / "data", copying(source))
     assert [path.name for path in (tmp_path / "data/.mpdd-partial").iterdir()] == ["mpdd.archive"]
 
 
-def test_archive_without_some_categories(tmp_path: Path) -> None:
+def test_archive_without_all_categories_is_an_error(tmp_path: Path) -> None:
     source = make_zip(tmp_path / "source.zip", MPDD_CATEGORIES[:4])
-    with pytest.raises(UserError, match="must hold all six categories, got none of metal_plate, tubes. Delete"):
+    with pytest.raises(UserError, match="The MPDD archive does not contain metal_plate, tubes. Delete"):
         fetch_mpdd(tmp_path / "data", copying(source))
     assert not (tmp_path / "data/connector").exists()
 
 
-def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: types.SimpleNamespace(free=0))
-    with pytest.raises(UserError, match=r"Unpacking MPDD needs 0\.0 GB on the disk of .*, got 0\.0 GB free\. Free"):
+    with pytest.raises(UserError, match=r"Unpacking MPDD needs 0\.0 GB, and the disk of .* has 0\.0 GB free\. Free"):
         fetch_mpdd(tmp_path / "data", copying(make_zip(tmp_path / "source.zip")))
 
 
-def test_gdown_is_asked_to_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gdown_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gdown = pytest.importorskip("gdown")
-    calls: list[tuple[int, int]] = []
+    calls: list[tuple[str, int, int]] = []
 
     def fake(*, id: str, output: str, resume: bool, progress: Callable[[int, int | None], None], **_: object) -> str:
         assert id == "1b3dcRqTXR7LZkOEkVQ9qO_EcKzzC2EEI" and resume
-        progress(5, None)
+        progress(5 * 10**6, None)
         raise gdown.exceptions.FileURLRetrievalError("Too many users\n\nhave viewed it")
 
     monkeypatch.setattr(gdown, "download", fake)
-    with pytest.raises(UserError, match="got OSError: Too many users have viewed it. Try again"):
-        fetch_mpdd(tmp_path, download_mpdd, lambda done, total: calls.append((done, total)))
-    assert calls == [(5, 0)]
+    with pytest.raises(UserError, match="failed: OSError: Too many users have viewed it. Repeat the command"):
+        fetch_mpdd(tmp_path, download_mpdd, lambda *call: calls.append(call))
+    assert calls == [("downloading MPDD (MB)", 5, 0)]
 
 
-def test_gdown_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_gdown_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gdown", None)
     with pytest.raises(UserError) as error:
         fetch_mpdd(tmp_path)
-    assert str(error.value) == "Fetching MPDD needs the package gdown. Run `pip install gdown`."
+    assert str(error.value) == "Downloading MPDD needs the package gdown. Run `pip install gdown`."
 
 
-def test_dtd_lands_whole_and_only_once(tmp_path: Path) -> None:
+def test_dtd_is_downloaded_completely_and_once(tmp_path: Path) -> None:
     def download(root: Path) -> None:
         assert not (root / "dtd/dtd").exists()
         save_image(root / "dtd/dtd/images/woven/woven_0001.jpg")
@@ -201,7 +203,7 @@ def test_dtd_lands_whole_and_only_once(tmp_path: Path) -> None:
     fetch_dtd(tmp_path, never)
 
 
-def test_dtd_half_unpacked_is_unpacked_again(tmp_path: Path) -> None:
+def test_partly_unpacked_dtd_is_unpacked_again(tmp_path: Path) -> None:
     def failing(root: Path) -> None:
         assert not (root / "dtd/dtd").exists()
         save_image(root / "dtd/dtd/images/woven/woven_0001.jpg")
@@ -211,8 +213,8 @@ def test_dtd_half_unpacked_is_unpacked_again(tmp_path: Path) -> None:
         with pytest.raises(UserError) as error:
             fetch_dtd(tmp_path, failing)
         assert str(error.value) == (
-            f"DTD must be downloaded to {tmp_path}, got RuntimeError: File not found or corrupted. "
-            "Try again, it goes on where it stopped; or fetch it by hand from "
+            f"Downloading DTD to {tmp_path} failed: RuntimeError: File not found or corrupted. "
+            "Repeat the command to resume, or download it manually from "
             "https://www.robots.ox.ac.uk/~vgg/data/dtd/."
         )
     assert not (tmp_path / "dtd").exists()

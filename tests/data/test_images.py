@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,7 @@ def test_resize_is_antialiased(tmp_path: Path) -> None:
     assert np.abs(decoded.astype(int) - 127).max() <= 3
 
 
-def test_exif_rotation(tmp_path: Path) -> None:
+def test_exif_rotation_is_applied(tmp_path: Path) -> None:
     pixels = np.zeros((8, 16, 3), np.uint8)
     pixels[:, :8] = 255
     exif = Image.Exif()
@@ -56,13 +57,13 @@ def test_exif_rotation(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr"])
-def test_modes(tmp_path: Path, mode: str) -> None:
-    kind = "jpg" if mode == "YCbCr" else "tif"  # a TIFF of it is one that Pillow before 13 writes and cannot read
-    path = saved(tmp_path / f"a.{kind}", Image.new("RGB", (4, 4), "white").convert(mode))
+def test_all_color_modes_are_decoded(tmp_path: Path, mode: str) -> None:
+    suffix = "jpg" if mode == "YCbCr" else "tif"  # Pillow before 13 cannot read its own YCbCr TIFF files
+    path = saved(tmp_path / f"a.{suffix}", Image.new("RGB", (4, 4), "white").convert(mode))
     assert (decode_image(path, 4) >= 254).all()
 
 
-def test_transparency_is_laid_over_black(tmp_path: Path) -> None:
+def test_transparent_images_are_composited_on_black(tmp_path: Path) -> None:
     rgba = Image.new("RGBA", (4, 4), (200, 100, 50, 0))
     rgba.paste((200, 100, 50, 255), (0, 0, 2, 4))
     half = Image.new("LA", (4, 4), (200, 128))
@@ -89,25 +90,22 @@ def test_32_bit_and_big_endian_gray_are_scaled(tmp_path: Path) -> None:
     np.testing.assert_array_equal(decode_image(saved(tmp_path / "b.tif", big), 2)[2, 0], [100, 255])
 
 
-def test_first_frame_counts(tmp_path: Path) -> None:
+def test_first_frame_is_used(tmp_path: Path) -> None:
     frames = [Image.new("RGB", (4, 4), color) for color in ("white", "black")]
     path = saved(tmp_path / "a.tif", frames[0], save_all=True, append_images=frames[1:])
     assert (decode_image(path, 4) == 255).all()
 
 
-def refusal(path: Path, reason: str) -> str:
-    return (
-        f"An image must be readable by Pillow, got {path} ({reason}). "
-        "Replace the file, or leave such images out with --skip-broken."
-    )
+def error_message(path: Path, reason: str) -> str:
+    return f"Cannot read image {path}: {reason}. Replace the file, or use --skip-broken to leave out broken images."
 
 
-def test_grays_without_an_agreed_white_are_refused(tmp_path: Path) -> None:
+def test_gray_values_without_a_defined_white_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError) as error:
         decode_image(saved(tmp_path / "a.tif", Image.new("F", (4, 4), 0.5)), 4)
-    reason = "float grays have no agreed white; save it with 8 or 16 bits"
-    assert str(error.value) == refusal(tmp_path / "a.tif", reason)
-    with pytest.raises(DataError, match="grays beyond 16 bits have no agreed white"):
+    reason = "float gray values have no defined white, save it with 8 or 16 bits"
+    assert str(error.value) == error_message(tmp_path / "a.tif", reason)
+    with pytest.raises(DataError, match="gray values beyond 16 bits have no defined white"):
         decode_image(saved(tmp_path / "b.tif", Image.new("I", (4, 4), 70000)), 4)
 
 
@@ -121,23 +119,23 @@ def test_broken_files_are_named(tmp_path: Path) -> None:
         with pytest.raises(DataError) as error:
             decode_image(tmp_path / name, 8)
         text = str(error.value)
-        assert text.startswith(f"An image must be readable by Pillow, got {tmp_path / name} (")
-        assert text.endswith("--skip-broken.") and text.count(name) == 1 and "\n" not in text
+        assert text.startswith(f"Cannot read image {tmp_path / name}: ")
+        assert text.endswith("--skip-broken to leave out broken images.") and text.count(name) == 1 and "\n" not in text
 
 
-def test_absent_file_is_named(tmp_path: Path) -> None:
+def test_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="No such file"):
         decode_image(tmp_path / "absent.png", 8)
 
 
-def test_a_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decompression_bomb_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = save_image(tmp_path / "a.png", size=(16, 16))
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # Pillow refuses twice this
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # Pillow rejects more than twice this
     with pytest.raises(DataError, match="exceeds limit of 200 pixels"):
         decode_image(path, 4)
 
 
-def test_a_large_image_is_read_without_a_warning(tmp_path: Path) -> None:
+def test_large_image_is_read_without_a_warning(tmp_path: Path) -> None:
     path = save_image(tmp_path / "a.png", size=(16, 16))
     program = f"""
 from pathlib import Path
@@ -152,7 +150,14 @@ print(decode_images([ImageItem(Path({str(path)!r}), "good")] * 20, 4).images.sha
     assert (done.stdout, done.stderr) == ("(20, 3, 4, 4)\n", "")
 
 
-def test_masks_of_all_kinds(tmp_path: Path) -> None:
+def test_decoding_keeps_the_warning_filters(make_category: MakeCategory) -> None:
+    train = index_category(make_category(train=2), "part").train
+    before = list(warnings.filters)
+    decode_images(train, 8)
+    assert list(warnings.filters) == before
+
+
+def test_masks_of_all_formats(tmp_path: Path) -> None:
     image = save_image(tmp_path / "image.png", size=(8, 8))
     left = np.zeros((8, 8), np.uint8)
     left[:, :4] = 1
@@ -169,15 +174,15 @@ def test_masks_of_all_kinds(tmp_path: Path) -> None:
         "wide.png": Image.fromarray(left.astype(np.uint16) * 65535),
         "palette.png": palette,
         "rgba.png": Image.fromarray(rgba),
-        "painted.png": Image.fromarray(np.where(left[..., None] > 0, rgba, 0)),
+        "red.png": Image.fromarray(np.where(left[..., None] > 0, rgba, 0)),
     }
-    for name, image in masks.items():
-        mask = decode_mask(saved(tmp_path / name, image), 8, image)
+    for name, content in masks.items():
+        mask = decode_mask(saved(tmp_path / name, content), 8, image)
         assert mask.dtype == np.bool_
         np.testing.assert_array_equal(mask, left > 0, err_msg=name)
 
 
-def test_noise_of_a_jpeg_mask_is_no_defect(tmp_path: Path) -> None:
+def test_noise_of_a_jpeg_mask_is_not_a_defect(tmp_path: Path) -> None:
     disc = np.hypot(*(np.indices((64, 64)) - 32)) < 13
     path = saved(tmp_path / "mask.jpg", Image.fromarray((disc * 255).astype(np.uint8)), quality=70)
     assert (np.asarray(Image.open(path))[~disc] > 0).any()
@@ -187,7 +192,7 @@ def test_noise_of_a_jpeg_mask_is_no_defect(tmp_path: Path) -> None:
     assert not decode_mask(empty, 64, image).any()
 
 
-def test_mask_pixel_needs_half_of_its_area(tmp_path: Path) -> None:
+def test_resized_mask_pixel_needs_half_of_its_area(tmp_path: Path) -> None:
     pixels = np.zeros((4, 4), np.uint8)
     pixels[:2, 0] = pixels[2, 2] = 255
     image = save_image(tmp_path / "image.png", size=(4, 4))
@@ -196,7 +201,7 @@ def test_mask_pixel_needs_half_of_its_area(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("side", [7, 64, 100, 288])
-def test_a_single_pixel_survives_every_resize(tmp_path: Path, side: int) -> None:
+def test_single_pixel_survives_every_resize(tmp_path: Path, side: int) -> None:
     image = save_image(tmp_path / "image.png", size=(101, 77))
     generator = np.random.default_rng(0)
     for _ in range(20):
@@ -205,13 +210,12 @@ def test_a_single_pixel_survives_every_resize(tmp_path: Path, side: int) -> None
         assert decode_mask(saved(tmp_path / "mask.png", Image.fromarray(pixels)), side, image).any()
 
 
-def test_mask_of_another_size_is_refused(tmp_path: Path) -> None:
+def test_mask_of_another_size_is_an_error(tmp_path: Path) -> None:
     image, mask = save_image(tmp_path / "a.png", size=(12, 8)), save_mask(tmp_path / "m.png", (8, 12))
     with pytest.raises(DataError) as error:
         decode_mask(mask, 8, image)
     assert str(error.value) == (
-        f"A mask must be as large as its image, got 8x12 ({mask}) for 12x8 ({image}). "
-        "Save the mask at the size of its image."
+        f"Mask {mask} has 8x12 pixels, but image {image} has 12x8. Save the mask with the size of its image."
     )
 
 
@@ -219,16 +223,16 @@ def test_broken_mask_is_named(tmp_path: Path) -> None:
     (tmp_path / "mask.png").write_bytes(b"")
     with pytest.raises(DataError) as error:
         decode_mask(tmp_path / "mask.png", 8, save_image(tmp_path / "a.png"))
-    assert str(error.value).startswith(f"A mask must be readable by Pillow, got {tmp_path / 'mask.png'} (")
-    assert str(error.value).endswith("Replace the file, or remove it and go without pixel metrics.")
+    assert str(error.value).startswith(f"Cannot read mask {tmp_path / 'mask.png'}: ")
+    assert str(error.value).endswith("Replace the file, or remove it to run without pixel metrics.")
 
 
 def test_decode_images_keeps_the_order(make_category: MakeCategory) -> None:
     category = index_category(make_category(train=12), "part")
-    calls: list[tuple[int, int]] = []
-    decoded = decode_images(category.train, 8, progress=lambda done, total: calls.append((done, total)))
+    calls: list[tuple[str, int, int]] = []
+    decoded = decode_images(category.train, 8, progress=lambda *call: calls.append(call))
     assert decoded.images.shape == (12, 3, 8, 8) and decoded.kept == category.train and decoded.skipped == ()
-    assert calls == [(done, 12) for done in range(1, 13)]
+    assert calls == [("reading images", done, 12) for done in range(1, 13)]
     for image, pixels in zip(category.train, decoded.images, strict=True):
         np.testing.assert_array_equal(pixels, decode_image(image.path, 8))
 
@@ -246,15 +250,15 @@ def test_broken_images_raise_or_are_skipped(make_category: MakeCategory) -> None
     np.testing.assert_array_equal(decoded.images[2], decode_image(train[4].path, 8))
 
 
-def test_nothing_but_broken_images(make_category: MakeCategory) -> None:
+def test_broken_images_alone_are_an_error(make_category: MakeCategory) -> None:
     root = make_category(train=1)
     (root / "part/train/good/000.png").write_bytes(b"")
     with pytest.raises(DataError) as error:
         decode_images(index_category(root, "part").train, 8, skip_broken=True)
-    assert str(error.value).startswith("At least one image must be readable, got 1 broken ones. An image must")
+    assert str(error.value).startswith("No image could be read (1 broken). First error: Cannot read image")
 
 
-def test_no_images_decode_to_none() -> None:
+def test_empty_list_decodes_to_an_empty_array() -> None:
     assert decode_images((), 8).images.shape == (0, 3, 8, 8)
 
 

@@ -1,4 +1,4 @@
-"""Loose images become a category: links, splits, and what is to be known of them."""
+"""A category from loose images: links, splits and warnings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.parts import run_command
 
 @pytest.fixture
 def loose(tmp_path: Path) -> Path:
-    """30 good images in two folders, of which two share a name, 6 defective ones."""
+    """30 good images in two folders with names in common, and 6 defective images."""
     for index in range(20):
         save_image(tmp_path / f"camera 1/{index:03}.png")
     for index in range(10):
@@ -35,17 +35,17 @@ def test_good_and_defective_images_are_linked(loose: Path) -> None:
     assert made.counts == contents(loose / "parts/bolt") == {"test/defect": 6, "test/good": 6, "train/good": 24}
     links = [path for path in (loose / "parts/bolt").rglob("*") if not path.is_dir()]
     assert all(path.is_symlink() and path.resolve().is_file() for path in links)
-    assert len({path.resolve() for path in links}) == 36, "every image is there once"
+    assert len({path.resolve() for path in links}) == 36, "every image is linked once"
     assert (made.flags, made.duplicates) == ("", 0)
     category = index_category(loose / "parts", "bolt")
     assert (len(category.train), len(category.test)) == (24, 12)
     assert len(made.split.validation) == len(made.split.sealed_test) == 6
     assert [text.split(" are few")[0] for text in made.warnings] == [
-        "24 good images to train on", "6 in test/good", "6 in test/defect",
+        "24 good images for training", "6 images in test/good", "6 images in test/defect",
     ]  # fmt: skip
 
 
-def test_the_same_images_and_seed_give_the_same_category(loose: Path) -> None:
+def test_layout_depends_on_images_and_seed_alone(loose: Path) -> None:
     for name, seed in (("one", 0), ("two", 0), ("three", 1)):
         lay_out(loose / name / "bolt", [str(loose / "camera 1")], [str(loose / "bad")], seed)
     held = [
@@ -54,15 +54,15 @@ def test_the_same_images_and_seed_give_the_same_category(loose: Path) -> None:
     assert held[0] == held[1] != held[2]
 
 
-def test_without_defective_images_all_are_trained_on(loose: Path) -> None:
+def test_without_defective_images_all_images_are_for_training(loose: Path) -> None:
     made = lay_out(loose / "parts/bolt", [str(loose / "camera 1"), str(loose / "camera 2/**/*.png")], [])
     assert made.counts == {"train/good": 30} and made.flags == "--validation synthetic"
-    assert made.split.painted == ("validation", "sealed_test")
-    assert "painted defects" in " ".join(made.warnings)
+    assert made.split.synthetic_parts == ("validation", "sealed_test")
+    assert "synthetic defects" in " ".join(made.warnings)
 
 
-def test_a_file_that_is_there_twice_is_linked_once(loose: Path) -> None:
-    """Else the same image would be trained on and tested on."""
+def test_duplicate_file_is_linked_once(loose: Path) -> None:
+    """Otherwise the same image could be used for training and testing."""
     (loose / "camera 1/copy.png").write_bytes((loose / "camera 1/000.png").read_bytes())
     made = lay_out(loose / "parts/bolt", [str(loose / "camera 1")], [])
     assert made.counts == {"train/good": 20} and made.duplicates == 1
@@ -71,14 +71,14 @@ def test_a_file_that_is_there_twice_is_linked_once(loose: Path) -> None:
 @pytest.mark.parametrize(
     ("good", "defective", "line"),
     [
-        ("nowhere/*.png", "bad", "--good must find images, got '{here}/nowhere/*.png'"),
-        ("camera 1", "none", "--defective must find images, got '{here}/none'"),
-        ("camera 1", "camera 1/003.png", "An image must be good or defective, got {here}/camera 1/003.png, which is"),
-        ("camera 1/00[01].png", "", "train/good must hold at least 12 images for --validation synthetic, got 2"),
-        ("camera 1", "bad/000.png", "test needs 2 of each, got 4 good and 1 defective"),
+        ("nowhere/*.png", "bad", "--good matches no images, got '{here}/nowhere/*.png'"),
+        ("camera 1", "none", "--defective matches no images, got '{here}/none'"),
+        ("camera 1", "camera 1/003.png", "{here}/camera 1/003.png is both good and defective"),
+        ("camera 1/00[01].png", "", "train/good needs at least 12 images for --validation synthetic, got 2"),
+        ("camera 1", "bad/000.png", "at least 2 of each, got 4 good and 1 defective"),
     ],
 )
-def test_what_is_refused_leaves_nothing(loose: Path, good: str, defective: str, line: str) -> None:
+def test_error_leaves_no_folder(loose: Path, good: str, defective: str, line: str) -> None:
     patterns = [str(loose / defective)] if defective else []
     with pytest.raises((DataError, UserError)) as refused:
         lay_out(loose / "parts/bolt", [str(loose / good)], patterns)
@@ -86,12 +86,12 @@ def test_what_is_refused_leaves_nothing(loose: Path, good: str, defective: str, 
     assert not (loose / "parts/bolt").exists()
 
 
-def test_a_folder_that_holds_something_stays(loose: Path) -> None:
-    with pytest.raises(UserError, match="DIR must be a new folder, or an empty one"):
+def test_nonempty_folder_is_an_error(loose: Path) -> None:
+    with pytest.raises(UserError, match="camera 1 is not empty. Choose a new or an empty folder"):
         lay_out(loose / "camera 1", [str(loose / "camera 2")], [])
 
 
-def test_the_command(loose: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_data_init_command(loose: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(loose)
     flags = ["--good", "camera 1", "camera 2", "--defective", "bad/*"]
     ended = run_command(monkeypatch, capsys, ["data", "init", "parts/bolt", *flags])

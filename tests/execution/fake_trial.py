@@ -1,4 +1,4 @@
-"""A trial with an analytic learning curve: the orchestration is tested without training."""
+"""A trial with an analytic learning curve, for tests of the orchestration without training."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from ray import tune
 
 from las_tune.config.study_spec import StudySpec
 from las_tune.config.train_spec import TrainSpec
-from las_tune.config.trial_record import TrialRecord
-from las_tune.execution.observer import TunedStudy
-from las_tune.execution.trainable import Reports, SharedStudy
+from las_tune.config.trial_record import Listener, TrialRecord
+from las_tune.execution.observer import TuneInput
+from las_tune.execution.trainable import EpochReporter, SharedStudy
 from las_tune.space.search_space import Space, load_space
 
 PEAK = 0.2
@@ -25,13 +25,13 @@ DEFAULT = load_space("default")
 
 
 @dataclass
-class Recorder:
-    """A Listener that keeps what it heard."""
+class Recorder(Listener):
+    """Listener that records its events."""
 
     events: list[tuple[str, int]] = field(default_factory=list)
     category: str = ""
     started: list[str] = field(default_factory=list)
-    """Categories in the order in which trials start; several share it."""
+    """Categories in the order in which trials start; several recorders can share the list."""
 
     def trial_started(self, trial: TrialRecord) -> None:
         self.started.append(self.category)
@@ -53,30 +53,34 @@ def make_spec(folder: Path, **changes: Any) -> StudySpec:
 
 
 def ceiling(alpha: float, peak: float = PEAK) -> float:
-    """What a trial can reach: best at α = peak."""
+    """Return the limit of a trial's objective, which is highest at α = peak."""
     return 1 - (alpha - peak) ** 2
 
 
 def fake_study(train: TrainSpec, num_threads: int, peak: float = PEAK) -> SharedStudy:
-    """What fake trials share: their data is the α that is best."""
+    """Return the shared study of fake trials, whose data is the best α."""
     return SharedStudy(train, None, peak, num_threads)
 
 
 def fake_trial(
     config: dict[str, Any],
     shared: SharedStudy,
-    start: tune.Checkpoint | None,
+    checkpoint: tune.Checkpoint | None,
     pause: Callable[[], None] = lambda: None,
 ) -> None:
-    """Learns fast towards ceiling(α, peak); fails for α above 0.45 (NaN) and for beta_std above 0.25 (an error).
+    """Approach ceiling(α, peak) exponentially; report NaN for α above 0.45 and fail for beta_std above 0.25.
 
-    pause: called before every epoch.
+    Args:
+        config: hyperparameters.
+        shared: the shared study, see fake_study.
+        checkpoint: the checkpoint to resume from.
+        pause: called before every epoch.
     """
     spec = shared.train.replace(**config)
     if spec.beta_std > 0.25:
         raise RuntimeError("the disk is full")
-    reports = Reports(spec, start)
-    state = reports.state or {"epoch": 0, "best": -math.inf}
+    reporter = EpochReporter(spec, checkpoint)
+    state = reporter.state or {"epoch": 0, "best": -math.inf}
     best = state["best"]
     for epoch in range(state["epoch"] + 1, spec.epochs + 1):
         pause()
@@ -89,15 +93,15 @@ def fake_trial(
             "image_auroc": objective, "image_ap": objective, "objective": objective, "best_objective": best,
             "seconds": 0.01,
         }  # fmt: skip
-        reports.add(row, is_best, {"head": {"epoch": torch.tensor(epoch)}, "epoch": epoch, "best": best})
+        reporter.report(row, is_best, {"head": {"epoch": torch.tensor(epoch)}, "epoch": epoch, "best": best})
 
 
-def tuned(
+def make_tune_input(
     spec: StudySpec,
     recorder: Recorder,
     space: Space = DEFAULT,
     peak: float = PEAK,
     points: Sequence[dict[str, Any]] = (),
-) -> TunedStudy:
+) -> TuneInput:
     spec.folder.mkdir(exist_ok=True)
-    return TunedStudy(spec, space, fake_study(spec.train, 1, peak), [recorder], tuple(points))
+    return TuneInput(spec, space, fake_study(spec.train, 1, peak), [recorder], tuple(points))

@@ -1,4 +1,4 @@
-"""What a cluster can become, and where its checkpoints may lie."""
+"""Resources of a cluster, checks of its checkpoint storage, and the start of Ray."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from las_tune.config.train_spec import TrainSpec
 from las_tune.errors import UserError
 from las_tune.execution import cluster
 from las_tune.execution.cluster import (
-    HEAD,
-    KUBERAY,
-    Machines,
+    HEAD_RESOURCE,
+    KUBERAY_VARIABLE,
+    MachineGroup,
     check_storage,
     machines_of_cluster,
     ray_cluster,
     resources_of,
 )
 
-HEAD_NODE = {"Resources": {"CPU": 8.0, HEAD: 1.0}, "NodeID": "h", "NodeManagerHostname": "head", "Alive": True}
+HEAD_NODE = {"Resources": {"CPU": 8.0, HEAD_RESOURCE: 1.0}, "NodeID": "h", "NodeManagerHostname": "head", "Alive": True}
 GPU_NODE = {"Resources": {"CPU": 4.0, "GPU": 1.0}, "NodeID": "w", "NodeManagerHostname": "worker", "Alive": True}
 FILE = {
     "max_workers": 8,
@@ -37,55 +37,61 @@ FILE = {
 
 
 def make_spec(**changes: Any) -> StudySpec:
-    here = Path("/nowhere")
-    usual: dict[str, Any] = {"category": "part", "study": "s", "data_root": here, "textures": here, "results": here}
-    return StudySpec(train=TrainSpec(), **(usual | {"address": "auto"} | changes))
+    folder = Path("/nowhere")
+    defaults: dict[str, Any] = {
+        "category": "part",
+        "study": "s",
+        "data_root": folder,
+        "textures": folder,
+        "results": folder,
+    }
+    return StudySpec(train=TrainSpec(), **(defaults | {"address": "auto"} | changes))
 
 
 @pytest.fixture
 def nodes(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """The machines that Ray says are there; a test may add some."""
-    there: list[dict[str, Any]] = [HEAD_NODE]
-    monkeypatch.setattr(cluster, "alive_nodes", lambda: there)
-    return there
+    """The nodes that Ray reports as alive; a test may add some."""
+    alive: list[dict[str, Any]] = [HEAD_NODE]
+    monkeypatch.setattr(cluster, "alive_nodes", lambda: alive)
+    return alive
 
 
 @pytest.fixture
 def bootstrap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The cluster file on the head."""
+    """The cluster file of the head."""
     file = tmp_path / "ray_bootstrap_config.yaml"
     file.write_text(yaml.safe_dump(FILE))
     monkeypatch.setenv("HOME", str(tmp_path))
     return file
 
 
-@pytest.mark.parametrize("there", [0, 1])
-def test_a_cluster_is_what_its_file_lets_it_become(nodes: list[dict[str, Any]], bootstrap: Path, there: int) -> None:
-    nodes += [GPU_NODE] * there
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_cluster_grows_to_the_limits_of_its_file(
+    nodes: list[dict[str, Any]], bootstrap: Path, num_workers: int
+) -> None:
+    nodes += [GPU_NODE] * num_workers
     assert machines_of_cluster("auto", bootstrap) == [
-        Machines(HEAD_NODE["Resources"], 1),
-        Machines({"CPU": 8, "GPU": 2}, 6),
-        Machines({"CPU": 4, "GPU": 1}, 2),  # 8 workers in all, those with more GPUs first
+        MachineGroup(HEAD_NODE["Resources"], 1),
+        MachineGroup({"CPU": 8, "GPU": 2}, 6),
+        MachineGroup({"CPU": 4, "GPU": 1}, 2),  # 8 workers in total, those with more GPUs first
     ]
 
 
-def test_this_machine_alone_does_not_grow(nodes: list[dict[str, Any]], bootstrap: Path) -> None:
-    assert machines_of_cluster(None, bootstrap) == [Machines(HEAD_NODE["Resources"], 1)]
+def test_single_machine_does_not_grow(nodes: list[dict[str, Any]], bootstrap: Path) -> None:
+    assert machines_of_cluster(None, bootstrap) == [MachineGroup(HEAD_NODE["Resources"], 1)]
 
 
-def test_without_a_file_or_resources_in_it_a_cluster_stays_as_it_is(
-    nodes: list[dict[str, Any]], tmp_path: Path
-) -> None:
+def test_cluster_without_file_or_resources_does_not_grow(nodes: list[dict[str, Any]], tmp_path: Path) -> None:
     nodes.append(GPU_NODE)
-    as_is = [Machines(node["Resources"], 1) for node in nodes]
-    assert machines_of_cluster("auto", tmp_path / "none.yaml") == as_is
-    kinds = {"head": {"resources": {}}, "worker": {"resources": {}, "max_workers": 2}}
-    (tmp_path / "local.yaml").write_text(yaml.safe_dump(FILE | {"available_node_types": kinds}))
-    assert machines_of_cluster("auto", tmp_path / "local.yaml") == as_is
+    unchanged = [MachineGroup(node["Resources"], 1) for node in nodes]
+    assert machines_of_cluster("auto", tmp_path / "none.yaml") == unchanged
+    node_types = {"head": {"resources": {}}, "worker": {"resources": {}, "max_workers": 2}}
+    (tmp_path / "local.yaml").write_text(yaml.safe_dump(FILE | {"available_node_types": node_types}))
+    assert machines_of_cluster("auto", tmp_path / "local.yaml") == unchanged
 
 
 @pytest.mark.parametrize(
-    ("asked", "expected"),
+    ("flags", "expected"),
     [
         ({}, (2, 1.0, 14)),  # one GPU each: 6 x 2 + 2
         ({"gpus_per_trial": 0.5, "cpus_per_trial": 1}, (1, 0.5, 28)),
@@ -94,35 +100,35 @@ def test_without_a_file_or_resources_in_it_a_cluster_stays_as_it_is(
         ({"max_concurrent": 3}, (2, 1.0, 3)),
     ],
 )
-def test_trials_at_once_follow_from_what_the_cluster_can_become(
-    nodes: list[dict[str, Any]], bootstrap: Path, asked: dict[str, Any], expected: tuple[float, float, int]
+def test_parallel_trials_fill_the_grown_cluster(
+    nodes: list[dict[str, Any]], bootstrap: Path, flags: dict[str, Any], expected: tuple[float, float, int]
 ) -> None:
-    resources = resources_of(make_spec(**asked))
+    resources = resources_of(make_spec(**flags))
     assert (resources.cpus, resources.gpus, resources.max_concurrent) == expected
 
 
-def test_a_trial_that_fits_on_no_machine_is_refused(nodes: list[dict[str, Any]], bootstrap: Path) -> None:
-    with pytest.raises(UserError, match=r"must fit on one machine.*got 1 CPUs and 3 GPUs.*2 GPUs"):
+def test_trial_larger_than_every_machine_is_rejected(nodes: list[dict[str, Any]], bootstrap: Path) -> None:
+    with pytest.raises(UserError, match=r"1 CPUs and 3 GPUs fits on no machine.*the largest has 8 CPUs and 2 GPUs"):
         resources_of(make_spec(gpus_per_trial=3, cpus_per_trial=1))
 
 
 @pytest.mark.parametrize("content", ["max_workers: [", "max_workers: 3", "- 1", "available_node_types: 3"])
-def test_a_cluster_file_that_is_broken_is_one_line(nodes: list[dict[str, Any]], tmp_path: Path, content: str) -> None:
+def test_broken_cluster_file_is_a_one_line_error(nodes: list[dict[str, Any]], tmp_path: Path, content: str) -> None:
     (tmp_path / "broken.yaml").write_text(content)
-    with pytest.raises(UserError, match="The cluster file on the head must be as `ray up` left it, got ") as refused:
+    with pytest.raises(UserError, match="The cluster file on the head cannot be read: ") as raised:
         machines_of_cluster("auto", tmp_path / "broken.yaml")
-    assert "\n" not in str(refused.value)
+    assert "\n" not in str(raised.value)
 
 
-def test_on_kubernetes_workers_may_come_that_nobody_knows_of(
+def test_kubernetes_accepts_max_concurrent_for_unknown_workers(
     nodes: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv(KUBERAY, "ray start ...")
-    with pytest.raises(UserError, match=r"must fit on one machine.*yet to come, give --max-concurrent"):
+    monkeypatch.setenv(KUBERAY_VARIABLE, "ray start ...")
+    with pytest.raises(UserError, match=r"fits on no machine.*give --max-concurrent"):
         resources_of(make_spec(gpus_per_trial=1))
     assert resources_of(make_spec(gpus_per_trial=1, max_concurrent=8)).max_concurrent == 8
-    with pytest.raises(UserError, match="must fit on one machine"):
+    with pytest.raises(UserError, match="fits on no machine"):
         resources_of(make_spec(gpus_per_trial=1, max_concurrent=8, address=None))
 
 
@@ -143,35 +149,35 @@ def this_node(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ray.get_runtime_context", Context)
 
 
-def test_a_folder_that_another_machine_does_not_see_is_refused(
+def test_storage_invisible_to_a_node_is_rejected(
     nodes: list[dict[str, Any]], this_node: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nodes.append(GPU_NODE)
-    asked: list[tuple[str, str]] = []
+    calls: list[tuple[str, str]] = []
 
-    def blind(node_id: str, _: Any, marker: str) -> bool:
-        asked.append((node_id, Path(marker).name[:5]))
+    def not_visible(node_id: str, _: Any, marker: str) -> bool:
+        calls.append((node_id, Path(marker).name[:5]))
         return False
 
-    monkeypatch.setattr(cluster, "ask_node", blind)
+    monkeypatch.setattr(cluster, "run_on_node", not_visible)
     spec = local_spec(tmp_path)
-    with pytest.raises(UserError, match=r"--storage must be seen by every machine.*which worker cannot see"):
+    with pytest.raises(UserError, match=r"checkpoint folder .*/storage.* cannot be seen from worker"):
         check_storage(spec)
-    assert asked == [("w", ".seen")]
+    assert calls == [("w", ".seen")]
     assert not list((tmp_path / "storage").iterdir())
-    monkeypatch.setattr(cluster, "ask_node", lambda node_id, _, marker: Path(marker).exists())
+    monkeypatch.setattr(cluster, "run_on_node", lambda node_id, _, marker: Path(marker).exists())
     check_storage(spec)
 
 
-def test_a_disk_of_the_head_is_refused_where_the_cluster_can_grow(
+def test_local_disk_is_rejected_if_the_cluster_can_grow(
     nodes: list[dict[str, Any]], this_node: None, bootstrap: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match="a disk of this machine, and the cluster can grow"):
+    with pytest.raises(UserError, match="on a local disk, and the cluster can grow"):
         check_storage(local_spec(tmp_path))
 
 
 @pytest.mark.parametrize("changes", [{"address": None}, {"storage": "s3://bucket/las?region=us-west-2"}])
-def test_one_machine_or_an_object_store_is_not_asked(
+def test_single_machine_and_object_store_are_accepted(
     nodes: list[dict[str, Any]], bootstrap: Path, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
     nodes += [GPU_NODE] if "storage" in changes else []
@@ -179,7 +185,7 @@ def test_one_machine_or_an_object_store_is_not_asked(
 
 
 @pytest.mark.parametrize("uri", ["ftp://host/x", "s3:///no-bucket", "s4://bucket/x"])
-def test_storage_of_another_kind_is_refused(uri: str) -> None:
+def test_unsupported_storage_uri_is_rejected(uri: str) -> None:
     with pytest.raises(UserError, match=r"--storage must be a folder, s3://... or gs://..."):
         check_storage(make_spec(storage=uri))
 
@@ -190,14 +196,14 @@ def test_storage_of_another_kind_is_refused(uri: str) -> None:
 @pytest.mark.parametrize(
     "error", [Exception("The node timed out\nduring startup."), RuntimeError("Failed to start GCS.")]
 )
-def test_ray_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    with pytest.raises(UserError) as refused:
+def test_failed_start_of_ray_is_a_one_line_error(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    with pytest.raises(UserError) as raised:
         start_ray(monkeypatch, error)
-    line = f"Ray must start on this machine, got {' '.join(str(error).split())} try again when"
-    assert str(refused.value).startswith(line), refused.value
+    line = f"Ray failed to start on this machine ({' '.join(str(error).split()).rstrip('.')}). Try again when"
+    assert str(raised.value).startswith(line), raised.value
 
 
-def test_our_own_mistakes_are_no_fault_of_rays(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_programming_errors_are_not_reported_as_failed_start(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(TypeError, match="ours"):
         start_ray(monkeypatch, TypeError("ours"))
 

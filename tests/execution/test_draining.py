@@ -1,4 +1,4 @@
-"""A machine that is told to go hands its trial over: on two real nodes of Ray, one of which is drained."""
+"""Trials move away from a draining node, tested on two Ray nodes."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from ray.core.generated import autoscaler_pb2
 
 from las_tune.config.study_spec import StudySpec
 from las_tune.config.train_spec import TrainSpec
-from las_tune.config.trial_record import TrialRecord
+from las_tune.config.trial_record import Listener, TrialRecord
 from las_tune.execution.cluster import Resources
-from las_tune.execution.observer import TunedStudy
+from las_tune.execution.observer import TuneInput
 from las_tune.execution.trainable import SharedStudy
 from las_tune.execution.tuner import run_trials
 from las_tune.space.search_space import load_space
@@ -30,7 +30,7 @@ PREEMPTED = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
 
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
-    """A head without a place for trials, and two workers with one each."""
+    """A head without slots for trials, and two workers with one slot each."""
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     for _ in range(2):
         made.add_node(num_cpus=1)
@@ -40,20 +40,17 @@ def cluster() -> Iterator[Cluster]:
     made.shutdown()
 
 
-def test_a_trial_leaves_a_machine_that_is_told_to_go(cluster: Cluster, tmp_path: Path) -> None:
+def test_trial_moves_away_from_a_draining_node(cluster: Cluster, tmp_path: Path) -> None:
     nodes = tmp_path / "nodes"
     drained: list[str] = []
 
-    def told_trial(config: dict[str, Any], shared: SharedStudy, start: tune.Checkpoint | None) -> None:
+    def recorded_trial(config: dict[str, Any], shared: SharedStudy, checkpoint: tune.Checkpoint | None) -> None:
         with nodes.open("a") as file:
             file.write(ray.get_runtime_context().get_node_id() + "\n")
-        fake_trial(config, shared, start, pause=lambda: time.sleep(0.3))
+        fake_trial(config, shared, checkpoint, pause=lambda: time.sleep(0.3))
 
-    class Drainer:
-        """A Listener that has the trial's machine drained after its third epoch."""
-
-        def trial_started(self, trial: TrialRecord) -> None:
-            pass
+    class Drainer(Listener):
+        """Listener that drains the trial's node after its third epoch."""
 
         def epoch_ended(self, trial: TrialRecord) -> None:
             if len(trial.epochs) == 3:
@@ -62,17 +59,14 @@ def test_a_trial_leaves_a_machine_that_is_told_to_go(cluster: Cluster, tmp_path:
                 accepted, _ = GcsClient(cluster.gcs_address).drain_node(drained[0], PREEMPTED, "spot", deadline_ms)
                 assert accepted
 
-        def trial_ended(self, trial: TrialRecord) -> None:
-            pass
-
     spec = StudySpec(
         category="part", study="drained", train=TrainSpec(epochs=EPOCHS), trials=1, data_root=tmp_path,
         textures=tmp_path, results=tmp_path, max_failures=0,
     )  # fmt: skip
     spec.folder.mkdir()
-    study = TunedStudy(spec, load_space("default"), fake_study(spec.train, 1), [Drainer()])
-    (ran,) = run_trials([study], Resources(1, 0, 1), told_trial)
-    (trial,) = ran.records
+    study = TuneInput(spec, load_space("default"), fake_study(spec.train, 1), [Drainer()])
+    (result,) = run_trials([study], Resources(1, 0, 1), recorded_trial)
+    (trial,) = result.records
     assert (trial.status, len(trial.epochs), trial.repeated_seconds) == ("completed", EPOCHS, 0), trial.reason
     first, second = nodes.read_text().split()
-    assert first == drained[0] != second, "with no failure allowed it went on, once, on the other machine"
+    assert first == drained[0] != second, "the trial resumed once, on the other node, although no failure is allowed"

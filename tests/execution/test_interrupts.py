@@ -9,30 +9,30 @@ from las_tune.execution.interrupts import uninterrupted
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_waits_for_the_end_of_the_block(number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupt_is_delayed_until_block_end(number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     before = signal.signal(number, interrupt)
-    told = []
+    recorded = []
     try:
         with pytest.raises(KeyboardInterrupt), uninterrupted():
-            told.append("history")
+            recorded.append("history")
             signal.raise_signal(number)
-            told.append("ledger")
-        assert told == ["history", "ledger"] and signal.getsignal(number) is interrupt
+            recorded.append("ledger")
+        assert recorded == ["history", "ledger"] and signal.getsignal(number) is interrupt
     finally:
         signal.signal(number, before)
 
 
-def test_what_is_raised_in_the_block_is_raised() -> None:
+def test_exception_in_the_block_propagates() -> None:
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(OSError, match="full"), uninterrupted():
         raise OSError("full")
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_other_threads_are_left_as_they_are() -> None:
+def test_other_threads_run_unchanged() -> None:
     done = []
 
     def work() -> None:

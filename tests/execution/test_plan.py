@@ -7,88 +7,88 @@ from pathlib import Path
 import pytest
 
 from las_tune.config.study_spec import StudySpec
-from las_tune.execution import plan as plans
+from las_tune.execution import plan as plan_module
 from las_tune.execution.cluster import Resources
 from las_tune.execution.history import History
-from las_tune.execution.plan import Plan, Spent, measure_epoch_s
-from las_tune.search.schedulers import usual_share
+from las_tune.execution.plan import Cost, Plan, measure_epoch_s
+from las_tune.search.schedulers import expected_epoch_fraction
 from tests.parts import SMALL, TRAIN, make_part, make_textures, make_trial, run_command
 
 
-def a_spec(folder: Path, epochs: int = 9, **settings: object) -> StudySpec:
-    usual = {"trials": 10, "finalists": 2, "seeds": 3, "scheduler": "none"}
+def make_spec(folder: Path, epochs: int = 9, **settings: object) -> StudySpec:
+    defaults = {"trials": 10, "finalists": 2, "seeds": 3, "scheduler": "none"}
     return StudySpec(
         category="part", study="s", train=TRAIN.replace(epochs=epochs), data_root=folder, textures=folder,
-        results=folder, **(usual | settings),
+        results=folder, **(defaults | settings),
     )  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("epochs", "trained"),
     [
-        (9, 1 + 2 / 3 + 6 / 9),  # all train 1 epoch, a third of them up to 3, a ninth up to 9
+        (9, 1 + 2 / 3 + 6 / 9),  # all trials train 1 epoch, a third of them 3, a ninth 9
         (20, 2 + 4 / 3 + 12 / 9 + 2 / 27),  # rungs at 2, 6, 18
         (1, 1),
     ],
 )
-def test_what_asha_trains_of_a_trial(tmp_path: Path, epochs: int, trained: float) -> None:
-    assert usual_share(a_spec(tmp_path, epochs, scheduler="asha")) == pytest.approx(trained / epochs)
-    assert usual_share(a_spec(tmp_path, epochs, scheduler="median")) == 1
+def test_expected_epoch_fraction_of_asha(tmp_path: Path, epochs: int, trained: float) -> None:
+    assert expected_epoch_fraction(make_spec(tmp_path, epochs, scheduler="asha")) == pytest.approx(trained / epochs)
+    assert expected_epoch_fraction(make_spec(tmp_path, epochs, scheduler="median")) == 1
 
 
-def test_a_plan_by_hand(tmp_path: Path) -> None:
-    """10 trials and (1 + 2) · 3 trainings again, 9 epochs of 20 s each, two at a time: 5 and 5 times 180 s."""
-    plan = Plan.of([a_spec(tmp_path, price_per_gpu_hour=2.0)], [20.0], Resources(4, 0.5, 2))
-    assert (plan.trials, plan.again, plan.epochs) == (10, 9, 9)
-    assert plan.most == plan.usual == Spent(1800.0, 0.475)
+def test_plan_matches_hand_calculation(tmp_path: Path) -> None:
+    """10 trials and (1 + 2) · 3 retrainings of 9 epochs of 20 s, two at a time: 5 and 5 times 180 s."""
+    plan = Plan.of([make_spec(tmp_path, price_per_gpu_hour=2.0)], [20.0], Resources(4, 0.5, 2))
+    assert (plan.num_trials, plan.num_retrainings, plan.num_epochs) == (10, 9, 9)
+    assert plan.upper_bound == plan.expected == Cost(1800.0, 0.475)
     assert plan.sentence() == (
-        "plan: 10 trials and 9 trainings over new seeds of 9 epochs, 2 at a time on 0.5 GPU each; "
-        "an epoch takes 20 s: 30 min; GPU hours: 0.5; price: 0.95"
+        "plan: 10 trials and 9 retrainings with new seeds, up to 9 epochs each, 2 at a time on 0.5 GPU each; "
+        "20 s per epoch; total time: 30 min; GPU hours: 0.5; price: 0.95"
     )
 
 
-def test_more_places_than_trials_make_it_no_shorter(tmp_path: Path) -> None:
-    plan = Plan.of([a_spec(tmp_path)], [20.0], Resources(4, 1, 64))
-    assert plan.most.seconds == 180 + 180 and plan.most.gpu_hours == pytest.approx(19 * 180 / 3600)
+def test_more_slots_than_trials_do_not_shorten_the_plan(tmp_path: Path) -> None:
+    plan = Plan.of([make_spec(tmp_path)], [20.0], Resources(4, 1, 64))
+    assert plan.upper_bound.seconds == 180 + 180 and plan.upper_bound.gpu_hours == pytest.approx(19 * 180 / 3600)
 
 
-def test_a_scheduler_and_a_budget_make_it_shorter(tmp_path: Path) -> None:
-    places = Resources(2, 0, 1)
-    asha = Plan.of([a_spec(tmp_path, scheduler="asha")], [10.0], places)
-    trained = 9 + 9 * (1 + 2 / 3 + 6 / 9) + 9 * 9  # the baseline, nine others, and those over new seeds
-    assert asha.usual.seconds == pytest.approx(trained * 10) and asha.most.seconds == pytest.approx(1710)
-    assert "2 CPUs each; an epoch takes 10 s: about 18 min, at most 28 min" in asha.sentence()
-    short = Plan.of([a_spec(tmp_path, time_budget_s=60.0)] * 2, [10.0] * 2, places)
-    assert short.most.seconds == pytest.approx(60 + 2 * 12 * 9 * 10)
+def test_scheduler_and_time_budget_shorten_the_plan(tmp_path: Path) -> None:
+    resources = Resources(2, 0, 1)
+    asha = Plan.of([make_spec(tmp_path, scheduler="asha")], [10.0], resources)
+    trained = 9 + 9 * (1 + 2 / 3 + 6 / 9) + 9 * 9  # the baseline, nine other trials, and the retrainings
+    assert asha.expected.seconds == pytest.approx(trained * 10) and asha.upper_bound.seconds == pytest.approx(1710)
+    assert "2 CPUs each; 10 s per epoch; total time: about 18 min, at most 28 min" in asha.sentence()
+    short = Plan.of([make_spec(tmp_path, time_budget_s=60.0)] * 2, [10.0] * 2, resources)
+    assert short.upper_bound.seconds == pytest.approx(60 + 2 * 12 * 9 * 10)
 
 
-def test_studies_of_a_run_are_one_plan(tmp_path: Path) -> None:
-    specs = [a_spec(tmp_path, trials=4), a_spec(tmp_path, trials=4)]
+def test_studies_of_a_run_share_one_plan(tmp_path: Path) -> None:
+    specs = [make_spec(tmp_path, trials=4), make_spec(tmp_path, trials=4)]
     plan = Plan.of(specs, [10.0, 30.0], Resources(1, 0, 1))
-    assert (plan.trials, plan.again, plan.epoch_s) == (8, 2 * (1 + 2 + 1) * 3, 20.0)
-    assert plan.most.seconds == pytest.approx((4 + 12) * 9 * (10 + 30))
+    assert (plan.num_trials, plan.num_retrainings, plan.epoch_s) == (8, 2 * (1 + 2 + 1) * 3, 20.0)
+    assert plan.upper_bound.seconds == pytest.approx((4 + 12) * 9 * (10 + 30))
 
 
-def test_what_is_done_is_not_planned(tmp_path: Path) -> None:
-    spec = a_spec(tmp_path, trials=4)
+def test_finished_trainings_are_not_planned(tmp_path: Path) -> None:
+    spec = make_spec(tmp_path, trials=4)
     spec.folder.mkdir()
     history = History(spec.folder)
     for number in range(3):
         history.trial_started(trial := make_trial(number, [0.5]))
         trial.status = "completed"
         history.trial_ended(trial)
-    places = Resources(1, 0, 1)
-    assert (Plan.of([spec], [1.0], places).trials, Plan.of([spec], [1.0], places).again) == (1, 9)
-    history.search_is_over()
+    resources = Resources(1, 0, 1)
+    assert (Plan.of([spec], [1.0], resources).num_trials, Plan.of([spec], [1.0], resources).num_retrainings) == (1, 9)
+    history.mark_searched()
     again = make_trial(100_000, [0.5], finalist="baseline", seed=1, status="completed")
     history.trial_ended(again)
-    assert (Plan.of([spec], [1.0], places).trials, Plan.of([spec], [1.0], places).again) == (0, 8)
-    assert Plan.of([replace(spec, trials=9, extend=5)], [1.0], places).trials == 6
+    assert (Plan.of([spec], [1.0], resources).num_trials, Plan.of([spec], [1.0], resources).num_retrainings) == (0, 8)
+    assert Plan.of([replace(spec, trials=9, extend=5)], [1.0], resources).num_trials == 6
 
 
-def test_an_epoch_that_cannot_be_trained_is_told(tmp_path: Path) -> None:
-    plan = Plan.of([a_spec(tmp_path)], [math.nan], Resources(1, 0, 1))
-    assert "could not be measured" in plan.sentence()
+def test_unmeasured_epoch_has_unknown_duration(tmp_path: Path) -> None:
+    plan = Plan.of([make_spec(tmp_path)], [math.nan], Resources(1, 0, 1))
+    assert "duration unknown" in plan.sentence()
 
 
 class Result:
@@ -97,29 +97,29 @@ class Result:
 
 
 @pytest.mark.parametrize("num_images", [4, 7, 12, 50])
-def test_an_epoch_is_reckoned_from_its_steps(monkeypatch: pytest.MonkeyPatch, num_images: int) -> None:
-    """An image that takes 0.5 s and a validation that takes 2 s make an epoch of 2 + N / 2 seconds."""
+def test_epoch_is_extrapolated_from_timed_steps(monkeypatch: pytest.MonkeyPatch, num_images: int) -> None:
+    """With 0.5 s per image and 2 s of validation, an epoch of N images takes 2 + N / 2 seconds."""
     import torch
 
     from las_tune.las.features import FeatureStore
     from las_tune.las.training import TrainData
 
-    asked = []
+    num_trained = []
 
-    def pretend(spec: object, backbone: object, data: TrainData) -> object:
-        asked.append(len(data.images))
+    def fake_train(spec: object, backbone: object, data: TrainData) -> object:
+        num_trained.append(len(data.images))
         assert len(data.foreground) == len(data.images) == len(data.features.maps[0])  # type: ignore[index]
         yield Result(2 + 0.5 * len(data.images))
 
-    monkeypatch.setattr(plans, "train", pretend)
+    monkeypatch.setattr(plan_module, "train", fake_train)
     images = torch.zeros(num_images, 3, 8, 8, dtype=torch.uint8)
     store = FeatureStore(images, [torch.zeros(num_images, 1, 1, 2)], None)  # type: ignore[arg-type]
     data = TrainData(store, images[:, :1] > 0, images, store, None)  # type: ignore[arg-type]
     assert measure_epoch_s(TRAIN, None, data) == pytest.approx(2 + 0.5 * num_images)  # type: ignore[arg-type]
-    assert max(asked) <= plans.TIMED_STEPS * TRAIN.batch_size
+    assert max(num_trained) <= plan_module.TIMED_STEPS * TRAIN.batch_size
 
 
-def test_a_dry_run_tells_the_plan_and_writes_nothing(
+def test_dry_run_prints_the_plan_and_writes_nothing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     make_part(tmp_path / "d")
@@ -129,5 +129,5 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(
     flags = f"--category part --data-root d --textures t {SMALL} --trials 5 --dry-run --price-per-gpu-hour 2.5"
     ended = run_command(monkeypatch, capsys, flags.split())
     assert (ended.code, ended.err) == (0, "")
-    assert "plan: 5 trials and 12 trainings over new seeds of 1 epochs" in ended.out and "an epoch takes" in ended.out
+    assert "plan: 5 trials and 12 retrainings with new seeds" in ended.out and "per epoch" in ended.out
     assert "computing frozen features" in ended.out and sorted(tmp_path.rglob("*")) == before

@@ -1,11 +1,11 @@
-"""Whatever is killed, whenever: the study goes on, and ends with the numbers of one that nothing happened to.
+"""Kill processes of a study at random moments; it must resume and end with the results of an undisturbed study.
 
-    python -m tests.faults.kills --points 30              # each a study of its own, killed once: about 30 minutes
-    python -m tests.faults.kills --minutes 30             # a soak: studies that are killed again and again
+    python -m tests.faults.kills --points 30              # 30 studies, killed once each: about 30 minutes
+    python -m tests.faults.kills --minutes 30             # a soak test: studies that are killed repeatedly
 
-A point kills the driver, a worker process or the MLflow server, with -9, at a random moment of the study; the server is
-started again, and the same command given until it ends well. Then `doctor` must find nothing, and all numbers, the
-champion's weights included, must be those of the study that was left alone. Prints a line a point and one JSON line.
+At each point the driver, a worker process or the MLflow server is killed with SIGKILL at a random moment. The server is
+restarted, and the same command is repeated until it succeeds. Then `doctor` must report no problem, and all results,
+including the champion's weights, must equal those of the undisturbed study. Prints a line per point and one JSON line.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ from tests.servers import MlflowServer, mlflow_server
 Victim = Literal["driver", "worker", "server"]
 VICTIMS: tuple[Victim, ...] = ("driver", "worker", "server")
 TRIALS, FINALISTS, SEEDS, EPOCHS = 4, 1, 2, 3
-UNLIKE = ("seconds", "cost/", "latency", "memory")
-"""In the names of numbers that no two runs share."""
-LONGEST_S = 300.0
+UNREPEATABLE = ("seconds", "cost/", "latency", "memory")
+"""Parts of the names of metrics that differ between runs."""
+TIMEOUT_S = 300.0
 
 
 @dataclass(frozen=True)
-class Place:
-    """Images, shared by studies whose folders lie beside them."""
+class Workspace:
+    """A folder with images, and with the folders of the studies that use them."""
 
     folder: Path
 
     @classmethod
-    def make(cls, folder: Path) -> Place:
-        """Noise images and textures."""
+    def make(cls, folder: Path) -> Workspace:
+        """Create noise images and textures."""
         make_part(folder / "d", train=8)
         make_textures(folder / "t")
         return cls(folder)
@@ -52,41 +52,41 @@ class Place:
 
 @dataclass(frozen=True)
 class Study:
-    """One study, with results and store of its own."""
+    """One study, with its own results folder and MLflow store."""
 
-    place: Place
+    workspace: Workspace
     name: str
     epochs: int = EPOCHS
 
     @property
     def results(self) -> Path:
-        """Its folder, and that of its store."""
-        return self.place.folder / self.name
+        """Folder of the results and the store."""
+        return self.workspace.folder / self.name
 
     def command(self, uri: str) -> list[str]:
-        """What a user types, the first time and every other."""
-        flags = f"--category part --data-root {self.place.folder}/d --textures {self.place.folder}/t --study s "
+        """Return the command that starts or resumes the study."""
+        flags = f"--category part --data-root {self.workspace.folder}/d --textures {self.workspace.folder}/t --study s "
         flags += f"--results {self.results} --tracking-uri {uri} --space default --trials {TRIALS} --seeds {SEEDS} "
         flags += f"--finalists {FINALISTS} --max-concurrent 1 {SMALL.replace('--epochs 1', f'--epochs {self.epochs}')}"
         return [sys.executable, "-m", "las_tune", *flags.split()]
 
     def start(self, uri: str) -> subprocess.Popen[str]:
-        """The command, as a process."""
+        """Start the command."""
         return subprocess.Popen(
             self.command(uri), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
         )
 
     def finish(self, uri: str) -> None:
-        """Give the command until it ends well."""
+        """Repeat the command until it succeeds."""
         for _ in range(3):
             process = self.start(uri)
-            printed, _ = process.communicate(timeout=LONGEST_S)
+            printed, _ = process.communicate(timeout=TIMEOUT_S)
             if process.returncode == 0:
                 return
         raise AssertionError(printed)
 
     def numbers(self, uri: str) -> dict[str, Any]:
-        """All that must not depend on what happened: trials, the summary's choice, weights, MLflow's runs."""
+        """Return all results that faults must not change: trials, decision, weights and MLflow runs."""
         lines = [json.loads(line) for line in (self.results / "s/trials.jsonl").read_text().splitlines()]
         ended = {line["trial"]["number"]: line["trial"] for line in lines if line["event"] == "ended"}
         summary = json.loads((self.results / "s/summary.json").read_text())
@@ -104,7 +104,7 @@ class Study:
         }
 
     def _runs(self, uri: str) -> dict[str, Any]:
-        """Of every run its status, and all its numbers with their steps."""
+        """Return status, parameters and metrics by step of every run."""
         client = MlflowClient(uri)
         experiment = client.get_experiment_by_name("las_tune")
         assert experiment is not None
@@ -123,24 +123,24 @@ class Study:
 
 
 def _repeatable(numbers: dict[str, float]) -> dict[str, float]:
-    return {name: value for name, value in numbers.items() if not any(part in name for part in UNLIKE)}
+    return {name: value for name, value in numbers.items() if not any(part in name for part in UNREPEATABLE)}
 
 
 def doctor_command(study: Study, uri: str, *flags: str) -> list[str]:
-    """What a user types to compare the accounts of a study."""
+    """Return the `doctor` command of a study."""
     command = [sys.executable, "-m", "las_tune", "doctor", "--study", "s", "--results", str(study.results)]
     return [*command, "--tracking-uri", uri, *flags]
 
 
 def doctor(study: Study, uri: str) -> str:
-    """What `doctor` prints; AssertionError where it finds anything."""
+    """Return the output of `doctor`; raise AssertionError if it reports a problem."""
     done = subprocess.run(doctor_command(study, uri), capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
 def kill(victim: Victim, driver: subprocess.Popen[str], server: MlflowServer) -> str:
-    """Kill what there is of a victim; says what that was."""
+    """Kill a process of the given kind, and return what was killed."""
     if victim == "server":
         server.kill()
         return "server"
@@ -163,39 +163,39 @@ def _is_worker(process: psutil.Process) -> bool:
         return False
 
 
-def hit(study: Study, victim: Victim, moments: list[float], server: MlflowServer) -> list[str]:
-    """Run a study and kill a victim at each of some moments, in seconds after its (last) start; then finish it."""
-    told = []
+def run_with_kills(study: Study, victim: Victim, moments: list[float], server: MlflowServer) -> list[str]:
+    """Run a study, kill a victim at each moment (seconds after the latest start), and finish the study."""
+    killed = []
     driver = study.start(server.uri)
     for moment in moments:
         ends = time.monotonic() + moment
         while time.monotonic() < ends and driver.poll() is None:
             time.sleep(0.02)
         if driver.poll() is not None:
-            told.append("too late")
+            killed.append("too late")
             break
-        told.append(kill(victim, driver, server))
+        killed.append(kill(victim, driver, server))
         if victim == "server":
             time.sleep(2.0)
             server.start()
         if driver.poll() is not None:
             driver = study.start(server.uri)
-    driver.communicate(timeout=LONGEST_S)
+    driver.communicate(timeout=TIMEOUT_S)
     if driver.returncode:
         study.finish(server.uri)
-    return told
+    return killed
 
 
 def make_server(folder: Path) -> Any:
-    """An MLflow server with a store of its own."""
+    """Start an MLflow server with its own store."""
     folder.mkdir()
     (folder / "server.db").write_bytes(empty_store())
     return mlflow_server(folder)
 
 
-def untouched(place: Place) -> tuple[dict[str, Any], float]:
-    """Numbers of a study that is left alone, and how long it took."""
-    study = Study(place, "whole")
+def run_undisturbed(workspace: Workspace) -> tuple[dict[str, Any], float]:
+    """Run a study without faults, and return its results and its duration in seconds."""
+    study = Study(workspace, "whole")
     with make_server(study.results) as server:
         began = time.monotonic()
         study.finish(server.uri)
@@ -205,44 +205,44 @@ def untouched(place: Place) -> tuple[dict[str, Any], float]:
 
 
 def main(*, points: int = 0, minutes: float = 0.0, seed: int = 0) -> None:
-    """Kill.
+    """Kill processes of studies and compare the results.
 
     Parameters
     ----------
     points
-        Kill points, one a study, the victims in turn.
+        Number of studies that are killed once; the kinds of victims alternate.
     minutes
-        How long to kill one study after another, three times each.
+        Duration of the soak test, in which each study is killed three times.
     seed
-        Of the moments.
+        Random seed of the moments.
     """
     draw = random.Random(seed)
     print("seed", seed, flush=True)
     counts: dict[str, int] = {}
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
-        place = Place.make(Path(name))
-        expected, took = untouched(place)
-        print(f"left alone: {took:.1f} s", flush=True)
-        ends, number = time.monotonic() + minutes * 60, 0
-        while number < points or time.monotonic() < ends:
+        workspace = Workspace.make(Path(name))
+        expected, took = run_undisturbed(workspace)
+        print(f"undisturbed: {took:.1f} s", flush=True)
+        deadline, number = time.monotonic() + minutes * 60, 0
+        while number < points or time.monotonic() < deadline:
             victim = VICTIMS[number % len(VICTIMS)]
             moments = [draw.uniform(0, took) for _ in range(1 if number < points else 3)]
-            study = Study(place, f"{number:03}")
+            study = Study(workspace, f"{number:03}")
             with make_server(study.results) as server:
-                told = hit(study, victim, moments, server)
+                killed = run_with_kills(study, victim, moments, server)
                 doctor(study, server.uri)
                 found = study.numbers(server.uri)
             assert found == expected, differences(expected, found)
-            for one in told:
-                counts[one] = counts.get(one, 0) + 1
+            for process in killed:
+                counts[process] = counts.get(process, 0) + 1
             at = ", ".join(f"{moment:.1f} s" for moment in moments)
-            print(f"{number:3} {victim} at {at}: {', '.join(told)}; clean and equal", flush=True)
+            print(f"{number:3} {victim} at {at}: {', '.join(killed)}; clean, equal results", flush=True)
             number += 1
     print(json.dumps({"studies": number, "killed": counts, "seed": seed}))
 
 
 def differences(expected: Any, found: Any, where: str = "") -> str:
-    """Where two accounts differ, for a person."""
+    """Return the differences of two results, one per line."""
     if isinstance(expected, dict) and isinstance(found, dict):
         keys = [*expected, *(key for key in found if key not in expected)]
         parts = [differences(expected.get(key), found.get(key), f"{where}/{key}") for key in keys]

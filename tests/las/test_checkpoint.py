@@ -15,7 +15,7 @@ from tests.las.conftest import SPEC, numbers, seeded, tiny_data, uint8_noise
 
 
 @pytest.mark.parametrize("use_adaptor", [True, False])
-def test_a_training_goes_on_from_its_checkpoint(
+def test_training_resumes_from_its_checkpoint(
     use_adaptor: bool, backbone: Backbone, data: TrainData, tmp_path: Path
 ) -> None:
     whole, started = [], SPEC.replace(use_adaptor=use_adaptor)
@@ -29,14 +29,14 @@ def test_a_training_goes_on_from_its_checkpoint(
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pth"]
 
 
-def test_a_checkpoint_replaces_the_one_before(tmp_path: Path) -> None:
+def test_checkpoint_replaces_the_previous_one(tmp_path: Path) -> None:
     for epoch in (1, 2):
         save_checkpoint(tmp_path / "checkpoint.pth", SPEC, {"epoch": epoch})
     assert load_checkpoint(tmp_path / "checkpoint.pth")[1] == {"epoch": 2}
 
 
 @pytest.mark.parametrize("use_adaptor", [True, False])
-def test_a_detector_scores_the_same_after_its_file(use_adaptor: bool, resnet: Backbone, tmp_path: Path) -> None:
+def test_loaded_detector_scores_the_same(use_adaptor: bool, resnet: Backbone, tmp_path: Path) -> None:
     spec = SPEC.replace(backbone="resnet18", backbone_weights="random", epochs=1, use_adaptor=use_adaptor)
     head_state = next(train(spec, resnet, tiny_data(resnet, 3))).state["head"]
     changed = copy.deepcopy(resnet)  # other weights than "random" gives: they must come from the file
@@ -55,7 +55,7 @@ def test_a_detector_scores_the_same_after_its_file(use_adaptor: bool, resnet: Ba
 
 
 @pytest.mark.parametrize("content", ["text", "detector", "other", "missing"])
-def test_files_of_another_kind_are_errors(content: str, resnet: Backbone, tmp_path: Path) -> None:
+def test_other_files_are_an_error(content: str, resnet: Backbone, tmp_path: Path) -> None:
     path = tmp_path / "file.pth"
     if content == "text":
         path.write_text("not\na checkpoint\n")

@@ -30,7 +30,7 @@ def test_neighborhood_average_equals_loops() -> None:
                 np.testing.assert_allclose(averaged[b, row, column].numpy(), expected, rtol=1e-5)
 
 
-def test_a_corner_is_the_mean_of_its_four() -> None:
+def test_corner_is_the_mean_of_four_patches() -> None:
     features = torch.zeros(1, 3, 3, 1)
     features[0, 0, 0] = 4.0
     averaged = _neighborhood_average(features)[0, :, :, 0]
@@ -48,10 +48,10 @@ def test_features_are_the_averaged_maps(resnet: Backbone, size: int) -> None:
         torch.testing.assert_close(found, _neighborhood_average(raw))
 
 
-def test_stored_features_are_the_recomputed_ones(resnet: Backbone) -> None:
+def test_stored_and_recomputed_features_are_equal(resnet: Backbone) -> None:
     images = uint8_noise(5, 3, 64, 64)
     calls: list[tuple[int, int]] = []
-    stored = store_features(resnet, images, batch_size=2, progress=lambda done, total: calls.append((done, total)))
+    stored = store_features(resnet, images, batch_size=2, progress=lambda _, *count: calls.append(count))
     assert calls == [(2, 5), (4, 5), (5, 5)]
     for index in range(5):
         recomputed = extract_features(resnet, images[index : index + 1].float() / 255)
@@ -61,7 +61,7 @@ def test_stored_features_are_the_recomputed_ones(resnet: Backbone) -> None:
 
 
 @pytest.mark.parametrize(("dtype", "relative"), [(torch.float16, 1e-3), (torch.bfloat16, 8e-3)])
-def test_a_half_precision_store_is_close(resnet: Backbone, dtype: torch.dtype, relative: float) -> None:
+def test_half_precision_features_are_close(resnet: Backbone, dtype: torch.dtype, relative: float) -> None:
     images = uint8_noise(2, 3, 64, 64)
     exact, stored = store_features(resnet, images), store_features(resnet, images, dtype)
     for one, other in zip(stored, exact, strict=True):
@@ -69,7 +69,7 @@ def test_a_half_precision_store_is_close(resnet: Backbone, dtype: torch.dtype, r
         torch.testing.assert_close(one.float(), other, atol=1e-6, rtol=relative)
 
 
-def test_take_is_float32_in_the_order_asked_for(resnet: Backbone) -> None:
+def test_take_returns_float32_in_the_given_order(resnet: Backbone) -> None:
     maps = [torch.arange(5, dtype=torch.float16).view(5, 1, 1, 1), 10 * torch.arange(5.0).view(5, 1, 1, 1)]
     store = FeatureStore(uint8_noise(5, 3, 8, 8), maps, resnet)
     picked = store.take(torch.tensor([3, 0]))
@@ -78,7 +78,7 @@ def test_take_is_float32_in_the_order_asked_for(resnet: Backbone) -> None:
     assert [len(m) for m in store.take(slice(3, 9))] == [2, 2]
 
 
-def test_a_store_without_maps_computes_them(resnet: Backbone) -> None:
+def test_store_without_maps_computes_them(resnet: Backbone) -> None:
     images = uint8_noise(5, 3, 64, 64)
     held, computed = stored(resnet, images), FeatureStore(images, None, resnet)
     assert len(held) == len(computed) == 5
@@ -88,6 +88,6 @@ def test_a_store_without_maps_computes_them(resnet: Backbone) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_bytes_of_a_image(resnet: Backbone, dtype: torch.dtype) -> None:
+def test_bytes_per_image(resnet: Backbone, dtype: torch.dtype) -> None:
     maps = store_features(resnet, uint8_noise(3, 3, 50, 50), dtype)
     assert 3 * bytes_per_image(resnet, 50, dtype) == sum(m.nbytes for m in maps)

@@ -22,7 +22,7 @@ def part(inside: int, outside: int, size: int = 64, noise: int = 12, hole: bool 
 
 @pytest.mark.parametrize("hole", [False, True])
 @pytest.mark.parametrize(("inside", "outside"), [(40, 220), (220, 40), (100, 160)])
-def test_finds_the_part_whichever_is_darker(inside: int, outside: int, hole: bool) -> None:
+def test_part_may_be_brighter_or_darker(inside: int, outside: int, hole: bool) -> None:
     image, where = part(inside, outside, hole=hole)
     assert torch.equal(otsu_foreground(image), where)
 
@@ -52,18 +52,18 @@ def test_part_that_touches_one_side_is_still_the_part() -> None:
     assert torch.equal(otsu_foreground(image), image[:, :1] == 200)
 
 
-def test_a_image_without_two_classes_is_all_foreground() -> None:
+def test_image_without_two_classes_is_all_foreground() -> None:
     gaussian = (128 + 20 * torch.randn(1, 3, 64, 64, generator=seeded())).clamp(0, 255).to(torch.uint8)
     assert otsu_foreground(gaussian).all()
     assert otsu_foreground(uint8_noise(1, 3, 64, 64)).all()
 
 
 @pytest.mark.parametrize("value", [0, 128, 255])
-def test_a_constant_image_is_all_foreground(value: int) -> None:
+def test_constant_image_is_all_foreground(value: int) -> None:
     assert otsu_foreground(torch.full((2, 3, 40, 40), value, dtype=torch.uint8)).all()
 
 
-def test_images_of_a_batch_do_not_touch_each_other() -> None:
+def test_foreground_is_independent_of_the_batch() -> None:
     flat = torch.full((1, 3, 64, 64), 9, dtype=torch.uint8)
     images = torch.cat([part(40, 220)[0], uint8_noise(1, 3, 64, 64), part(220, 40)[0], flat])
     together = otsu_foreground(images)

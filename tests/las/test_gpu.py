@@ -7,7 +7,7 @@ import torch
 
 from las_tune.las.backbone import Backbone
 from las_tune.las.features import FeatureStore, store_features
-from las_tune.las.scored_images import Scored
+from las_tune.las.image_metrics import LabeledFeatures
 from las_tune.las.scoring import score_features
 from las_tune.las.training import TrainData, Training, train, train_epoch
 from tests.las.conftest import SPEC, run, tiny_backbone, tiny_data
@@ -27,12 +27,12 @@ def on_gpu() -> tuple[Backbone, TrainData]:
 
     targets = data.validation.targets
     assert targets is not None
-    scored = Scored(store(data.validation.features), data.validation.defects.to(GPU), targets.to(GPU))
+    scored = LabeledFeatures(store(data.validation.features), data.validation.defects.to(GPU), targets.to(GPU))
     on_gpu = store(data.features), data.foreground.to(GPU), data.textures.to(GPU), store(data.calibration), scored
     return backbone, TrainData(*on_gpu)
 
 
-def test_an_epoch_does_not_wait_for_the_device(on_gpu: tuple[Backbone, TrainData]) -> None:
+def test_epoch_has_no_host_sync(on_gpu: tuple[Backbone, TrainData]) -> None:
     backbone, data = on_gpu
     training = Training(SPEC, backbone.channels, GPU)
     train_epoch(training, SPEC, backbone, data)  # loads kernels
@@ -51,7 +51,7 @@ def test_same_seed_same_numbers(on_gpu: tuple[Backbone, TrainData]) -> None:
         assert one == pytest.approx(two, rel=1e-4)
 
 
-def test_features_and_scores_are_those_of_a_cpu(on_gpu: tuple[Backbone, TrainData]) -> None:
+def test_features_and_scores_equal_those_of_a_cpu(on_gpu: tuple[Backbone, TrainData]) -> None:
     backbone, data = on_gpu
     on_cpu = tiny_data(tiny_backbone())
     for ours, theirs in zip(data.features.take(slice(None)), on_cpu.features.take(slice(None)), strict=True):
@@ -63,7 +63,7 @@ def test_features_and_scores_are_those_of_a_cpu(on_gpu: tuple[Backbone, TrainDat
 
 
 @pytest.mark.parametrize("precision", ["float32", "tf32"])
-def test_it_learns_and_measures_memory(precision: str, on_gpu: tuple[Backbone, TrainData]) -> None:
+def test_training_learns_and_measures_memory(precision: str, on_gpu: tuple[Backbone, TrainData]) -> None:
     results = list(train(SPEC.replace(head_precision=precision, epochs=6), *on_gpu))
     assert results[-1].loss < results[0].loss
     assert results[-1].peak_memory_mb > 0

@@ -35,7 +35,7 @@ def maps(batch: int = 3, grids: tuple[int, ...] = (6, 3), channels: tuple[int, .
 @pytest.mark.parametrize(
     ("grids", "channels"), [((6, 3), (5, 7)), ((7, 4), (5, 7)), ((5,), (6,)), ((9, 5, 3), (3, 4, 2))]
 )
-def test_is_two_plain_layers_forward_and_backward(
+def test_head_equals_two_plain_layers_forward_and_backward(
     training: bool, grids: tuple[int, ...], channels: tuple[int, ...], use_adaptor: bool
 ) -> None:
     fused, plain = (head.train(training) for head in heads(channels, use_adaptor))
@@ -65,27 +65,27 @@ def test_parameters_keep_their_own_names() -> None:
     }  # fmt: skip
 
 
-def test_without_an_adaptor_there_is_nothing_of_it() -> None:
+def test_head_without_adaptor_has_no_adaptor_parameters() -> None:
     head = Head(CHANNELS, HIDDEN_WIDTH, seeded(), use_adaptor=False)
     named = set(Head(CHANNELS, HIDDEN_WIDTH, seeded()).state_dict())
     assert set(head.state_dict()) == named - {"adaptor.weight", "adaptor.bias"}
     assert {id(p) for p in head.parameters()} == {id(p) for p in head.discriminator_parameters()}
 
 
-def test_an_identity_as_adaptor_is_none() -> None:
+def test_identity_adaptor_equals_no_adaptor() -> None:
     without, head = (heads(use_adaptor=on)[0].eval() for on in (False, True))
     identity = {"adaptor.weight": torch.eye(12), "adaptor.bias": torch.zeros(12)}
     head.load_state_dict(without.state_dict() | identity)
     torch.testing.assert_close(without(maps()), head(maps()))
 
 
-def test_discriminator_is_everything_but_the_adaptor() -> None:
+def test_discriminator_parameters_exclude_the_adaptor() -> None:
     head = Head(CHANNELS, HIDDEN_WIDTH, seeded())
     ids = {id(p) for p in head.discriminator_parameters()}
     assert ids == {id(p) for name, p in head.named_parameters() if not name.startswith("adaptor")}
 
 
-def test_initial_weights_are_xavier_and_the_seeds() -> None:
+def test_initial_weights_are_xavier_and_depend_on_the_seed() -> None:
     first, again, other = (Head((60, 40), 50, seeded(s)).state_dict() for s in (0, 0, 1))
     for name in ("adaptor.weight", "hidden.weight", "output.weight"):
         assert torch.equal(first[name], again[name]) and not torch.equal(first[name], other[name])
@@ -95,7 +95,7 @@ def test_initial_weights_are_xavier_and_the_seeds() -> None:
     assert not any(first[f"{layer}.bias"].any() for layer in ("adaptor", "hidden", "output"))
 
 
-def test_the_global_generator_does_not_matter() -> None:
+def test_global_generator_has_no_effect() -> None:
     first = Head(CHANNELS, HIDDEN_WIDTH, seeded())
     with torch.random.fork_rng():
         torch.manual_seed(1)

@@ -50,7 +50,7 @@ def test_hard_share_takes_the_patches_of_lowest_p(hard_share: float, count: int)
         assert p[looked_at].max() < p[~looked_at].min()
 
 
-def test_gamma_turns_away_from_what_is_easy() -> None:
+def test_gamma_down_weights_easy_patches() -> None:
     logits, labels = torch.tensor([logit(0.9), logit(0.3)]), torch.ones(2)
     shares = []
     for gamma in (0.0, 1.0, 4.0):

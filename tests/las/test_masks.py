@@ -41,7 +41,7 @@ def test_combine_masks_decides_for_each_image() -> None:
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.1, 1 / 3, 0.5])
-def test_shares_of_the_alpha_rule(alpha: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frequencies_of_the_alpha_rule(alpha: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """With m1 the upper half and m2 the left half, every mask shows which rule made it."""
 
     def draw(batch: int, max_exponent: int, generator: torch.Generator) -> PerlinFields:
@@ -105,7 +105,7 @@ def test_masks_stay_inside_the_foreground_and_reach_its_parts() -> None:
     assert drawn.dtype == torch.bool and drawn.shape == foreground.shape
 
 
-def test_empty_foreground_gives_empty_masks_and_spares_the_others() -> None:
+def test_empty_foreground_gives_an_empty_mask_for_its_image_only() -> None:
     foreground = full(6)
     foreground[::2] = False
     drawn = draw_masks(foreground, 1 / 3, 5, seeded())
@@ -130,7 +130,7 @@ def test_noise_is_drawn_again_while_a_mask_is_empty() -> None:
     assert empty.double().mean() < 0.1
 
 
-def test_alpha_spreads_the_areas_and_hardly_moves_their_mean() -> None:
+def test_alpha_changes_the_spread_of_areas_more_than_their_mean() -> None:
     """|m1 ∧ m2| + |m1 ∨ m2| = |m1| + |m2|: α makes areas more unequal, not larger.
 
     The mean moves a little, because empty masks are drawn again.

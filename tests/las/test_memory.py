@@ -13,7 +13,7 @@ from las_tune.las.training import TrainData, train
 from tests.las.conftest import SPEC, run
 
 
-def test_memory_is_measured_and_never_falls(backbone: Backbone, data: TrainData) -> None:
+def test_peak_memory_never_decreases(backbone: Backbone, data: TrainData) -> None:
     held = [result.peak_memory_mb for result in train(SPEC, backbone, data)]
     assert all(50 < mb < 100_000 for mb in held)
     assert held == sorted(held)
@@ -33,7 +33,7 @@ print(peak_memory_mb(cpu) - before)
 
 
 @pytest.mark.parametrize("keep", [True, False])
-def test_what_is_held_is_seen_and_what_is_freed_is_kept_on_demand(keep: bool) -> None:
+def test_freed_memory_is_kept_on_demand(keep: bool) -> None:
     """In processes of their own: the setting stays."""
     command = [sys.executable, "-c", HOLD_AND_FREE.format(keep=keep)]
     held, kept = map(float, subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
@@ -42,13 +42,13 @@ def test_what_is_held_is_seen_and_what_is_freed_is_kept_on_demand(keep: bool) ->
         assert kept > 60 if keep else kept < 10
 
 
-def test_keeping_freed_memory_changes_no_number(backbone: Backbone, data: TrainData) -> None:
+def test_keeping_freed_memory_keeps_results(backbone: Backbone, data: TrainData) -> None:
     before = run(SPEC, backbone, data)
     keep_freed_memory()
     assert run(SPEC, backbone, data) == before
 
 
-def test_head_precision_is_set_for_the_head_alone() -> None:
+def test_head_precision_is_restored() -> None:
     setting = torch.backends.cuda.matmul
     before = setting.fp32_precision
     with head_precision("tf32"):

@@ -10,9 +10,9 @@ from torch import Tensor
 from las_tune.las import memory_bank as module
 from las_tune.las.backbone import Backbone
 from las_tune.las.features import FeatureStore
+from las_tune.las.image_metrics import metrics_of
 from las_tune.las.memory_bank import build_bank, greedy_coreset, nearest_distances, score_bank
-from las_tune.las.scored_images import metrics_of
-from las_tune.las.scoring import heat_maps
+from las_tune.las.scoring import anomaly_maps
 from las_tune.las.training import TrainData
 from tests.las.conftest import SIZE, part_images, seeded, stored, tiny_data, uint8_noise
 from tests.reference import memory_bank as slow
@@ -41,7 +41,7 @@ def numbered(num_images: int) -> FeatureStore:
 @pytest.mark.parametrize(
     ("number", "dimensions", "num_chosen", "first"), [(40, 3, 12, 0), (25, 7, 25, 24), (9, 2, 1, 4)]
 )
-def test_coreset_is_the_slow_one(number: int, dimensions: int, num_chosen: int, first: int) -> None:
+def test_coreset_equals_reference(number: int, dimensions: int, num_chosen: int, first: int) -> None:
     points = 5 + torch.randn(number, dimensions, generator=seeded())
     chosen = greedy_coreset(points, num_chosen, first)
     assert chosen.tolist() == slow.greedy_coreset(points.double().numpy(), num_chosen, first)
@@ -53,13 +53,13 @@ def test_coreset_by_hand() -> None:
     assert greedy_coreset(points, 9, first=0).tolist() == [0, 3, 2, 1]
 
 
-def test_equal_points_are_chosen_once_each() -> None:
+def test_duplicate_points_are_chosen_once_each() -> None:
     points = torch.full((5, 3), 0.1)
     assert sorted(greedy_coreset(points, 5, first=2).tolist()) == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("offset", [0.0, 100.0])
-def test_distances_are_those_of_cdist(offset: float) -> None:
+def test_distances_equal_cdist(offset: float) -> None:
     patches = offset + torch.randn(200, 48, generator=seeded())
     bank = torch.cat([offset + torch.randn(50, 48, generator=seeded(1)), patches[:3]])
     expected = torch.cdist(patches.double(), bank.double()).amin(1).float()
@@ -83,7 +83,7 @@ def test_bank_of_projected_patches_has_all_channels(resnet: Backbone) -> None:
     assert bank.shape == (20, 384) and len(set(chosen)) == 20
 
 
-def test_projection_keeps_distances_nearly() -> None:
+def test_projection_approximately_preserves_distances() -> None:
     points = torch.randn(30, 500, generator=seeded())
     projected = module._project(points, seeded(1))
     ratio = torch.pdist(projected) / torch.pdist(points)
@@ -100,7 +100,7 @@ def test_same_seed_same_bank(resnet: Backbone) -> None:
     assert not torch.equal(build_bank(features, 10, seed=4), bank)
 
 
-def test_fewer_patches_than_asked_are_all_taken() -> None:
+def test_bank_of_few_patches_has_all_of_them() -> None:
     bank = build_bank(numbered(3), 2048)
     assert sorted(bank.flatten().tolist()) == [100 * image + patch for image in range(3) for patch in range(16)]
 
@@ -119,12 +119,12 @@ def test_candidates_are_spread_over_images(
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 16])
-def test_heat_maps_are_the_slow_ones(batch_size: int, data: TrainData) -> None:
+def test_anomaly_maps_equal_reference(batch_size: int, data: TrainData) -> None:
     features = data.validation.features
     bank = build_bank(data.features, 12)
     maps = [m.double().numpy() for m in features.take(slice(None))]
     scores = [slow.patch_scores(bank.double().numpy(), [m[index] for m in maps]) for index in range(len(features))]
-    expected = heat_maps(torch.from_numpy(np.stack(scores)).float(), SIZE)
+    expected = anomaly_maps(torch.from_numpy(np.stack(scores)).float(), SIZE)
     torch.testing.assert_close(score_bank(bank, features, SIZE, batch_size), expected, atol=1e-5, rtol=1e-4)
 
 
@@ -136,7 +136,7 @@ def test_patches_of_the_bank_are_at_distance_zero(resnet: Backbone) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_finds_a_bright_square(dtype: torch.dtype, backbone: Backbone) -> None:
+def test_bank_detects_a_bright_square(dtype: torch.dtype, backbone: Backbone) -> None:
     data = tiny_data(backbone)
     fit, scored = (stored(backbone, store.images, dtype) for store in (data.features, data.validation.features))
     bank = build_bank(fit, 64)

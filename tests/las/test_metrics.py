@@ -26,7 +26,7 @@ def both(heat: Floats, masks: Bools) -> tuple[float, float]:
 
 @settings(deadline=None)
 @given(scored)
-def test_auroc_is_sklearns_ties_included(pairs: list[tuple[int, bool]]) -> None:
+def test_auroc_equals_sklearn_with_ties(pairs: list[tuple[int, bool]]) -> None:
     scores, labels = (np.array(values) for values in zip(*pairs, strict=True))
     found = auroc(torch.from_numpy(scores / 3), torch.from_numpy(labels))
     assert found == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
@@ -56,14 +56,14 @@ def heat_and_masks(draw: st.DrawFn) -> tuple[Floats, Bools]:
 
 @settings(deadline=None, max_examples=150)
 @given(heat_and_masks())
-def test_aupro_is_its_definition_ties_included(case: tuple[Floats, Bools]) -> None:
+def test_aupro_equals_its_definition_with_ties(case: tuple[Floats, Bools]) -> None:
     heat, masks = case
     assert both(heat, masks)[1] == pytest.approx(slow_aupro(heat, masks), abs=1e-9)
 
 
 @settings(deadline=None, max_examples=50)
 @given(heat_and_masks())
-def test_pixel_auroc_is_sklearns(case: tuple[Floats, Bools]) -> None:
+def test_pixel_auroc_equals_sklearn(case: tuple[Floats, Bools]) -> None:
     heat, masks = case
     assert both(heat, masks)[0] == pytest.approx(roc_auc_score(masks.ravel(), heat.ravel()), abs=1e-9)
 

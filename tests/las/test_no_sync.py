@@ -31,7 +31,7 @@ class Recorder(TorchDispatchMode):
 
 @pytest.mark.parametrize("foreground", ["otsu", "none"])
 @pytest.mark.parametrize("stored", [True, False])
-def test_an_epoch_reads_nothing_back(foreground: str, stored: bool, backbone: Backbone, data: TrainData) -> None:
+def test_epoch_reads_nothing_back(foreground: str, stored: bool, backbone: Backbone, data: TrainData) -> None:
     spec = SPEC.replace(foreground=foreground)
     training = Training(spec, backbone.channels, torch.device("cpu"))
     # On a CPU Adam reads its own step count; the fused one of a GPU does not.
@@ -44,7 +44,7 @@ def test_an_epoch_reads_nothing_back(foreground: str, stored: bool, backbone: Ba
     assert "convolution" in recorder.names, "the recorder saw the epoch"
 
 
-def test_the_recorder_sees_a_read() -> None:
+def test_recorder_detects_a_read() -> None:
     with Recorder() as recorder:
         float(torch.ones(1))
         torch.ones(3)[torch.tensor([True, False, True])]

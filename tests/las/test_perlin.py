@@ -30,7 +30,7 @@ def test_equals_per_pixel_loops(cells: tuple[int, int], angle: float) -> None:
     np.testing.assert_allclose(perlin_noise(fields, 23)[0].numpy(), slow, atol=2e-5)
 
 
-def test_each_field_of_a_batch_is_its_own() -> None:
+def test_fields_of_a_batch_are_independent() -> None:
     fields = draw_perlin(5, 2, seeded())
     noise = perlin_noise(fields, 17)
     for index in range(5):
@@ -61,7 +61,7 @@ def test_rotation_keeps_the_center() -> None:
     assert noise[:, 10, 10].abs().max() < 1e-5
 
 
-def test_range_is_filled_and_kept() -> None:
+def test_noise_fills_its_range() -> None:
     noise = perlin_noise(draw_perlin(300, 5, seeded()), 48)
     assert noise.abs().max() <= 1 + 1e-5
     assert noise.min() < -0.9 and noise.max() > 0.9
@@ -76,7 +76,7 @@ def test_every_draw_differs_and_a_seed_repeats() -> None:
     assert distance.min() > 0.05
 
 
-def test_one_generator_goes_on() -> None:
+def test_generator_advances() -> None:
     generator = seeded()
     one, two = draw_perlin(2, 2, generator), draw_perlin(2, 2, generator)
     assert not torch.equal(one.gradients, two.gradients)

@@ -8,19 +8,19 @@ from scipy import ndimage
 
 from las_tune.las.backbone import Backbone
 from las_tune.las.head import Head
-from las_tune.las.scoring import Detector, heat_maps, image_scores, score_features
+from las_tune.las.scoring import Detector, anomaly_maps, image_scores, score_features
 from tests.las.conftest import seeded, stored, uint8_noise
 
 
 @pytest.mark.parametrize(("grid", "size"), [((8, 8), 64), ((5, 5), 33), ((9, 7), 70), ((1, 1), 40)])
-def test_heat_maps_are_upsampled_and_smoothed(grid: tuple[int, int], size: int) -> None:
+def test_anomaly_maps_are_upsampled_and_smoothed(grid: tuple[int, int], size: int) -> None:
     scores = torch.rand(3, *grid, generator=seeded())
     upsampled = F.interpolate(scores.unsqueeze(1), (size, size), mode="bilinear", align_corners=False)
     expected = ndimage.gaussian_filter(upsampled[:, 0].double().numpy(), (0, 4, 4), mode="mirror", truncate=4)
-    np.testing.assert_allclose(heat_maps(scores, size).numpy(), expected, atol=1e-6)
+    np.testing.assert_allclose(anomaly_maps(scores, size).numpy(), expected, atol=1e-6)
 
 
-def test_a_image_scores_as_its_worst_place() -> None:
+def test_image_score_is_the_maximum_of_the_anomaly_map() -> None:
     maps = torch.zeros(2, 3, 3)
     maps[0, 1, 2], maps[0, 0, 0], maps[1] = 0.7, 0.2, 0.1
     torch.testing.assert_close(image_scores(maps), torch.tensor([0.7, 0.1]))
@@ -35,7 +35,7 @@ def head(resnet: Backbone) -> Head:
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 16])
-def test_scores_of_stored_features_are_the_detectors(resnet: Backbone, head: Head, batch_size: int) -> None:
+def test_scores_of_stored_features_equal_the_detector(resnet: Backbone, head: Head, batch_size: int) -> None:
     images = uint8_noise(5, 3, 64, 64)
     before = head.norm.get_buffer("running_mean").clone()
     maps = score_features(head, stored(resnet, images), 64, batch_size)

@@ -13,7 +13,7 @@ from las_tune.las.features import extract_features
 from las_tune.las.head import Head
 from las_tune.las.losses import focal_loss, normal_loss
 from las_tune.las.masks import draw_masks, grid_labels, otsu_foreground
-from las_tune.las.scoring import heat_maps, image_scores
+from las_tune.las.scoring import anomaly_maps, image_scores
 from las_tune.las.synthesis import synthesize
 from tests.las.conftest import seeded, uint8_noise
 
@@ -80,7 +80,7 @@ def test_from_images_to_scores(size: int, batch: int, seed: int, backbone: Backb
     loss = normal_loss(logits) + focal_loss(logits, labels, 2.0, 0.5)
     loss.backward()
     assert loss.isfinite() and all(p.grad is not None and p.grad.isfinite().all() for p in head.parameters())
-    heat = heat_maps(torch.sigmoid(logits.detach()), size)
+    heat = anomaly_maps(torch.sigmoid(logits.detach()), size)
     assert heat.shape == (batch, size, size) and heat.isfinite().all()
     assert heat.min() >= 0 and heat.max() <= 1 + 1e-6
     assert image_scores(heat).shape == (batch,)

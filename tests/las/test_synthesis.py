@@ -45,7 +45,7 @@ def test_overlay_has_a_beta_for_each_image_and_its_ends() -> None:
     torch.testing.assert_close(laid, torch.stack([texture[0], image[1]]))
 
 
-def test_outside_the_mask_nothing_changes_at_all() -> None:
+def test_pixels_outside_the_mask_are_unchanged() -> None:
     images = uint8_noise(8, 3, 40, 40)
     whole, textures = torch.ones(8, 1, 40, 40, dtype=torch.bool), uint8_noise(3, 3, 40, 40, seed=1)
     done = synthesize(images, whole, textures, TrainSpec(), seeded())
@@ -55,7 +55,7 @@ def test_outside_the_mask_nothing_changes_at_all() -> None:
     assert (done.images[mask] != (images.float() / 255)[mask]).double().mean() > 0.98
 
 
-def test_inside_the_mask_a_share_beta_is_kept() -> None:
+def test_fraction_beta_is_kept_inside_the_mask() -> None:
     """The same seed paints the same over a dark and a bright image: the difference left is β."""
     spec, whole = TrainSpec(beta_std=0.2), torch.ones(6, 1, 32, 32, dtype=torch.bool)
     dark, bright = (torch.full((6, 3, 32, 32), v, dtype=torch.uint8) for v in (51, 204))
@@ -77,7 +77,7 @@ def test_stays_in_range_and_leaves_its_inputs() -> None:
     assert torch.equal(extremes, before)
 
 
-def test_foreground_none_paints_everywhere() -> None:
+def test_foreground_none_allows_the_whole_image() -> None:
     images, nothing = part_images(16, seed=0), torch.zeros(16, 1, 64, 64, dtype=torch.bool)
     textures = uint8_noise(2, 3, 64, 64)
     everywhere = synthesize(images, nothing, textures, TrainSpec(foreground="none"), seeded())

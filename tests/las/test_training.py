@@ -36,7 +36,7 @@ def assert_same_state(one: Any, other: Any) -> None:
         assert one == other
 
 
-def test_it_learns(resnet: Backbone) -> None:
+def test_training_learns(resnet: Backbone) -> None:
     """Both losses fall, and validation images that it never saw are told apart."""
     spec = SPEC.replace(epochs=15, adaptor_lr=3e-3, discriminator_lr=6e-3)
     results = run(spec, resnet, tiny_data(resnet))
@@ -47,14 +47,14 @@ def test_it_learns(resnet: Backbone) -> None:
     assert results[-1]["pixel_auroc"] > 0.85 and results[-1]["pixel_aupro"] > 0.5
 
 
-def test_same_seed_same_numbers_other_seed_others(backbone: Backbone, data: TrainData) -> None:
+def test_numbers_depend_on_the_seed(backbone: Backbone, data: TrainData) -> None:
     first, again = run(SPEC, backbone, data), run(SPEC, backbone, data)
     assert first == again
     other = run(SPEC.replace(seed=1), backbone, data)
     assert [r["loss"] for r in other] != [r["loss"] for r in first]
 
 
-def test_the_global_generator_does_not_matter(backbone: Backbone, data: TrainData) -> None:
+def test_global_generator_has_no_effect(backbone: Backbone, data: TrainData) -> None:
     first = run(SPEC, backbone, data)
     with torch.random.fork_rng():
         torch.manual_seed(99)
@@ -85,7 +85,7 @@ def through_file(state: dict[str, Any]) -> dict[str, Any]:
     return loaded
 
 
-def test_a_finished_training_has_nothing_left(backbone: Backbone, data: TrainData) -> None:
+def test_finished_training_yields_nothing(backbone: Backbone, data: TrainData) -> None:
     state = [copy.deepcopy(r.state) for r in train(SPEC, backbone, data)][-1]
     assert list(train(SPEC, backbone, data, resume=state)) == []
     longer = list(train(SPEC.replace(epochs=4), backbone, data, resume=state))
@@ -103,7 +103,7 @@ def test_best_objective_never_falls(backbone: Backbone, data: TrainData, monkeyp
     assert [r.epoch for r in results] == [1, 2, 3, 4, 5, 6]
 
 
-def test_equals_are_told_apart_by_the_next_metric(
+def test_ties_are_broken_by_the_next_metric(
     backbone: Backbone, data: TrainData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = iter([{"image_auroc": 0.5, "recall": recall} for recall in (0.25, 0.75, 0.75, 0.5)])
@@ -112,7 +112,7 @@ def test_equals_are_told_apart_by_the_next_metric(
     assert [r.best_epoch for r in results] == [1, 2, 2, 2]
 
 
-def test_a_resume_knows_what_equals_were_told_apart_by(
+def test_tie_breaks_survive_a_resume(
     backbone: Backbone, data: TrainData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = iter([{"image_auroc": 0.5, "recall": recall} for recall in (0.25, 0.75, 0.5, 0.8)])
@@ -123,9 +123,9 @@ def test_a_resume_knows_what_equals_were_told_apart_by(
     assert [(r.best_epoch, r.is_best) for r in resumed] == [(2, False), (4, True)]
 
 
-def test_what_is_watched_is_told_and_changes_nothing(backbone: Backbone, data: TrainData) -> None:
+def test_monitored_images_are_scored_without_effect_on_training(backbone: Backbone, data: TrainData) -> None:
     other = dataclasses.replace(data.validation, defects=data.validation.defects.flip(0))
-    watching = dataclasses.replace(data, watched={"labelled": other, "sealed": data.validation})
+    watching = dataclasses.replace(data, monitored={"labelled": other, "sealed": data.validation})
     spec = SPEC.replace(epochs=4, adaptor_lr=1e-3)
     watched, alone = (list(train(spec, backbone, which)) for which in (watching, data))
     for both, one in zip(numbers(watched), numbers(alone), strict=True):
@@ -138,13 +138,13 @@ def test_what_is_watched_is_told_and_changes_nothing(backbone: Backbone, data: T
     assert_same_state(watched[-1].state, alone[-1].state)
 
 
-def test_what_is_watched_never_decides_which_epoch_is_best(
+def test_monitored_images_never_select_the_best_epoch(
     backbone: Backbone, data: TrainData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It gets better while the validation gets worse; each epoch asks for the validation first."""
     rows = iter([{"image_auroc": value} for pair in ((0.9, 0.1), (0.8, 0.5), (0.7, 1.0)) for value in pair])
     monkeypatch.setattr(module, "metrics_of", lambda *_: next(rows))
-    watching = dataclasses.replace(data, watched={"whole": data.validation})
+    watching = dataclasses.replace(data, monitored={"whole": data.validation})
     results = list(train(SPEC.replace(objective="image_auroc"), backbone, watching))
     assert [r.best_epoch for r in results] == [1, 1, 1]
     assert [r.metrics["whole/objective"] for r in results] == [0.1, 0.5, 1.0]
@@ -178,7 +178,7 @@ def test_recall_by_hand(backbone: Backbone, data: TrainData) -> None:
     assert len(set(recalls)) > 1, "else any threshold would do"
 
 
-def test_a_row_holds_the_numbers_that_there_are(backbone: Backbone, data: TrainData) -> None:
+def test_row_contains_the_available_numbers(backbone: Backbone, data: TrainData) -> None:
     result = next(train(SPEC, backbone, data))
     row = result.row()
     assert "state" not in row and row["epoch"] == 1 and row["pixel_aupro"] == result.metrics["pixel_aupro"]
@@ -188,25 +188,25 @@ def test_a_row_holds_the_numbers_that_there_are(backbone: Backbone, data: TrainD
 
 
 @pytest.mark.parametrize("name", ["cpu", "meta"])
-def test_pick_device_takes_the_one_that_is_named(name: str) -> None:
+def test_pick_device_returns_the_named_device(name: str) -> None:
     assert pick_device(name) == torch.device(name)
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_pick_device_auto_is_the_gpu_where_there_is_one(there: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pick_device_auto_prefers_the_gpu(there: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
     assert pick_device("auto").type == ("cuda" if there else "cpu")
 
 
 @pytest.mark.parametrize("batch_size", [2, 6])
 @pytest.mark.parametrize("rate", ["adaptor_lr", "discriminator_lr"])
-def test_divergence_is_an_error_of_its_own(rate: str, batch_size: int, backbone: Backbone, data: TrainData) -> None:
+def test_divergence_raises(rate: str, batch_size: int, backbone: Backbone, data: TrainData) -> None:
     """Three steps an epoch: the loss shows it. One step: the weights broke after the last loss."""
     with pytest.raises(TrainingDivergedError):
         list(train(SPEC.replace(**{rate: 1e30}, batch_size=batch_size), backbone, data))
 
 
-def test_features_that_are_no_numbers_are_a_divergence(backbone: Backbone, data: TrainData) -> None:
+def test_non_finite_features_raise(backbone: Backbone, data: TrainData) -> None:
     broken = with_maps(data, torch.clone)
     assert broken.features.maps is not None
     broken.features.maps[0][3, 0, 0, 0] = float("nan")

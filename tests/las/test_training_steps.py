@@ -21,7 +21,7 @@ from tests.reference.training import train_losses
 
 
 @pytest.mark.parametrize(("hard_share", "use_adaptor"), [(0.5, True), (1.0, True), (0.5, False)])
-def test_equals_the_slow_training(hard_share: float, use_adaptor: bool, backbone: Backbone, data: TrainData) -> None:
+def test_training_equals_reference(hard_share: float, use_adaptor: bool, backbone: Backbone, data: TrainData) -> None:
     """Recomputed features, two plain layers, labels by loops, 4 + 2 images an epoch."""
     spec = SPEC.replace(
         adaptor_lr=1e-3, discriminator_lr=2e-3, weight_decay=1e-2, hard_share=hard_share, use_adaptor=use_adaptor
@@ -33,7 +33,7 @@ def test_equals_the_slow_training(hard_share: float, use_adaptor: bool, backbone
         assert result["loss"] == result["loss_normal"] + result["loss_las"]
 
 
-def test_equals_the_slow_training_on_a_resnet(resnet: Backbone) -> None:
+def test_training_equals_reference_on_a_resnet(resnet: Backbone) -> None:
     data, spec = tiny_data(resnet, num_images=3), SPEC.replace(epochs=2, batch_size=2)
     for result, (normal, las) in zip(run(spec, resnet, data), train_losses(spec, resnet, data), strict=True):
         assert result["loss_normal"] == pytest.approx(normal, rel=1e-3)
@@ -55,7 +55,7 @@ def test_every_hyperparameter_has_an_effect(name: str, backbone: Backbone, data:
 
 
 @pytest.mark.parametrize(("still", "moves"), [("adaptor", "hidden"), ("hidden", "adaptor")])
-def test_each_learning_rate_has_its_own_part(still: str, moves: str, backbone: Backbone, data: TrainData) -> None:
+def test_learning_rates_apply_to_their_parts(still: str, moves: str, backbone: Backbone, data: TrainData) -> None:
     rate = "adaptor_lr" if still == "adaptor" else "discriminator_lr"
     spec = SPEC.replace(**{rate: 1e-30})
     before = copy.deepcopy(Training(spec, backbone.channels, torch.device("cpu")).head.state_dict())
@@ -84,7 +84,7 @@ def test_without_an_adaptor_its_rate_has_no_effect(backbone: Backbone, data: Tra
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 8])
-def test_any_batch_size_uses_every_image_once_an_epoch(
+def test_every_image_is_used_once_per_epoch(
     batch_size: int, backbone: Backbone, data: TrainData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Tensor] = []
@@ -104,7 +104,7 @@ def test_any_batch_size_uses_every_image_once_an_epoch(
     assert not torch.equal(*orders), "shuffled anew each epoch"
 
 
-def test_only_patches_under_the_mask_are_labelled(
+def test_only_patches_under_the_mask_are_labeled_defective(
     backbone: Backbone, data: TrainData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     painted: list[Synthesized] = []
@@ -128,7 +128,7 @@ def test_only_patches_under_the_mask_are_labelled(
     assert 0.02 < torch.cat(labels).mean() < 0.6
 
 
-def test_normal_loss_is_on_the_images_and_focal_loss_on_the_painted(
+def test_normal_loss_uses_images_and_focal_loss_synthesized_images(
     backbone: Backbone, data: TrainData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stored maps that are shifted far away move the normal half of the first step's logits only."""

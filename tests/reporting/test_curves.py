@@ -21,25 +21,25 @@ OPPOSITE = PERFECT[::-1]
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """The figures that were saved."""
+    """Figures that were saved."""
     figures: list[Figure] = []
     save = Figure.savefig
 
-    def keep(figure: Figure, *arguments: Any, **options: Any) -> None:
+    def record(figure: Figure, *arguments: Any, **options: Any) -> None:
         figures.append(figure)
         save(figure, *arguments, **options)
 
-    monkeypatch.setattr(Figure, "savefig", keep)
+    monkeypatch.setattr(Figure, "savefig", record)
     return figures
 
 
 def curves(axes: Axes) -> dict[str, list[tuple[float, float]]]:
-    """Points of each line by its label."""
+    """Return the points of each line by its label."""
     return {str(line.get_label()): [(x, y) for x, y in np.asarray(line.get_xydata()).tolist()] for line in axes.lines}
 
 
 def check_png(path: Path, width: int, height: int) -> None:
-    """A PNG of about that size with something drawn on it."""
+    """Check that a PNG has about this size and is not empty."""
     with Image.open(path) as image:
         assert image.format == "PNG"
         assert abs(image.width - width) < 10 and abs(image.height - height) < 10
@@ -78,15 +78,15 @@ def test_training_curves_without_masks(tmp_path: Path, drawn: list[Figure]) -> N
     _, image, pixel = drawn[0].axes
     assert set(curves(image)) == {"champion (trial 0) image_auroc", "champion (trial 0) image_ap"}
     assert not pixel.lines and pixel.get_legend() is None
-    assert [text.get_text() for text in pixel.texts] == ["masks are missing"]
+    assert [text.get_text() for text in pixel.texts] == ["no masks"]
 
 
-def test_a_trial_of_one_epoch_is_visible(tmp_path: Path, drawn: list[Figure]) -> None:
+def test_single_epoch_is_visible(tmp_path: Path, drawn: list[Figure]) -> None:
     plot_training_curves(tmp_path / "c.png", "part", {"champion": make_trial(0, [0.5])})
     assert all(line.get_marker() not in ("None", "") for axes in drawn[0].axes for line in axes.lines)
 
 
-def test_a_trial_without_an_epoch(tmp_path: Path, drawn: list[Figure]) -> None:
+def test_trial_without_epochs_is_omitted(tmp_path: Path, drawn: list[Figure]) -> None:
     trials: dict[str, TrialRecord] = {"baseline": make_trial(0, []), "champion": make_trial(1, [0.5])}
     plot_training_curves(tmp_path / "c.png", "part", trials)
     assert set(curves(drawn[0].axes[2])) == {"champion (trial 1) pixel_auroc", "champion (trial 1) pixel_aupro"}
@@ -101,17 +101,17 @@ def test_roc_curves(tmp_path: Path, drawn: list[Figure]) -> None:
     assert (1.0, 0.0) in found["baseline: AUROC 0.0000"]
     assert "my_part" in axes.get_title() and "4 images" in axes.get_title()
     legend = axes.get_legend()
-    assert legend is not None and len(legend.get_texts()) == 2, "the diagonal needs no name"
+    assert legend is not None and len(legend.get_texts()) == 2, "the diagonal is not in the legend"
 
 
-def test_one_roc_curve(tmp_path: Path, drawn: list[Figure]) -> None:
+def test_single_roc_curve(tmp_path: Path, drawn: list[Figure]) -> None:
     scores = np.array([0.1, 0.8, 0.2, 0.9], np.float32)
     plot_roc_curve(tmp_path / "r.png", "part", LABELS, {"champion": scores})
     assert "champion: AUROC 0.7500" in curves(drawn[0].axes[0])
 
 
 def test_figures_leave_no_state_behind(tmp_path: Path) -> None:
-    """pyplot keeps every figure for ever; these are made without it."""
+    """pyplot keeps figures until they are closed; these figures are created without pyplot."""
     from matplotlib import pyplot
 
     before = pyplot.get_fignums()

@@ -1,4 +1,4 @@
-"""Several studies share the places of one run fairly and know nothing of each other: without Ray's processes."""
+"""Fair sharing of trial slots among independent studies, without Ray processes."""
 
 from __future__ import annotations
 
@@ -15,126 +15,126 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from las_tune.config.study_spec import Scheduler, StudySpec
 from las_tune.config.train_spec import TrainSpec
-from las_tune.search.multi_study import FairScheduler, FairSearch
+from las_tune.search.multi_study import FairScheduler, FairSearcher
 from las_tune.search.schedulers import make_scheduler
-from las_tune.search.searcher import METRIC, StudySearch
-from las_tune.space.knobs import Range
+from las_tune.search.searcher import METRIC, StudySearcher
+from las_tune.space.parameters import Range
 from las_tune.space.search_space import Space
 from tests.search.test_schedulers import StubController, StubTrial
-from tests.search.test_searcher import make_search, result, told_as
+from tests.search.test_searcher import make_searcher, result, trial_states
 
 TINY = Space("tiny", {"alpha": Range(0.0, 0.5)}, sources=())
 EPOCHS = 27
 
 
-def make_searches(folder: Path, *num_trials: int, **settings: Any) -> list[StudySearch]:
-    """A search of so many trials for each study."""
-    searches = []
+def make_searchers(folder: Path, *num_trials: int, **settings: Any) -> list[StudySearcher]:
+    """Return one searcher for each study, with its number of trials."""
+    searchers = []
     for index, num in enumerate(num_trials):
         (folder / str(index)).mkdir()
-        searches.append(
-            make_search(folder / str(index), f"s{index}", "random", index, TINY, num_trials=num, **settings)
+        searchers.append(
+            make_searcher(folder / str(index), f"s{index}", "random", index, TINY, num_trials=num, **settings)
         )
-    return searches
+    return searchers
 
 
 class Driver:
-    """Gives free places to what the search proposes, as Ray does, and ends the running trials one at a time."""
+    """Stub of Ray Tune: starts the proposed trials in free slots, and ends running trials one at a time."""
 
-    def __init__(self, search: FairSearch, num_places: int) -> None:
-        self.search, self.num_places = search, num_places
+    def __init__(self, search: FairSearcher, num_slots: int) -> None:
+        self.search, self.num_slots = search, num_slots
         self.running: list[str] = []
         self.started: list[int] = []
-        """Study of each trial, in the order of their starts."""
-        self.is_over = False
+        """Study of each trial, in the order of the starts."""
+        self.is_finished = False
 
     def fill(self) -> list[int]:
-        """Start trials until nothing is free, or nothing left; returns how many run of each study."""
-        while len(self.running) < self.num_places and not self.is_over:
+        """Start trials until no slot is free or the search has ended. Return the number of running trials by study."""
+        while len(self.running) < self.num_slots and not self.is_finished:
             trial_id = f"t{len(self.started)}"
             proposal = self.search.suggest(trial_id)
             if proposal == "FINISHED":
-                self.is_over = True
+                self.is_finished = True
                 break
             assert isinstance(proposal, dict) and set(proposal) == {"study", "params", "checkpoint"}
             assert proposal["study"] == self.search.study_of(trial_id)
             self.started.append(proposal["study"])
             self.running.append(trial_id)
         running = [self.search.study_of(trial_id) for trial_id in self.running]
-        return [running.count(study) for study in range(len(self.search.searches))]
+        return [running.count(study) for study in range(len(self.search.searchers))]
 
-    def end(self, place: int = 0, value: float = 0.5) -> None:
-        """One comes to its last epoch: by default the one that has run longest."""
-        self.search.on_trial_complete(self.running.pop(place), result(4, value))
-
-
-# --- places ---
+    def end(self, slot: int = 0, value: float = 0.5) -> None:
+        """End the trial in a slot at its last epoch; slot 0 has the oldest trial."""
+        self.search.on_trial_complete(self.running.pop(slot), result(4, value))
 
 
-@pytest.mark.parametrize("num_places", [1, 2, 5])
+# --- slots ---
+
+
+@pytest.mark.parametrize("num_slots", [1, 2, 5])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_places_are_shared_while_there_is_work_and_none_is_left_empty(
-    tmp_path: Path, num_places: int, seed: int
-) -> None:
-    """Whichever trial ends first."""
+def test_slots_are_shared_fairly_and_none_is_idle(tmp_path: Path, num_slots: int, seed: int) -> None:
+    """The order in which trials end does not matter."""
     trials, shuffled = (9, 3, 6), random.Random(seed)
-    driver = Driver(FairSearch(make_searches(tmp_path, *trials)), num_places)
+    driver = Driver(FairSearcher(make_searchers(tmp_path, *trials)), num_slots)
     while True:
         running = driver.fill()
-        have_work = [study for study, num in enumerate(trials) if driver.started.count(study) < num]
-        shares = [running[study] for study in have_work]
-        assert not have_work or max(shares) - min(shares) <= 1
-        assert not have_work or sum(running) == num_places
+        open_studies = [study for study, num in enumerate(trials) if driver.started.count(study) < num]
+        shares = [running[study] for study in open_studies]
+        assert not open_studies or max(shares) - min(shares) <= 1
+        assert not open_studies or sum(running) == num_slots
         if not driver.running:
             break
         driver.end(shuffled.randrange(len(driver.running)))
-    assert driver.is_over
+    assert driver.is_finished
     assert [driver.started.count(study) for study in range(3)] == list(trials)
-    assert [told_as(search) for search in driver.search.searches] == [[TrialState.COMPLETE] * num for num in trials]
+    assert [trial_states(search) for search in driver.search.searchers] == [
+        [TrialState.COMPLETE] * num for num in trials
+    ]
 
 
-def test_studies_that_are_equally_busy_take_turns(tmp_path: Path) -> None:
-    driver = Driver(FairSearch(make_searches(tmp_path, 4, 2, 3)), 2)
+def test_equally_busy_studies_alternate(tmp_path: Path) -> None:
+    driver = Driver(FairSearcher(make_searchers(tmp_path, 4, 2, 3)), 2)
     while any(driver.fill()):
         driver.end()
     assert driver.started == [0, 1, 2, 0, 1, 2, 0, 2, 0]
 
 
-def test_a_study_that_has_no_patience_left_gives_its_places_to_the_others(tmp_path: Path) -> None:
-    first, second = make_searches(tmp_path, 20, 20, patience=2)
-    driver = Driver(FairSearch([first, second]), 2)
+def test_slots_of_a_finished_study_go_to_the_others(tmp_path: Path) -> None:
+    first, second = make_searchers(tmp_path, 20, 20, patience=2)
+    driver = Driver(FairSearcher([first, second]), 2)
     gains = iter(np.linspace(0.1, 0.9, 20))
     while any(driver.fill()):
         study = driver.search.study_of(driver.running[0])
         driver.end(value=0.5 if study == 0 else next(gains))
-    assert driver.started.count(0) == 3, "the first trial, and two without a gain"
+    assert driver.started.count(0) == 3, "the first trial and two without a gain"
     assert driver.started.count(1) == 20
     assert driver.started[-14:] == [1] * 14
 
 
-def test_while_a_study_may_go_on_the_run_is_not_over(tmp_path: Path) -> None:
-    """Ray never asks again once it hears FINISHED."""
-    search = FairSearch(make_searches(tmp_path, 1, 3))
+def test_search_finishes_only_when_all_studies_have(tmp_path: Path) -> None:
+    """Ray stops asking after the first FINISHED."""
+    search = FairSearcher(make_searchers(tmp_path, 1, 3))
     proposals: list[Any] = [search.suggest(trial_id) for trial_id in "abcde"]
     assert [p["study"] for p in proposals[:4]] == [0, 1, 1, 1]
     assert proposals[4] == "FINISHED"
 
 
-# --- what the studies hear ---
+# --- events of the studies ---
 
 
-def test_each_study_starts_with_its_baseline_and_counts_its_own_trials(tmp_path: Path) -> None:
-    search = FairSearch(make_searches(tmp_path, 3, 3))
+def test_each_study_starts_with_its_baseline_and_numbers_its_own_trials(tmp_path: Path) -> None:
+    search = FairSearcher(make_searchers(tmp_path, 3, 3))
     proposals: list[Any] = [search.suggest(trial_id) for trial_id in "abcd"]
     assert [p["params"] for p in proposals[:2]] == [TINY.baseline] * 2
     assert [(search.study_of(t), search.number_of(t)) for t in "abcd"] == [(0, 0), (1, 0), (0, 1), (1, 1)]
     for study, own in enumerate(("ac", "bd")):
-        told = [trial.params for trial in search.searches[study]._ot_study.trials]
-        assert told == [proposals["abcd".index(t)]["params"] for t in own]
+        params = [trial.params for trial in search.searchers[study].study.trials]
+        assert params == [proposals["abcd".index(t)]["params"] for t in own]
 
 
-def test_results_and_failures_reach_the_study_that_they_are_of(tmp_path: Path) -> None:
-    search = FairSearch(make_searches(tmp_path, 9, 9))
+def test_results_and_failures_reach_their_study(tmp_path: Path) -> None:
+    search = FairSearcher(make_searchers(tmp_path, 9, 9))
     for trial_id in "abcdef":
         search.suggest(trial_id)
     for epoch in range(1, 5):
@@ -145,16 +145,16 @@ def test_results_and_failures_reach_the_study_that_they_are_of(tmp_path: Path) -
     search.on_trial_complete("c", result(4, math.nan))
     search.on_trial_complete("d", result(2, 0.3))  # the scheduler stopped it
     search.on_trial_complete("f", result(4, 0.7))
-    first, second = search.searches
-    assert told_as(first) == [TrialState.COMPLETE, TrialState.FAIL, TrialState.RUNNING]
-    assert told_as(second) == [TrialState.FAIL, TrialState.PRUNED, TrialState.COMPLETE]
-    assert first._ot_study.trials[0].intermediate_values == {1: 0.1, 2: 0.2, 3: 0.3, 4: 0.4}
-    assert [trial.value for trial in second._ot_study.trials] == [None, 0.3, 0.7]
+    first, second = search.searchers
+    assert trial_states(first) == [TrialState.COMPLETE, TrialState.FAIL, TrialState.RUNNING]
+    assert trial_states(second) == [TrialState.FAIL, TrialState.PRUNED, TrialState.COMPLETE]
+    assert first.study.trials[0].intermediate_values == {1: 0.1, 2: 0.2, 3: 0.3, 4: 0.4}
+    assert [trial.value for trial in second.study.trials] == [None, 0.3, 0.7]
     assert [len(running) for running in search._running] == [1, 0]
 
 
-def test_an_end_that_is_told_twice_frees_one_place(tmp_path: Path) -> None:
-    search = FairSearch(make_searches(tmp_path, 9, 9))
+def test_second_end_of_a_trial_frees_no_second_slot(tmp_path: Path) -> None:
+    search = FairSearcher(make_searchers(tmp_path, 9, 9))
     for trial_id in "abcd":
         search.suggest(trial_id)
     for _ in range(2):
@@ -166,7 +166,7 @@ def test_an_end_that_is_told_twice_frees_one_place(tmp_path: Path) -> None:
 # --- schedulers ---
 
 
-def make_own_scheduler(name: str, search: StudySearch) -> Any:
+def make_own_scheduler(name: str, search: StudySearcher) -> Any:
     here = Path("/nowhere")
     spec = StudySpec(
         category="part", study="s", train=TrainSpec(epochs=EPOCHS), data_root=here, textures=here, results=here,
@@ -176,7 +176,7 @@ def make_own_scheduler(name: str, search: StudySearch) -> Any:
 
 
 def reached(scheduler: Any, ceilings: dict[StubTrial, float]) -> list[int]:
-    """Run trials side by side, each towards its ceiling, and return the epochs that each was let run."""
+    """Run trials concurrently, each towards its ceiling, and return the number of epochs of each."""
     assert scheduler.set_search_properties(METRIC, "max")
     controller, running, epochs = StubController(), dict(ceilings), dict.fromkeys(ceilings, 0)
     for trial in running:
@@ -194,11 +194,11 @@ def reached(scheduler: Any, ceilings: dict[StubTrial, float]) -> list[int]:
 
 
 CEILINGS = {"a": [0.9, *np.linspace(0.99, 0.95, 11)], "b": [0.2, *np.linspace(0.5, 0.1, 11)]}
-"""Of the trials of two categories: the best of b is behind the worst of a."""
+"""Final objectives of the trials of two categories. The best of b is below the worst of a."""
 
 
-def suggested(search: StudySearch | FairSearch, studies: str) -> dict[StubTrial, float]:
-    """The trials of some studies, in turn, with their ceilings."""
+def suggested(search: StudySearcher | FairSearcher, studies: str) -> dict[StubTrial, float]:
+    """Suggest twelve trials for each study, in turn, and return them with their ceilings."""
     trials = {StubTrial(f"{study}{i}"): CEILINGS[study][i] for i in range(12) for study in studies}
     for trial in trials:
         search.suggest(trial.trial_id)
@@ -206,43 +206,43 @@ def suggested(search: StudySearch | FairSearch, studies: str) -> dict[StubTrial,
 
 
 @pytest.mark.parametrize("name", get_args(Scheduler))
-def test_trials_are_stopped_by_comparison_with_their_own_study_alone(tmp_path: Path, name: str) -> None:
-    """Side by side with another category, each trial runs as long as it does without it."""
+def test_trials_are_compared_within_their_study_only(tmp_path: Path, name: str) -> None:
+    """Each trial has as many epochs with another category in the same run as without it."""
     alone = []
     for study in "ab":
         (tmp_path / study).mkdir()
-        (own,) = make_searches(tmp_path / study, 12)
+        (own,) = make_searchers(tmp_path / study, 12)
         alone.append(reached(make_own_scheduler(name, own), suggested(own, study)))
-    search = FairSearch(make_searches(tmp_path, 12, 12))
-    schedulers = [make_own_scheduler(name, own) for own in search.searches]
+    search = FairSearcher(make_searchers(tmp_path, 12, 12))
+    schedulers = [make_own_scheduler(name, own) for own in search.searchers]
     together = reached(FairScheduler(search, schedulers), suggested(search, "ab"))
     assert [together[::2], together[1::2]] == alone
-    assert together[1] == together[3] == EPOCHS, "the weak category's baseline and its best"
-    assert name == "none" or min(together[::2]) < EPOCHS, "the strong category's weak ones are stopped"
+    assert together[1] == together[3] == EPOCHS, "baseline and best trial of the weak category"
+    assert name == "none" or min(together[::2]) < EPOCHS, "weak trials of the strong category are stopped"
 
 
-def test_every_event_reaches_the_scheduler_of_the_trials_study(tmp_path: Path) -> None:
-    heard: list[tuple[int, str, str]] = []
+def test_every_event_reaches_the_scheduler_of_its_study(tmp_path: Path) -> None:
+    events_seen: list[tuple[int, str, str]] = []
 
-    class Noting(FIFOScheduler):  # type: ignore[misc]
+    class RecordingScheduler(FIFOScheduler):  # type: ignore[misc]
         def __init__(self, study: int) -> None:
             super().__init__()
             self.study = study
 
-        def note(self, event: str) -> Callable[..., str]:
-            def listen(controller: Any, trial: StubTrial, row: Any = None) -> str:
-                heard.append((self.study, event, trial.trial_id))
+        def record(self, event: str) -> Callable[..., str]:
+            def handle(controller: Any, trial: StubTrial, row: Any = None) -> str:
+                events_seen.append((self.study, event, trial.trial_id))
                 return str(TrialScheduler.STOP if self.study else TrialScheduler.CONTINUE)
 
-            return listen
+            return handle
 
     events = ("on_trial_add", "on_trial_result", "on_trial_complete", "on_trial_error", "on_trial_remove")
-    noting = [Noting(study) for study in range(2)]
-    for one in noting:
+    schedulers = [RecordingScheduler(study) for study in range(2)]
+    for own in schedulers:
         for event in events:
-            setattr(one, event, one.note(event))
-    search = FairSearch(make_searches(tmp_path, 2, 2))
-    scheduler, controller = FairScheduler(search, noting), StubController()
+            setattr(own, event, own.record(event))
+    search = FairSearcher(make_searchers(tmp_path, 2, 2))
+    scheduler, controller = FairScheduler(search, schedulers), StubController()
     for trial_id in "ab":
         search.suggest(trial_id)
         trial, study = StubTrial(trial_id), search.study_of(trial_id)
@@ -252,4 +252,4 @@ def test_every_event_reaches_the_scheduler_of_the_trials_study(tmp_path: Path) -
         scheduler.on_trial_complete(controller, trial, result(4, 0.5))
         scheduler.on_trial_error(controller, trial)
         scheduler.on_trial_remove(controller, trial)
-    assert heard == [(study, event, "trial 0") for study in range(2) for event in events]
+    assert events_seen == [(study, event, "trial 0") for study in range(2) for event in events]

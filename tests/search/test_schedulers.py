@@ -1,4 +1,4 @@
-"""Schedulers stop the weak, keep the baseline and pause nobody: without Ray, on trials of one learning curve."""
+"""Schedulers stop weak trials, exempt the baseline and never pause. Without Ray processes, on one learning curve."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ EPOCHS = 27
 
 @dataclass(frozen=True)
 class StubTrial:
-    """What schedulers know of a trial; its id is its number."""
+    """The attributes of a trial that schedulers read. Its ID is its number."""
 
     trial_id: str
     status: str = Trial.PENDING
 
 
 class StubController:
-    """Other trials wait for their turn, for which Ray's median rule would pause one."""
+    """Another trial is pending. Ray's median rule could pause a running trial for it."""
 
     def get_live_trials(self) -> list[StubTrial]:
-        return [StubTrial("waits")]
+        return [StubTrial("pending")]
 
 
 class StubSearch:
@@ -54,7 +54,7 @@ def scheduler_of(name: str, epochs: int = EPOCHS, seed: int = 0) -> Any:
 
 
 def epochs_reached(scheduler: Any, ceilings: list[float], epochs: int = EPOCHS) -> list[int]:
-    """Run trials side by side, trial n towards ceilings[n], and return where each was stopped."""
+    """Run trials concurrently, trial n towards ceilings[n], and return the last epoch of each."""
     controller = StubController()
     running = {StubTrial(str(number)): ceiling for number, ceiling in enumerate(ceilings)}
     reached = [0] * len(ceilings)
@@ -73,11 +73,11 @@ def epochs_reached(scheduler: Any, ceilings: list[float], epochs: int = EPOCHS) 
 
 
 @pytest.mark.parametrize("name", STOPPING)
-def test_the_weak_are_stopped_and_the_best_and_the_baseline_are_not(name: str) -> None:
-    ceilings = [0.1, *np.linspace(0.95, 0.3, 17)]  # the baseline is the worst of all; the best report first
+def test_weak_trials_are_stopped_but_not_the_baseline(name: str) -> None:
+    ceilings = [0.1, *np.linspace(0.95, 0.3, 17)]  # the baseline is the worst; the best trial reports first
     reached = epochs_reached(scheduler_of(name), ceilings)
     assert reached[0] == reached[1] == EPOCHS
-    assert min(reached) >= EPOCHS // 9, "none is stopped in its first ninth"
+    assert min(reached) >= EPOCHS // 9, "no trial is stopped before the first rung"
     weak = reached[9:]
     assert sum(epoch < EPOCHS for epoch in weak) >= len(weak) // 2
 
@@ -91,7 +91,7 @@ def test_any_number_of_epochs(name: str, epochs: int) -> None:
         assert reached == [epochs] * 6
 
 
-def test_the_brackets_of_hyperband_have_its_shares_and_are_drawn_by_the_seed() -> None:
+def test_hyperband_brackets_have_their_shares_and_depend_on_the_seed() -> None:
     def brackets(seed: int) -> list[int]:
         scheduler = scheduler_of("hyperband", seed=seed)
         for number in range(340):
@@ -99,7 +99,7 @@ def test_the_brackets_of_hyperband_have_its_shares_and_are_drawn_by_the_seed() -
         return [scheduler._brackets.index(scheduler._trial_info[str(number)]) for number in range(340)]
 
     drawn = brackets(0)
-    assert drawn[0] == 0, "the baseline stands at every rung"
+    assert drawn[0] == 0, "the baseline is compared at every rung"
     assert drawn == brackets(0) != brackets(1)
     counts = Counter(drawn)
     assert [counts[index] / 20 for index in range(3)] == pytest.approx(BRACKET_TRIALS, rel=0.25)
@@ -107,14 +107,21 @@ def test_the_brackets_of_hyperband_have_its_shares_and_are_drawn_by_the_seed() -
     assert first_rungs == [3, 9, 27]
 
 
-def test_the_median_rule_has_three_trials_to_compare_with() -> None:
+@pytest.mark.parametrize("name", get_args(Scheduler))
+def test_global_generator_of_numpy_is_unchanged(name: str) -> None:
+    before = np.random.get_state()[1].tolist(), np.random.get_state()[2]
+    epochs_reached(scheduler_of(name), [0.5, 0.9, 0.8, 0.7])
+    assert (np.random.get_state()[1].tolist(), np.random.get_state()[2]) == before
+
+
+def test_median_rule_needs_three_other_trials() -> None:
     assert epochs_reached(scheduler_of("median"), [0.9, 0.8, 0.1]) == [EPOCHS] * 3
     assert epochs_reached(scheduler_of("median"), [0.9, 0.8, 0.7, 0.1])[3] == EPOCHS // 9
 
 
-def test_a_time_budget_does_not_follow_the_machines_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_budget_ignores_changes_of_the_system_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     budget, now = TimeBudget(60.0), time.monotonic()
-    monkeypatch.setattr(time, "time", lambda: 1e12)  # somebody has set it
+    monkeypatch.setattr(time, "time", lambda: 1e12)
     assert not budget.stop_all() and not budget("trial", {})
     monkeypatch.setattr(time, "monotonic", lambda: now + 61)
     assert budget.stop_all()

@@ -56,12 +56,12 @@ def test_rank_correlation_by_hand(labelled: list[float], rho: float) -> None:
     [([], []), ([0.5, 0.6], [0.1, 0.2]), ([0.5] * 4, [0.1, 0.2, 0.3, 0.4]), ([0.1, 0.2, 0.3, 0.4], [1.0] * 4)],
     ids=["none", "too few", "constant", "constant labelled"],
 )
-def test_where_nothing_can_be_told_there_is_no_number(synthetic: list[float], labelled: list[float]) -> None:
+def test_undefined_correlation_is_none(synthetic: list[float], labelled: list[float]) -> None:
     found = rank_correlation(both(synthetic, labelled))
     assert found == dict.fromkeys(("spearman", "low", "high", "spearman_with_pruned")) | {"trials": len(synthetic)}
 
 
-def test_trials_count_with_the_epoch_that_was_chosen_unless_they_failed() -> None:
+def test_trials_count_with_their_best_epoch_unless_failed() -> None:
     """By their best epochs labeled images agree; by the last, or the best on labeled ones, they do not."""
     trials = [
         trial(n, [{"objective": o, "labelled/objective": o / 2}, {"objective": 0.0, "labelled/objective": 1 - o}])
@@ -78,7 +78,7 @@ def test_trials_count_with_the_epoch_that_was_chosen_unless_they_failed() -> Non
     assert found["spearman_with_pruned"] == pytest.approx(-0.2)
 
 
-def test_more_trials_make_the_interval_narrower_and_it_holds_the_truth() -> None:
+def test_interval_covers_the_truth_and_narrows_with_trials() -> None:
     generator = np.random.default_rng(0)
     widths = []
     for number in (20, 400):
@@ -118,12 +118,12 @@ def test_leakage_gap_by_hand() -> None:
     }  # fmt: skip
 
 
-def test_equals_are_told_apart_as_in_a_study() -> None:
+def test_leakage_gap_breaks_ties_as_a_study_does() -> None:
     rows = [halves(1.0, 0.5, 0.75) | {"image_auroc": 0.5}, halves(1.0, 0.75, 0.75) | {"image_auroc": 0.75}]
     assert leakage_gap([trial(0, rows)], 5, 5)["chosen"]["validation"] == {"trial": 0, "epoch": 2}
 
 
-def test_there_is_no_gap_where_all_parts_agree_or_nothing_is_chosen() -> None:
+def test_no_gap_without_selection_or_with_equal_parts() -> None:
     agreeing = [trial(n, [halves(value, value, value)]) for n, value in enumerate([0.5, 0.75, 0.25])]
     assert leakage_gap(agreeing, 5, 5)["gap"] == 0
     assert leakage_gap([trial(0, [halves(0.75, 0.25, 0.5)])], 5, 5)["gap"] == 0, "one epoch: nothing to choose"
@@ -138,7 +138,7 @@ def noise(seed: int, num_trials: int, num_epochs: int = 10) -> list[TrialRecord]
     ]
 
 
-def test_on_pure_noise_the_gap_is_positive_and_grows_with_the_choice() -> None:
+def test_gap_on_noise_grows_with_the_number_of_choices() -> None:
     """Honest is 0.8 in the mean. The greatest of n means of two is 0.8 + 0.05 / √2 times the mean greatest normal."""
     gaps = {number: [leakage_gap(noise(seed, number), 5, 5) for seed in range(300)] for number in (1, 30)}
     greatest = {1: 1.539, 30: 2.85}

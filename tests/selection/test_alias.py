@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from las_tune.config.interval import Interval
 from las_tune.config.study_spec import StudySpec
 from las_tune.config.train_spec import TrainSpec
 from las_tune.selection.alias import settings_tag, why_alias_stays
-from las_tune.selection.promotion import Decision, Interval
+from las_tune.selection.promotion import Decision
 
 HERE = Path("/")
 
@@ -31,22 +32,22 @@ def holder(demo: bool = False, **changes: Any) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("promoted", [True, False])
-def test_somebody_must_be_the_first_champion(promoted: bool) -> None:
+def test_first_champion_always_gets_the_alias(promoted: bool) -> None:
     assert why_alias_stays(spec(), decision(promoted), {}) == ""
 
 
-def test_only_who_was_promoted_displaces_a_champion() -> None:
+def test_only_a_promoted_champion_moves_the_alias() -> None:
     assert why_alias_stays(spec(), decision(True), holder()) == ""
-    assert why_alias_stays(spec(), decision(False), holder()) == "the earlier champion stays"
+    assert why_alias_stays(spec(), decision(False), holder()) == "the registered champion stays"
 
 
-def test_a_demo_gives_way_and_displaces_nobody() -> None:
+def test_demo_never_replaces_a_champion_of_real_images() -> None:
     assert "a demo" in why_alias_stays(spec(demo=True), decision(True), holder())
     assert why_alias_stays(spec(demo=True), decision(True), holder(demo=True)) == ""
     assert why_alias_stays(spec(), decision(False), holder(demo=True)) == ""
 
 
-def test_what_the_test_chose_is_never_champion() -> None:
+def test_test_selected_study_never_moves_the_alias() -> None:
     assert "chosen by the test images" in why_alias_stays(spec(protocol="paper"), decision(True), {})
 
 
@@ -60,7 +61,7 @@ def test_what_the_test_chose_is_never_champion() -> None:
     ],
     ids=["same", "longer", "shorter", "another network"],
 )
-def test_a_cheaper_study_displaces_no_dearer_champion(ours: StudySpec, stays: bool) -> None:
+def test_study_with_fewer_epochs_does_not_move_the_alias(ours: StudySpec, stays: bool) -> None:
     """The champion was trained again with this study's settings to compare: a win over that copy is none over it."""
     told = why_alias_stays(ours, decision(True), holder())
     assert bool(told) is stays

@@ -10,24 +10,24 @@ import pytest
 import torch
 
 from las_tune.config.objectives import Objective, objective_value
-from las_tune.config.study_spec import MOST_TRIALS
+from las_tune.config.study_spec import MAX_TRIALS
 from las_tune.config.train_spec import TrainSpec, known_hyperparameters
 from las_tune.errors import UserError
 from las_tune.las.backbone import Backbone
+from las_tune.las.image_metrics import metrics_of, threshold_of
 from las_tune.las.metrics import aupro_by_image, pixel_metrics
-from las_tune.las.scored_images import metrics_of, threshold_of
 from las_tune.las.scoring import score_features
 from las_tune.las.training import TrainData, Training, train_epoch
-from las_tune.selection.evaluation import Trained
+from las_tune.selection.evaluation import TrainedHead
 from las_tune.selection.finalists import (
     BASELINE,
-    CURRENT,
+    REGISTERED_CHAMPION,
     Finalist,
     collect_finalists,
     decide_champion,
-    make_jobs,
+    make_retrainings,
     pick_finalists,
-    require_any,
+    require_successful_trial,
     score_heads,
 )
 from las_tune.selection.promotion import Scores
@@ -35,7 +35,7 @@ from tests.las.conftest import SPEC, tiny_backbone, tiny_data
 from tests.parts import make_trial
 
 
-def test_the_best_but_the_baseline_are_picked_best_first() -> None:
+def test_finalists_are_the_best_trials_without_the_baseline() -> None:
     trials = [
         make_trial(0, [0.99], status="completed"),
         make_trial(1, [0.5, 0.7], status="completed"),
@@ -48,27 +48,27 @@ def test_the_best_but_the_baseline_are_picked_best_first() -> None:
     assert [trial.number for trial in pick_finalists(trials, 1)] == [2]
 
 
-def test_a_study_needs_a_trial() -> None:
-    require_any([make_trial(0, [0.5], status="pruned")])
-    with pytest.raises(UserError, match=r"A study needs a trial that did not fail, got out of memory\. see the log"):
-        require_any([make_trial(0, [0.5], status="failed", reason="out of memory")])
+def test_study_without_a_successful_trial_is_an_error() -> None:
+    require_successful_trial([make_trial(0, [0.5], status="pruned")])
+    with pytest.raises(UserError, match=r"All trials failed: out of memory\. Lower --batch-size"):
+        require_successful_trial([make_trial(0, [0.5], status="failed", reason="out of memory")])
     with pytest.raises(UserError, match="got none ran"):
-        require_any([make_trial(0, [], status="pruned")])
+        require_successful_trial([make_trial(0, [], status="pruned")])
 
 
-def test_of_equals_the_next_metric_decides_then_the_order_of_trials() -> None:
+def test_finalists_with_equal_objectives_are_ordered_by_tie_breaks() -> None:
     trials = [make_trial(number, [0.7], status="completed") for number in range(5)]
     trials[3].epochs[0]["recall"] = 0.9
     trials[4].epochs[0] |= {"recall": 1.0, "image_auroc": 0.6}
     assert [trial.number for trial in pick_finalists(trials[::-1], 9)] == [3, 1, 2, 4]
 
 
-def test_everyone_is_trained_with_every_seed() -> None:
-    everyone = {BASELINE: {"alpha": 0.25}, CURRENT: {"alpha": 0.5}, "trial 4": {"alpha": 0.125}}
-    jobs = make_jobs(everyone, first_seed=7, num_seeds=2)
-    assert [(job.number - MOST_TRIALS, job.name, job.seed) for job in jobs] == [
-        (0, BASELINE, 7), (1, CURRENT, 7), (2, "trial 4", 7),
-        (3, BASELINE, 8), (4, CURRENT, 8), (5, "trial 4", 8),
+def test_every_configuration_is_retrained_with_every_seed() -> None:
+    everyone = {BASELINE: {"alpha": 0.25}, REGISTERED_CHAMPION: {"alpha": 0.5}, "trial 4": {"alpha": 0.125}}
+    jobs = make_retrainings(everyone, first_seed=7, num_seeds=2)
+    assert [(job.number - MAX_TRIALS, job.name, job.seed) for job in jobs] == [
+        (0, BASELINE, 7), (1, REGISTERED_CHAMPION, 7), (2, "trial 4", 7),
+        (3, BASELINE, 8), (4, REGISTERED_CHAMPION, 8), (5, "trial 4", 8),
     ]  # fmt: skip
     assert all(job.params == everyone[job.name] for job in jobs)
     record = jobs[5].record()
@@ -78,24 +78,24 @@ def test_everyone_is_trained_with_every_seed() -> None:
     assert everyone["trial 4"] == {"alpha": 0.125}, "records share nothing"
 
 
-def test_what_was_trained_before_a_study_got_more_trials_is_not_trained_again() -> None:
-    jobs = make_jobs({BASELINE: {"alpha": 0.25}, "trial 4": {"alpha": 0.125}}, first_seed=7, num_seeds=2)
+def test_extended_study_keeps_completed_retrainings() -> None:
+    jobs = make_retrainings({BASELINE: {"alpha": 0.25}, "trial 4": {"alpha": 0.125}}, first_seed=7, num_seeds=2)
     known = [job.record() for job in jobs]
     for record in known:
         record.status = "completed"
     known[2].status = "failed"
-    everyone = {BASELINE: {"alpha": 0.25}, CURRENT: {"alpha": 0.125}, "trial 9": {"alpha": 0.5}}
-    again = make_jobs(everyone, first_seed=7, num_seeds=2, known=known)
-    assert [(job.number - MOST_TRIALS, job.name, job.seed) for job in again] == [
-        (0, BASELINE, 7), (4, CURRENT, 7), (5, "trial 9", 7),
-        (6, BASELINE, 8), (7, CURRENT, 8), (8, "trial 9", 8),
+    everyone = {BASELINE: {"alpha": 0.25}, REGISTERED_CHAMPION: {"alpha": 0.125}, "trial 9": {"alpha": 0.5}}
+    again = make_retrainings(everyone, first_seed=7, num_seeds=2, known=known)
+    assert [(job.number - MAX_TRIALS, job.name, job.seed) for job in again] == [
+        (0, BASELINE, 7), (4, REGISTERED_CHAMPION, 7), (5, "trial 9", 7),
+        (6, BASELINE, 8), (7, REGISTERED_CHAMPION, 8), (8, "trial 9", 8),
     ]  # fmt: skip
 
 
-def test_seeds_wrap_round_at_the_greatest() -> None:
-    jobs = make_jobs({BASELINE: {}}, first_seed=2**31, num_seeds=2)
+def test_seeds_wrap_around_at_the_maximum() -> None:
+    jobs = make_retrainings({BASELINE: {}}, first_seed=2**31, num_seeds=2)
     assert [job.seed for job in jobs] == [0, 1]
-    (last,) = make_jobs({BASELINE: {}}, first_seed=2**31 - 1, num_seeds=1)
+    (last,) = make_retrainings({BASELINE: {}}, first_seed=2**31 - 1, num_seeds=1)
     assert TrainSpec(seed=last.seed).seed == 2**31 - 1
 
 
@@ -103,7 +103,7 @@ def test_seeds_wrap_round_at_the_greatest() -> None:
     ("params", "known"),
     [({"gone": 1}, None), (TrainSpec().hyperparameters(), None), ({"alpha": 0.5, "gone": 1}, {"alpha": 0.5})],
 )
-def test_an_earlier_champion_that_is_the_baseline_is_no_rival(params: dict[str, Any], known: object) -> None:
+def test_registered_champion_equal_to_the_baseline_is_not_retrained(params: dict[str, Any], known: object) -> None:
     assert known_hyperparameters(params) == known
 
 
@@ -113,7 +113,7 @@ def scores(gain: float, seed: int) -> Scores:
     return Scores(labels, labels * (1 + gain) + generator.normal(0, 0.5, (3, 60)))
 
 
-def test_only_a_gain_beyond_the_noise_makes_a_champion() -> None:
+def test_only_a_gain_beyond_the_noise_is_promoted() -> None:
     better = decide_champion({BASELINE: scores(-0.5, 1), "trial 3": scores(1.5, 2)}, "image_auroc", False)
     assert (better.champion, better.promoted) == ("trial 3", True)
     equal = decide_champion({BASELINE: scores(0, 1), "trial 3": scores(0, 2)}, "image_auroc", False)
@@ -121,39 +121,39 @@ def test_only_a_gain_beyond_the_noise_makes_a_champion() -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "has_current", "champion", "reason"),
+    ("names", "has_registered", "champion", "reason"),
     [
-        ([BASELINE], False, BASELINE, "kept the baseline: no other trial was trained"),
-        ([BASELINE, CURRENT], True, CURRENT, "kept the earlier champion: no other trial was trained"),
-        ([BASELINE, "trial 3"], True, CURRENT, "kept the earlier champion: it failed to train again"),
+        ([BASELINE], False, BASELINE, "kept the baseline: no other trial was retrained"),
+        ([BASELINE, REGISTERED_CHAMPION], True, REGISTERED_CHAMPION, "kept the registered champion: no other trial was retrained"),
+        ([BASELINE, "trial 3"], True, REGISTERED_CHAMPION, "kept the registered champion: its retraining failed"),
     ],
 )
-def test_without_a_comparison_nobody_is_displaced(
-    names: list[str], has_current: bool, champion: str, reason: str
+def test_champion_stays_without_a_comparison(
+    names: list[str], has_registered: bool, champion: str, reason: str
 ) -> None:
-    gains = {BASELINE: -0.5, CURRENT: 0.0, "trial 3": 1.5}
-    decided = decide_champion({name: scores(gains[name], 1) for name in names}, "image_auroc", has_current)
+    gains = {BASELINE: -0.5, REGISTERED_CHAMPION: 0.0, "trial 3": 1.5}
+    decided = decide_champion({name: scores(gains[name], 1) for name in names}, "image_auroc", has_registered)
     assert (decided.champion, decided.promoted, decided.reason) == (champion, False, reason)
 
 
-def test_the_best_seed_is_handed_over_and_the_mean_is_told() -> None:
+def test_best_seed_is_delivered_and_the_mean_is_reported() -> None:
     records = [make_trial(n, [v], status="completed") for n, v in ((7, 0.5), (8, 0.75), (9, 0.25))]
     one = Finalist("trial 1", records, [])
-    assert one.shipped == 1 and one.mean_objective == pytest.approx(0.5)
+    assert one.delivered_index == 1 and one.mean_objective == pytest.approx(0.5)
 
 
-def test_of_equal_seeds_the_next_metric_decides_then_the_first() -> None:
+def test_equal_seeds_are_ordered_by_tie_breaks() -> None:
     records = [make_trial(n, [0.5], status="completed") for n in (7, 8, 9)]
-    assert Finalist("trial 1", records, []).shipped == 0
+    assert Finalist("trial 1", records, []).delivered_index == 0
     records[2].epochs[0]["worst_defect"] = 0.9
-    assert Finalist("trial 1", records, []).shipped == 2
+    assert Finalist("trial 1", records, []).delivered_index == 2
 
 
-def trained(number: int) -> Trained:
-    return Trained({"number": number}, 16, True)
+def trained(number: int) -> TrainedHead:
+    return TrainedHead({"number": number}, 16, True)
 
 
-def test_those_that_failed_are_left_out() -> None:
+def test_failed_finalists_are_left_out() -> None:
     """A finalist keeps the seeds that came through, records and heads in the same order."""
     statuses = {
         (7, BASELINE): "completed", (8, "trial 4"): "failed", (9, "trial 5"): "failed", (10, BASELINE): "failed",
@@ -169,7 +169,7 @@ def test_those_that_failed_are_left_out() -> None:
         assert [head.head["number"] for head in one.heads] == [record.number for record in one.records]
 
 
-def test_without_the_baseline_nothing_can_be_compared() -> None:
+def test_failed_baseline_is_an_error() -> None:
     records = [
         make_trial(7, [], finalist=BASELINE, status="failed", reason="loss is not finite"),
         make_trial(8, [0.5], finalist="trial 4", status="completed"),
@@ -177,7 +177,7 @@ def test_without_the_baseline_nothing_can_be_compared() -> None:
     with pytest.raises(UserError) as error:
         collect_finalists(records, trained)
     assert str(error.value) == (
-        "The baseline must train with one of the new seeds, got loss is not finite. see the log."
+        "The baseline failed with every new seed: loss is not finite. See the log."
     )
 
 
@@ -199,7 +199,7 @@ def test_scores_of_heads_have_the_objectives_of_training(fpr: float, backbone: B
     for seed in (1, 2):
         training = Training(SPEC.replace(seed=seed), backbone.channels, torch.device("cpu"))
         train_epoch(training, SPEC, backbone, data)
-        heads.append(Trained(training.head.state_dict(), SPEC.hidden_width, SPEC.use_adaptor))
+        heads.append(TrainedHead(training.head.state_dict(), SPEC.hidden_width, SPEC.use_adaptor))
     found = score_heads(backbone, data, heads, fpr)
     assert found.defects.tolist() == kinds.tolist()
     whole, means = np.ones((1, 6), np.int64), found.means("combined")
@@ -222,7 +222,7 @@ def test_scores_of_heads_have_the_objectives_of_training(fpr: float, backbone: B
 
 def test_without_masks_heads_have_no_pixel_scores(backbone: Backbone, data: TrainData) -> None:
     training = Training(SPEC, backbone.channels, torch.device("cpu"))
-    heads = [Trained(training.head.state_dict(), SPEC.hidden_width, SPEC.use_adaptor)]
+    heads = [TrainedHead(training.head.state_dict(), SPEC.hidden_width, SPEC.use_adaptor)]
     without = dataclasses.replace(data, validation=dataclasses.replace(data.validation, targets=None))
     found, usual = (score_heads(backbone, which, heads, 0.01) for which in (without, data))
     assert found.per_image is None and np.array_equal(found.image, usual.image)

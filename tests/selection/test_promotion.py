@@ -127,7 +127,7 @@ def test_worst_defect_of_resamples_by_hand() -> None:
 
 @given(st.data())
 @settings(max_examples=60, deadline=None)
-def test_worst_defect_is_the_loop_over_the_kinds_that_are_there(data: st.DataObject) -> None:
+def test_worst_defect_equals_the_loop_over_present_defect_types(data: st.DataObject) -> None:
     defects = np.array([0, 1, *data.draw(st.lists(st.integers(0, 3), min_size=1, max_size=9))])
     image = np.array([data.draw(st.sampled_from([0.0, 0.5, 1.0])) for _ in defects])
     counts = np.array([1, 1, *(data.draw(st.integers(0, 2)) for _ in defects[2:])])
@@ -174,7 +174,7 @@ def test_more_seed_noise_makes_the_interval_wider() -> None:
     assert loud.high - loud.low > 1.5 * (quiet.high - quiet.low)
 
 
-def test_without_a_second_seed_or_image_nothing_is_known() -> None:
+def test_interval_is_infinite_without_a_second_seed_or_image() -> None:
     a, b = simulate(np.random.default_rng(5), 24, 36, [5.0, 0.0], 0.1)
     one_seed = dataclasses.replace(a, image=a.image[:1], per_image=None, thresholds=None)
     assert paired_bootstrap(one_seed, b, "image_auroc").low == -math.inf
@@ -190,10 +190,10 @@ def test_identical_finalists_are_tied_and_not_promoted() -> None:
     assert (decision.champion, decision.best, decision.promoted) == ("baseline", "trial 4", False)
     assert decision.tied == ("trial 7",)
     assert decision.gain.mean == 0
-    assert decision.reason.startswith("kept the baseline: no finalist beats it, trial 4's gain, 0.000 (95% interval ")
+    assert decision.reason.startswith("kept the baseline: the gain of the best finalist, trial 4, does not exceed")
 
 
-def test_a_perfect_finalist_and_a_perfect_baseline_are_equals() -> None:
+def test_perfect_finalist_does_not_replace_a_perfect_baseline() -> None:
     perfect = Scores(np.repeat([False, True], 12), np.tile(np.repeat([0.0, 1.0], 12), (NUM_SEEDS, 1)))
     decision = decide({"trial 1": perfect}, perfect, perfect, "image_auroc")
     assert (decision.champion, decision.gain.low, decision.gain.high) == ("current", 0, 0)
@@ -205,7 +205,7 @@ def with_recalls(recalls: list[float]) -> Scores:
     return Scores(np.repeat([0, 1], 8), image, thresholds=np.array([8 - 8 * recall for recall in recalls]))
 
 
-def test_equal_means_are_told_apart_by_the_next_metric() -> None:
+def test_equal_means_are_ordered_by_tie_breaks() -> None:
     low, high = with_recalls([0.25, 0.5, 0.25]), with_recalls([0.5, 0.5, 0.75])
     decision = decide({"trial 1": low, "trial 2": high}, low, None, "image_auroc")
     assert (decision.best, decision.tie_break, decision.tied) == ("trial 2", "recall", ("trial 1",))
@@ -214,7 +214,7 @@ def test_equal_means_are_told_apart_by_the_next_metric() -> None:
     assert (by_recall.best, by_recall.tie_break) == ("trial 2", "")
 
 
-def test_where_nothing_tells_two_apart_the_first_is_best() -> None:
+def test_first_of_identical_finalists_is_best() -> None:
     same = with_recalls([0.5, 0.5, 0.5])
     decision = decide({"trial 9": same, "trial 2": same}, same, None, "image_auroc")
     assert (decision.best, decision.tie_break) == ("trial 9", "the order of trials")
@@ -222,26 +222,26 @@ def test_where_nothing_tells_two_apart_the_first_is_best() -> None:
 
 
 @pytest.mark.parametrize("objective", get_args(Objective))
-def test_a_clearly_better_finalist_is_promoted(objective: Objective) -> None:
+def test_clearly_better_finalist_is_promoted(objective: Objective) -> None:
     baseline, worse, better = simulate(np.random.default_rng(2), 24, 36, [0.8, 0.8, 2.8], 0.1)
     decision = decide({"trial 3": worse, "trial 7": better}, baseline, None, objective)
     assert (decision.champion, decision.best, decision.promoted, decision.tied) == ("trial 7", "trial 7", True, ())
     assert 0 < decision.gain.low < decision.gain.mean < decision.gain.high
-    assert decision.reason == f"trial 7 beats the baseline by {decision.gain}"
+    assert decision.reason == f"trial 7 outperforms the baseline by {decision.gain}"
     assert decision == decide({"trial 3": worse, "trial 7": better}, baseline, None, objective)
 
 
-def test_the_old_champion_stays_unless_it_is_beaten() -> None:
+def test_registered_champion_stays_unless_outperformed() -> None:
     baseline, good, alike, great = simulate(np.random.default_rng(2), 24, 36, [0.5, 1.5, 1.5, 4.0], 0.1)
     kept = decide({"trial 7": good}, baseline, alike, "image_auroc")
     assert (kept.champion, kept.promoted) == ("current", False)
     assert kept.gain.low > 0
-    assert kept.reason.startswith("kept the earlier champion: trial 7's gain over it, ")
+    assert kept.reason.startswith("kept the registered champion: the gain of trial 7 over it does not exceed")
     beaten = decide({"trial 9": great}, baseline, alike, "image_auroc")
     assert (beaten.champion, beaten.promoted) == ("trial 9", True)
-    assert beaten.gain_over_current is not None
-    assert beaten.reason == f"trial 9 beats the baseline by {beaten.gain} and the earlier champion by " + str(
-        beaten.gain_over_current
+    assert beaten.gain_over_registered is not None
+    assert beaten.reason == f"trial 9 outperforms the baseline by {beaten.gain} and the registered champion by " + str(
+        beaten.gain_over_registered
     )
     worse_than_baseline = decide({"trial 7": good}, great, baseline, "image_auroc")
     assert worse_than_baseline.champion == "current"
@@ -250,7 +250,7 @@ def test_the_old_champion_stays_unless_it_is_beaten() -> None:
 
 @pytest.mark.parametrize("seed_noise", [0.0, 0.25, 0.6])
 @pytest.mark.parametrize("num_good", [24, 13])
-def test_luck_is_promoted_in_at_most_five_studies_of_a_hundred(num_good: int, seed_noise: float) -> None:
+def test_false_promotions_are_at_most_5_percent(num_good: int, seed_noise: float) -> None:
     """All four detectors are of one kind, the luckiest of three is picked; 2000 studies give 2.3% to 3.0%."""
     runs = 200
     share = promoted_share(runs, num_good, 36, seed_noise, draws=300)
@@ -258,14 +258,14 @@ def test_luck_is_promoted_in_at_most_five_studies_of_a_hundred(num_good: int, se
 
 
 @pytest.mark.parametrize("objective", ["recall_at_fpr", "worst_defect"])
-def test_luck_is_as_rare_by_any_objective(objective: Objective) -> None:
+def test_false_promotions_are_rare_for_every_objective(objective: Objective) -> None:
     """With differences between seeds and 24 good images; 1000 studies give 2.9% and 3.0%."""
     runs = 200
     share = promoted_share(runs, 24, 36, 0.25, draws=300, objective=objective)
     assert share <= 0.05 + 2.33 * math.sqrt(0.05 * 0.95 / runs)
 
 
-def test_a_real_gain_is_found() -> None:
+def test_real_gain_is_promoted() -> None:
     """From 0.81 to 0.96 AUROC."""
     assert promoted_share(60, 24, 36, seed_noise=0.1, shift=1.1, gain=1.3) > 0.7
 
@@ -287,7 +287,7 @@ def promoted_by_luck(
     return promoted / runs
 
 
-def test_luck_of_a_search_over_many_trials_is_promoted_in_at_most_five_studies_of_a_hundred() -> None:
+def test_false_promotions_after_many_trials_are_at_most_5_percent() -> None:
     """The images that picked three judge them. 1000 studies of 99 trials give 0.6%, of 31 give 1.2%.
 
     Judged as if three had been all there were (candidates=3), 600 studies give 7.3% and 4.7%.
@@ -296,7 +296,7 @@ def test_luck_of_a_search_over_many_trials_is_promoted_in_at_most_five_studies_o
     assert promoted_by_luck(runs, 99) <= 0.05 + 1.64 * math.sqrt(0.05 * 0.95 / runs)
 
 
-def test_more_candidates_ask_for_a_greater_gain() -> None:
+def test_more_candidates_require_a_larger_gain() -> None:
     baseline, better = simulate(np.random.default_rng(2), 24, 36, [0.8, 2.8], 0.1)
     few, many = (decide({"trial 1": better}, baseline, None, "image_auroc", n).gain for n in (1, 100))
     assert few.mean == many.mean and few.low > many.low

@@ -12,6 +12,7 @@ import pytest
 from ray import cloudpickle
 
 from las_tune.config.objectives import Objective
+from las_tune.config.progress import no_progress
 from las_tune.config.train_spec import TrainSpec
 from las_tune.data.study_images import StudyImages, load_images
 from las_tune.execution import remote
@@ -21,7 +22,7 @@ from las_tune.selection.evaluation import Evaluation
 from las_tune.selection.finalists import Finalist
 from las_tune.selection.openings import count_opening
 from las_tune.selection.sealed_test import SealedReport
-from tests.parts import make_part, make_textures, make_trial, part_spec, untold
+from tests.parts import make_part, make_textures, make_trial, part_spec
 
 SPEC = TrainSpec(image_size=32, backbone="resnet18", backbone_weights="random", objective="combined")
 
@@ -76,7 +77,7 @@ class Actor:
     def remote(self, *_: Any) -> Any:
         return self
 
-    tell = get = property(lambda self: self)
+    report = get = property(lambda self: self)
 
 
 @pytest.fixture
@@ -95,7 +96,7 @@ def left_the_driver(place: Path, monkeypatch: pytest.MonkeyPatch, **fields: Any)
     monkeypatch.setattr(remote, "ray", store)
     monkeypatch.setattr(remote, "alive_nodes", store.nodes)
     network = load_backbone("resnet18", "random")
-    shared, _ = remote.prepare_remotely(spec, network, images.trials, Resources(1, 0, 1), untold)
+    shared, _ = remote.prepare_remotely(spec, network, images.trials, Resources(1, 0, 1), no_progress)
     return images, [*store.held, cloudpickle.dumps(shared)]
 
 
@@ -105,34 +106,34 @@ def sealed_seen(images: StudyImages, held: list[bytes]) -> list[bool]:
 
 
 @pytest.mark.parametrize("validation", ["labelled", "synthetic"])
-def test_no_sealed_image_and_no_path_of_one_leaves_the_driver(
+def test_no_sealed_image_or_path_leaves_the_driver(
     validation: str, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images, held = left_the_driver(place, monkeypatch, validation=validation)
     seen = images.trials
     assert any(seen.fit[0].tobytes() in one for one in held), "the search would find what is there"
-    for labelled in (seen.validation, *seen.watched.values()):
+    for labelled in (seen.validation, *seen.monitored.values()):
         assert any(labelled.images.tobytes() in one for one in held)
-    assert set(seen.watched) == ({"labelled"} if validation == "synthetic" else set())
+    assert set(seen.monitored) == ({"labelled"} if validation == "synthetic" else set())
     assert len(images.sealed_test.images) == 4 and not any(sealed_seen(images, held))
     for path in images.split.sealed_test:
         assert not any(str(path.path).encode() in one or path.key.encode() in one for one in held)
 
 
-def test_a_painted_sealed_test_does_not_leave_the_driver_either(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_synthetic_sealed_test_does_not_leave_the_driver(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither its good images nor the defective copies, which share most of their pixels."""
     shutil.rmtree(place / "part/test")
     images, held = left_the_driver(place, monkeypatch, validation="synthetic")
-    assert images.split.painted == ("validation", "sealed_test") and len(images.sealed_test.images) == 8
+    assert images.split.synthetic_parts == ("validation", "sealed_test") and len(images.sealed_test.images) == 8
     assert any(images.trials.validation.images.tobytes() in one for one in held)
     assert not any(sealed_seen(images, held))
 
 
-def test_the_leakage_gap_and_it_alone_gives_the_sealed_test_to_be_watched(
+def test_only_the_leakage_gap_monitors_the_sealed_test(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images, held = left_the_driver(place, monkeypatch, leakage_gap=True)
-    assert images.trials.watched["sealed"] is images.sealed_test
+    assert images.trials.monitored["sealed"] is images.sealed_test
     assert all(sealed_seen(images, held)), "watched, and by this option only"
     sealed = {image.tobytes() for image in images.sealed_test.images}
     chosen_by = (images.trials.validation.images, images.trials.fit, images.trials.calibration)
@@ -153,14 +154,14 @@ EVALUATIONS = {
 }  # fmt: skip
 
 
-def test_the_report_has_means_gains_and_the_memory_bank() -> None:
+def test_report_has_means_gains_and_the_memory_bank() -> None:
     roles = {"baseline": BASELINE, "champion": CHAMPION}
     report = SealedReport.of(roles, EVALUATIONS, DEFECTS, "image_auroc")
     assert report.means["champion"] == {"image_auroc": 0.875, "recall": 1.0}
     assert report.means["memory_bank"]["image_auroc"] == 1.0
     assert report.gains["image_auroc"].mean == pytest.approx(0.375)
     assert set(report.gains) == {"image_auroc"}
-    assert report.shipped["champion"] is EVALUATIONS["trial 1/1"]
+    assert report.delivered["champion"] is EVALUATIONS["trial 1/1"]
     assert report.metrics()["baseline/test_image_auroc"] == 0.5
     assert report.bank_against_champion("image_auroc") == {
         "memory_bank": 1.0, "champion": 0.875, "memory_bank_wins": True
@@ -173,7 +174,7 @@ def test_the_report_has_means_gains_and_the_memory_bank() -> None:
     ("objective", "gain"),
     [("recall_at_fpr", (1.0 + 0.0) / 2 - (0.5 + 0.5) / 2), ("worst_defect", (1 + 0.75) / 2 - (0.25 + 0.25) / 2)],
 )
-def test_the_objective_of_the_study_has_a_gain_of_its_own(objective: Objective, gain: float) -> None:
+def test_objective_of_the_study_has_a_gain(objective: Objective, gain: float) -> None:
     """Each head rejects above its own threshold; the champion's second one rejects nothing."""
     report = SealedReport.of({"baseline": BASELINE, "champion": CHAMPION}, EVALUATIONS, DEFECTS, objective)
     assert set(report.gains) == {"image_auroc", objective}
@@ -183,7 +184,7 @@ def test_the_objective_of_the_study_has_a_gain_of_its_own(objective: Objective, 
 # --- how often it was opened ---
 
 
-def test_every_opening_of_a_sealed_test_is_counted(tmp_path: Path) -> None:
+def test_openings_of_a_sealed_test_are_counted(tmp_path: Path) -> None:
     plate, tubes = tmp_path / "plate", tmp_path / "tubes"
     first = {"folder": str(plate), "study": "one", "time": "", "pictures": ["a", "b"]}  # by a version without trials
     (tmp_path / "test_openings.jsonl").write_text(json.dumps(first) + "\n")

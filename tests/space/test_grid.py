@@ -1,4 +1,4 @@
-"""A grid is small, even, and holds the baseline."""
+"""The grid is small, evenly spaced, and includes the baseline."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from las_tune.space.grid import axis, grid_axes, grid_points
-from las_tune.space.knobs import Choice, Knob, Range
+from las_tune.space.parameters import Choice, Parameter, Range
 from las_tune.space.search_space import Space, load_space
 
 CORE = load_space("core")
@@ -33,7 +33,7 @@ MIXED = Space(
 
 
 @pytest.mark.parametrize(
-    ("knob", "seed", "count", "values"),
+    ("parameter", "baseline", "count", "values"),
     [
         (Range(0.0, 0.5), 1 / 3, 1, [1 / 3]),
         (Range(0.0, 0.5), 1 / 3, 2, [0.0, 1 / 3]),
@@ -44,11 +44,13 @@ MIXED = Space(
         (Choice(("otsu", "none")), "otsu", 1, ["otsu", "none"]),
     ],
 )
-def test_values_of_an_axis(knob: Knob, seed: Any, count: int, values: list[Any]) -> None:
-    found = axis(knob, seed, count)
-    assert found == (values if isinstance(knob, Choice) else pytest.approx(values))
-    assert seed in found and all(knob.contains(value) for value in found)
-    assert [type(value) for value in found] == [type(value) for value in values]
+def test_axis_has_even_steps_and_the_baseline(
+    parameter: Parameter, baseline: Any, count: int, values: list[Any]
+) -> None:
+    steps = axis(parameter, baseline, count)
+    assert steps == (values if isinstance(parameter, Choice) else pytest.approx(values))
+    assert baseline in steps and all(parameter.contains(value) for value in steps)
+    assert [type(value) for value in steps] == [type(value) for value in values]
 
 
 @pytest.mark.parametrize(
@@ -58,25 +60,25 @@ def test_values_of_an_axis(knob: Knob, seed: Any, count: int, values: list[Any])
         (CORE, 33, [3, 2, 2, 2, 2]),
         (CORE, 1, [1, 1, 1, 1, 1]),
         (MIXED, 5, [2, 2, 1, 2]),
-        (MIXED, 100, [5, 4, 3, 2]),  # whole numbers ran out at three
+        (MIXED, 100, [5, 4, 3, 2]),  # the integer range has only three values
     ],
 )
-def test_the_grid_is_as_small_as_it_can_be(space: Space, trials: int, lengths: list[int]) -> None:
+def test_grid_is_the_smallest_with_enough_points(space: Space, trials: int, lengths: list[int]) -> None:
     assert [len(values) for values in grid_axes(space, trials).values()] == lengths
 
 
-def test_the_grid_holds_each_point_once_and_the_baseline_first() -> None:
+def test_grid_has_distinct_points_and_starts_with_the_baseline() -> None:
     points = grid_points(MIXED, 24, seed=0)
     assert points[0] == MIXED.baseline
     assert len({tuple(point.values()) for point in points}) == 24
     assert grid_points(MIXED, 24, seed=1)[1:] != points[1:]
 
 
-def test_knobs_without_effect_are_no_points_of_their_own() -> None:
-    knobs: dict[str, Knob] = {
+def test_inactive_parameters_give_no_duplicate_points() -> None:
+    parameters: dict[str, Parameter] = {
         "alpha": Choice((0.0, 0.5, 1 / 3), when={"foreground": ("none",)}),
         "foreground": Choice(("otsu", "none")),
     }
-    points = grid_points(Space("when", knobs, sources=()), 32, seed=0)
+    points = grid_points(Space("when", parameters, sources=()), 32, seed=0)
     assert points[0] == {"foreground": "otsu"}
     assert sorted(point["alpha"] for point in points[1:]) == [0.0, 1 / 3, 0.5]

@@ -1,4 +1,4 @@
-"""A finished study that gets more trials is the study that was asked for more trials from the start."""
+"""A study that is extended gives the numbers of one that had all trials from the start."""
 
 from __future__ import annotations
 
@@ -12,29 +12,30 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from las_tune.config.study_spec import MOST_TRIALS, StudySpec
+from las_tune.config.study_spec import MAX_TRIALS, StudySpec
 from las_tune.execution.cluster import ray_cluster, resources_of
 from las_tune.execution.history import History
-from las_tune.execution.observer import Ran
+from las_tune.execution.observer import TuneResult
 from las_tune.execution.tuner import run_finalists, run_trials
-from las_tune.selection.finalists import make_jobs
-from tests.execution.fake_trial import Recorder, fake_trial, make_spec, tuned
+from las_tune.reporting.summary import read_summary
+from las_tune.selection.finalists import make_retrainings
+from tests.execution.fake_trial import Recorder, fake_trial, make_spec, make_tune_input
 from tests.parts import SMALL, empty_store, make_part, make_textures
 
 pytestmark = pytest.mark.timeout(400)
 
 
-def run(spec: StudySpec, finalists: dict[str, dict[str, float]]) -> tuple[Ran, Ran, Recorder]:
+def run(spec: StudySpec, finalists: dict[str, dict[str, float]]) -> tuple[TuneResult, TuneResult, Recorder]:
     recorder = Recorder()
-    study = tuned(spec, recorder)
-    (searched,) = run_trials([study], resources_of(spec), fake_trial)
+    study = make_tune_input(spec, recorder)
+    (search,) = run_trials([study], resources_of(spec), fake_trial)
     known = [record for record in History(spec.folder).records.values() if record.finalist]
-    jobs = make_jobs(finalists, first_seed=1, num_seeds=2, known=known)
-    (again,) = run_finalists([study], [jobs], resources_of(spec), fake_trial)
-    return searched, again, recorder
+    jobs = make_retrainings(finalists, first_seed=1, num_seeds=2, known=known)
+    (retraining,) = run_finalists([study], [jobs], resources_of(spec), fake_trial)
+    return search, retraining, recorder
 
 
-def test_four_and_two_more_are_six(tmp_path: Path) -> None:
+def test_four_trials_extended_by_two_equal_six(tmp_path: Path) -> None:
     (tmp_path / "whole").mkdir()
     (tmp_path / "extended").mkdir()
     baseline, first, second = {"alpha": 1 / 3}, {"alpha": 0.25}, {"alpha": 0.125}
@@ -43,31 +44,33 @@ def test_four_and_two_more_are_six(tmp_path: Path) -> None:
         whole, _, _ = run(make_spec(tmp_path / "whole", trials=6), {})
         run(spec, {"baseline": baseline, "trial 1": first})
         History(spec.folder).extend()
-        extended, again, recorder = run(replace(spec, trials=6, extend=2), {"baseline": baseline, "trial 5": second})
+        extended, retraining, recorder = run(
+            replace(spec, trials=6, extend=2), {"baseline": baseline, "trial 5": second}
+        )
     assert [(r.number, r.params, r.status) for r in extended.records] == [
         (r.number, r.params, r.status) for r in whole.records
     ]
-    objectives = [[[row["objective"] for row in r.epochs] for r in ran.records] for ran in (extended, whole)]
-    assert str(objectives[0]) == str(objectives[1]), "NaN included, which equals nothing"
-    numbers = [(r.number - MOST_TRIALS, r.finalist, r.seed) for r in again.records]
+    objectives = [[[row["objective"] for row in r.epochs] for r in result.records] for result in (extended, whole)]
+    assert str(objectives[0]) == str(objectives[1]), "compared as text, because NaN differs from itself"
+    numbers = [(r.number - MAX_TRIALS, r.finalist, r.seed) for r in retraining.records]
     assert numbers == [(0, "baseline", 1), (2, "baseline", 2), (4, "trial 5", 1), (5, "trial 5", 2)]
-    assert set(again.checkpoints) == {record.number for record in again.records}
+    assert set(retraining.checkpoints) == {record.number for record in retraining.records}
     started = [number for event, number in recorder.events if event == "started"]
-    assert len(set(started)) == len(started), "listeners hear of everything once"
+    assert len(set(started)) == len(started), "listeners receive every event once"
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A finished study of three trials, and the same with two more."""
-    folder = tmp_path_factory.mktemp("extend")
-    make_part(folder / "d", train=8)
-    make_textures(folder / "t")
-    (folder / "r").mkdir()
-    (folder / "r/mlflow.db").write_bytes(empty_store())
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A finished study of three trials that was extended by two."""
+    path = tmp_path_factory.mktemp("extend")
+    make_part(path / "d", train=8)
+    make_textures(path / "t")
+    (path / "r").mkdir()
+    (path / "r/mlflow.db").write_bytes(empty_store())
     flags = f"--category part --data-root d --textures t --space default --trials 3 --finalists 1 --seeds 2 {SMALL}"
-    las_tune(folder, f"{flags} --study s --results r --scheduler none")
-    las_tune(folder, "--extend 2 --study s --results r")
-    yield folder
+    las_tune(path, f"{flags} --study s --results r --scheduler none")
+    las_tune(path, "--extend 2 --study s --results r")
+    yield path
 
 
 def las_tune(folder: Path, flags: str) -> str:
@@ -79,17 +82,17 @@ def las_tune(folder: Path, flags: str) -> str:
 
 
 @pytest.mark.slow
-def test_the_summaries_of_before_and_after_are_kept(place: Path) -> None:
-    before = json.loads((place / "r/s/summary_3_trials.json").read_text())
-    after = json.loads((place / "r/s/summary.json").read_text())
-    assert (before["trials"]["total"], after["trials"]["total"]) == (3, 5)
-    assert (before["test_openings"], after["test_openings"]) == (1, 2), "the sealed test was opened once more"
-    assert json.loads((place / "r/s/study.json").read_text())["asked"]["trials"] == 5
+def test_earlier_summary_is_kept(folder: Path) -> None:
+    before = read_summary(folder / "r/s/summary_3_trials.json")
+    after = read_summary(folder / "r/s/summary.json")
+    assert (before.trials.total, after.trials.total) == (3, 5)
+    assert (before.test_openings, after.test_openings) == (1, 2), "the sealed test was opened again"
+    assert json.loads((folder / "r/s/study.json").read_text())["asked"]["trials"] == 5
 
 
 @pytest.mark.slow
-def test_mlflow_has_one_study_with_all_trials_and_its_last_numbers(place: Path) -> None:
-    client = MlflowClient(f"sqlite:///{place}/r/mlflow.db")
+def test_mlflow_has_one_study_with_all_trials_and_the_latest_metrics(folder: Path) -> None:
+    client = MlflowClient(f"sqlite:///{folder}/r/mlflow.db")
     experiment = client.get_experiment_by_name("las_tune")
     runs = client.search_runs([experiment.experiment_id], max_results=100)
     (parent,) = [run for run in runs if run.data.tags["kind"] == "study"]
@@ -101,9 +104,9 @@ def test_mlflow_has_one_study_with_all_trials_and_its_last_numbers(place: Path) 
 
 
 @pytest.mark.slow
-def test_the_doctor_is_content_and_a_finished_study_is_not_gone_on_with(place: Path) -> None:
-    assert "5 trials" in las_tune(place, "doctor --results r")
+def test_extended_study_is_consistent_and_not_resumed(folder: Path) -> None:
+    assert "5 trials" in las_tune(folder, "doctor --results r")
     command = [sys.executable, "-m", "las_tune", "--resume", "--study", "s", "--results", "r"]
-    done = subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert done.stderr.startswith("error: --study must be a new name, got s"), done.stderr
+    assert done.stderr.startswith("error: Study s in "), done.stderr

@@ -1,4 +1,4 @@
-"""A driver that is killed with -9, at any moment, is followed by one that goes on where it was."""
+"""After a driver was killed with SIGKILL at any moment, the next driver resumes its study."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from las_tune.config.study_spec import MOST_TRIALS
-from las_tune.execution.checkpoint_storage import Storage
+from las_tune.config.study_spec import MAX_TRIALS
+from las_tune.execution.checkpoint_storage import CheckpointStorage
 from tests.execution.driver import TRIALS
 
-SAME = ("number", "params", "status", "reason", "finalist", "seed")
+SAME_FIELDS = ("number", "params", "status", "reason", "finalist", "seed")
 KILLS = 2
 
 
@@ -34,7 +34,7 @@ def start(folder: Path, epoch_s: float) -> subprocess.Popen[str]:
 
 
 def finish(driver: subprocess.Popen[str]) -> tuple[list[str], list[dict[str, Any]]]:
-    """What it printed, and its records."""
+    """Return the output lines and the records of a driver."""
     assert driver.stdout is not None
     lines = driver.stdout.read().splitlines()
     assert driver.wait(60) == 0, "\n".join(lines[-30:])
@@ -42,20 +42,20 @@ def finish(driver: subprocess.Popen[str]) -> tuple[list[str], list[dict[str, Any
 
 
 def kill(driver: subprocess.Popen[str]) -> None:
-    """The driver alone: Ray's own processes notice by themselves that it is gone."""
+    """Kill the driver only. Ray's processes end when they notice that it is gone."""
     os.kill(driver.pid, signal.SIGKILL)
     driver.wait(30)
 
 
 def numbers(records: list[dict[str, Any]]) -> list[Any]:
-    """All of the records that is the same with and without kills."""
+    """Return what must be equal with and without kills."""
     rows = [[{k: v for k, v in row.items() if k != "seconds"} for row in record["epochs"]] for record in records]
-    return [[record[name] for name in SAME] for record in records] + rows
+    return [[record[name] for name in SAME_FIELDS] for record in records] + rows
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_killed_drivers_and_one_that_lives_give_the_same_numbers(tmp_path: Path) -> None:
+def test_killed_and_undisturbed_drivers_give_the_same_numbers(tmp_path: Path) -> None:
     seed = int(os.environ.get("LAS_TUNE_KILL_SEED", "0"))
     print("seed of the kills:", seed)
     draw = random.Random(seed)
@@ -65,30 +65,30 @@ def test_killed_drivers_and_one_that_lives_give_the_same_numbers(tmp_path: Path)
     for _ in range(KILLS):
         driver = start(tmp_path / "killed", 0.15)
         assert driver.stdout is not None
-        heard = draw.randrange(1, 30)
+        num_epochs = draw.randrange(1, 30)
         for line in driver.stdout:
-            heard -= line.startswith("epoch")
-            if not heard:
+            num_epochs -= line.startswith("epoch")
+            if not num_epochs:
                 break
         time.sleep(draw.uniform(0, 0.3))
         kill(driver)
     lines, killed = finish(start(tmp_path / "killed", 0.0))
     assert numbers(killed) == numbers(whole)
-    finalists = range(MOST_TRIALS, MOST_TRIALS + 4)
+    finalists = range(MAX_TRIALS, MAX_TRIALS + 4)
     assert [record["number"] for record in killed] == [*range(TRIALS), *finalists]
-    heard_of = Counter(tuple(line.split()[:2]) for line in lines)
-    for record in killed:  # a listener that starts anew hears everything, once
-        heard_events = [heard_of[event, str(record["number"])] for event in ("started", "epoch", "ended")]
-        assert heard_events == [1, len(record["epochs"]), 1], f"trial {record['number']} in {lines}"
+    num_events = Counter(tuple(line.split()[:2]) for line in lines)
+    for record in killed:  # a new listener receives every event once
+        events_of_trial = [num_events[event, str(record["number"])] for event in ("started", "epoch", "ended")]
+        assert events_of_trial == [1, len(record["epochs"]), 1], f"trial {record['number']} in {lines}"
     storage = JournalStorage(JournalFileBackend(str(tmp_path / "killed/fake/optuna.journal")))
-    told = [trial.state.name for trial in optuna.load_study(study_name="fake", storage=storage).trials]
+    optuna_states = [trial.state.name for trial in optuna.load_study(study_name="fake", storage=storage).trials]
     names = {"completed": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL"}
     without_number = [record["params"]["alpha"] > 0.45 for record in killed[:TRIALS]]
     states = [names[record["status"]] for record in killed[:TRIALS]]
-    assert told == ["FAIL" if lost else state for lost, state in zip(without_number, states, strict=True)]
+    assert optuna_states == ["FAIL" if lost else state for lost, state in zip(without_number, states, strict=True)]
 
 
-def test_a_half_written_checkpoint_is_passed_over(tmp_path: Path) -> None:
+def test_truncated_checkpoint_is_skipped(tmp_path: Path) -> None:
     import torch
     from pyarrow.fs import LocalFileSystem
 
@@ -103,7 +103,7 @@ def test_a_half_written_checkpoint_is_passed_over(tmp_path: Path) -> None:
         (folder / ROWS_NAME).write_text(json.dumps([{"epoch": n + 1} for n in range(epoch)]))
     whole = (folder / CHECKPOINT_NAME).read_bytes()
     (folder / CHECKPOINT_NAME).write_bytes(whole[: len(whole) // 2])
-    storage = Storage(LocalFileSystem(), str(tmp_path))
+    storage = CheckpointStorage(LocalFileSystem(), str(tmp_path))
     found = list(storage.find(["ray/trial_a", "ray/trial_none"]))
-    assert [len(one.rows) for one in found] == [4, 3]
+    assert [len(checkpoint.rows) for checkpoint in found] == [4, 3]
     assert found[0].path == "ray/trial_a/checkpoint_000001"

@@ -1,6 +1,6 @@
-"""A driver that tells a ledger of a study, trial by trial, and may be killed at any moment: run as a process.
+"""A driver that records a study in a ledger and may be killed at any moment, to be run as a process.
 
-python -m tests.tracking.recording_ledger TRACKING_URI FOLDER TRIALS EPOCHS SECONDS_A_TRIAL
+python -m tests.tracking.recording_ledger TRACKING_URI FOLDER TRIALS EPOCHS SECONDS_PER_EPOCH
 """
 
 from __future__ import annotations
@@ -16,31 +16,31 @@ from tests.parts import make_trial
 
 
 def objective(trial: int, epoch: int) -> float:
-    """Of an epoch; exact in binary."""
+    """Objective of an epoch, exact in binary."""
     return (trial + 1) / 64 + epoch / 1024
 
 
 def start(uri: str, folder: Path, trials: int) -> Ledger:
-    """A ledger whose study has started, or goes on."""
-    ledger = Ledger(uri, "las_tune", folder / "artifacts", {"study": "told"})
-    ledger.start_study(folder, "told", {"trials": trials}, ("cpu_seconds", 1.0))
+    """Start a study, or resume it."""
+    ledger = Ledger(uri, "las_tune", folder / "artifacts", {"study": "recorded"})
+    ledger.start_study(folder, "recorded", {"trials": trials}, ("cpu_seconds", 1.0))
     return ledger
 
 
-def tell(ledger: Ledger, folder: Path, trials: int, epochs: int, seconds: float) -> None:
-    """Tell of all trials from the first on, as a driver does that starts again; two trials run side by side."""
+def record(ledger: Ledger, folder: Path, trials: int, epochs: int, seconds: float) -> None:
+    """Record all trials from the first on, two at a time, as a restarted driver does."""
     (folder / "late.txt").write_text("late")
     for first in range(0, trials, 2):
-        together = [make_trial(number, []) for number in range(first, min(first + 2, trials))]
-        for trial in together:
+        pair = [make_trial(number, []) for number in range(first, min(first + 2, trials))]
+        for trial in pair:
             ledger.trial_started(trial)
         for epoch in range(1, epochs + 1):
-            for trial in together:
+            for trial in pair:
                 (row,) = make_trial(trial.number, [objective(trial.number, epoch)]).epochs
                 trial.add_epoch(row | {"epoch": epoch})
                 ledger.epoch_ended(trial)
             time.sleep(seconds)
-        for trial in together:
+        for trial in pair:
             trial.status = "completed"
             ledger.trial_ended(trial)
     ledger.log_artifacts("0", [folder / "late.txt"])
@@ -48,7 +48,7 @@ def tell(ledger: Ledger, folder: Path, trials: int, epochs: int, seconds: float)
 
 
 def check(uri: str, trials: int, epochs: int) -> None:
-    """Every run is there once, and every number."""
+    """Assert that every run and every metric value exists exactly once."""
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name("las_tune")
     assert experiment is not None
@@ -73,7 +73,7 @@ def check(uri: str, trials: int, epochs: int) -> None:
 
 
 if __name__ == "__main__":
-    tracking_uri, place, num_trials, num_epochs, pause = sys.argv[1:]
-    told = start(tracking_uri, Path(place), int(num_trials))
-    tell(told, Path(place), int(num_trials), int(num_epochs), float(pause))
-    sys.exit(0 if told.flush(120) and not told.num_refused else 1)
+    tracking_uri, study_folder, num_trials, num_epochs, pause = sys.argv[1:]
+    recording = start(tracking_uri, Path(study_folder), int(num_trials))
+    record(recording, Path(study_folder), int(num_trials), int(num_epochs), float(pause))
+    sys.exit(0 if recording.flush(120) and not recording.num_refused else 1)

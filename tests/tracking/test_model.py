@@ -1,3 +1,5 @@
+"""The logged MLflow model: its content, the inputs that it accepts, and how its detector is fetched."""
+
 from __future__ import annotations
 
 import base64
@@ -28,7 +30,7 @@ IMAGES = noise_images(3)
 
 @dataclass(frozen=True)
 class Logged:
-    """A store with a model of a run that has ended."""
+    """A store with the logged model of an ended run."""
 
     store: Store
     detector: Path
@@ -45,8 +47,8 @@ class Logged:
 
 @pytest.fixture(scope="module")
 def logged(tmp_path_factory: pytest.TempPathFactory) -> Logged:
-    place = tmp_path_factory.mktemp("store")
-    store, detector = Store.make(place), make_detector(place / "best_model_part.pth")
+    folder = tmp_path_factory.mktemp("store")
+    store, detector = Store.make(folder), make_detector(folder / "best_model_part.pth")
     return Logged(store, detector, store.log(detector))
 
 
@@ -55,10 +57,10 @@ def model(logged: Logged) -> Any:
     return mlflow.pyfunc.load_model(str(logged.folder))
 
 
-# --- what is logged ---
+# --- content ---
 
 
-def test_the_run_stays_ended_and_a_second_time_changes_nothing(tmp_path: Path) -> None:
+def test_logging_twice_changes_nothing_and_keeps_the_run_ended(tmp_path: Path) -> None:
     store, detector = Store.make(tmp_path), make_detector(tmp_path / "d.pth")
     client = MlflowClient(store.uri)
     before = client.get_run(store.run_id).info
@@ -70,9 +72,7 @@ def test_the_run_stays_ended_and_a_second_time_changes_nothing(tmp_path: Path) -
     assert len(client.search_logged_models([run.info.experiment_id])) == 1
 
 
-def test_a_model_that_could_not_be_logged_is_logged_the_next_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_log_is_replaced_by_the_next_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, detector = Store.make(tmp_path), make_detector(tmp_path / "d.pth")
 
     def fail(*_: object) -> None:
@@ -84,32 +84,36 @@ def test_a_model_that_could_not_be_logged_is_logged_the_next_time(
     model_id = store.log(detector)
     client = MlflowClient(store.uri)
     statuses = {m.model_id: str(m.status) for m in client.search_logged_models(["1"])}
-    assert statuses == {model_id: "READY"}, "what was left half done is gone"
+    assert statuses == {model_id: "READY"}, "the failed model is deleted"
 
 
-def test_latency_is_a_metric_of_the_model_and_says_on_what(logged: Logged) -> None:
-    found = logged.client.get_logged_model(logged.model_id)
-    (latency,) = found.metrics
+def test_latency_is_logged_with_its_device(logged: Logged) -> None:
+    model = logged.client.get_logged_model(logged.model_id)
+    (latency,) = model.metrics
     assert (latency.key, latency.run_id) == ("latency_ms", logged.store.run_id) and 0 < latency.value < 60_000
-    assert "CPU" in found.tags["latency_on"] and "threads" in found.tags["latency_on"]
-    assert found.params == {
+    assert "CPU" in model.tags["latency_on"] and "threads" in model.tags["latency_on"]
+    assert model.params == {
         "alpha": "0.25", "backbone": "resnet18", "category": "part", "image_size": "64", "threshold": "0.5",
     }  # fmt: skip
 
 
-def test_signature_and_input_example(logged: Logged, model: Any) -> None:
+def test_the_model_has_a_signature_and_an_input_example(logged: Logged, model: Any) -> None:
     signature = model.metadata.signature
     outputs = {column.name: str(column.type) for column in signature.outputs}
     assert outputs == {
         "score": "DataType.double", "threshold": "DataType.double", "is_defective": "DataType.boolean",
+        "anomaly_map": "Array(Array(double))",
         "heat_map": "Array(Array(double))",
     }  # fmt: skip
-    assert [(param.name, param.default) for param in signature.params] == [("heat_map", False)]
+    assert [(param.name, param.default) for param in signature.params] == [
+        ("anomaly_map", False),
+        ("heat_map", False),
+    ]
     assert len(signature.inputs) == 1
     example = noise_images(2)
     assert model.predict(model.input_example).score.tolist() == model.predict(example).score.tolist()
     served = json.loads((logged.folder / "serving_input_example.json").read_text())
-    assert served["params"] == {"heat_map": False}
+    assert served["params"] == {"anomaly_map": False}
     assert Image.open(io.BytesIO(base64.b64decode(served["inputs"][0]))).size == (52, 40)
 
 
@@ -119,13 +123,13 @@ def test_requirements_are_pinned_and_complete(logged: Logged) -> None:
     assert (logged.folder / "requirements.txt").read_text().split() == wanted
 
 
-def test_the_model_is_code_and_tensors(logged: Logged) -> None:
-    assert (logged.folder / "model.py").is_file() and not list(logged.folder.rglob("*.pkl"))
+def test_the_model_contains_code_and_tensors_but_no_pickle(logged: Logged) -> None:
+    assert (logged.folder / "mlflow_model.py").is_file() and not list(logged.folder.rglob("*.pkl"))
     assert not list(logged.folder.rglob("__pycache__"))
     assert len(list(logged.folder.rglob("*.pth"))) == 1
 
 
-def test_a_model_of_lite0_needs_its_packages_and_can_name_its_network(tmp_path: Path) -> None:
+def test_a_lite0_model_requires_its_packages_and_may_omit_its_backbone(tmp_path: Path) -> None:
     store = Store.make(tmp_path)
     detector = make_detector(tmp_path / "d.pth", "efficientnet_lite0", backbone_inside=False)
     folder = store.folder(store.log(detector))
@@ -136,7 +140,7 @@ def test_a_model_of_lite0_needs_its_packages_and_can_name_its_network(tmp_path: 
     assert 0 < mlflow.pyfunc.load_model(str(folder)).predict(IMAGES).score[0] < 1
 
 
-# --- what it takes ---
+# --- inputs ---
 
 
 def png(image: np.ndarray[Any, Any]) -> bytes:
@@ -164,79 +168,86 @@ FORMS: dict[str, Callable[[list[Path]], Any]] = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form_gives_the_same_numbers(form: str, logged: Logged, model: Any, tmp_path: Path) -> None:
+def test_every_input_form_has_the_same_scores(form: str, logged: Logged, model: Any, tmp_path: Path) -> None:
     table = model.predict(FORMS[form](save_images(tmp_path, IMAGES)))
-    said = list(Predictor(logged.detector).predict(list(IMAGES)))
-    assert table.score.tolist() == [one.score for one in said]  # type: ignore[union-attr]
+    expected = list(Predictor(logged.detector).predict(list(IMAGES)))
+    assert table.score.tolist() == [prediction.score for prediction in expected]  # type: ignore[union-attr]
     assert len(set(table.score)) == 3
     assert table.threshold.tolist() == [THRESHOLD] * 3
     assert table.is_defective.tolist() == [score > THRESHOLD for score in table.score]
     assert list(table.columns) == ["score", "threshold", "is_defective"]
 
 
-@pytest.mark.parametrize("one", ["path", "bytes", "array"])
-def test_a_single_image_needs_no_list(one: str, model: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["path", "bytes", "array"])
+def test_a_single_image_needs_no_list(form: str, model: Any, tmp_path: Path) -> None:
     (path,) = save_images(tmp_path, IMAGES[:1])
-    given = {"path": str(path), "bytes": path.read_bytes(), "array": IMAGES[0]}[one]
-    assert model.predict(given).score.tolist() == model.predict(IMAGES[:1]).score.tolist()
+    image = {"path": str(path), "bytes": path.read_bytes(), "array": IMAGES[0]}[form]
+    assert model.predict(image).score.tolist() == model.predict(IMAGES[:1]).score.tolist()
 
 
-def test_no_image_is_an_empty_table(model: Any) -> None:
+def test_an_empty_list_is_an_empty_table(model: Any) -> None:
     assert model.predict([]).shape == (0, 3)
 
 
-def test_more_than_a_batch_keeps_the_order(model: Any) -> None:
-    several = [IMAGES[index % 3] for index in range(35)]
-    alone = model.predict(IMAGES).score.to_numpy()
-    np.testing.assert_allclose(model.predict(several).score, np.resize(alone, 35), atol=1e-5)
+def test_several_batches_keep_the_order(model: Any) -> None:
+    images = [IMAGES[index % 3] for index in range(35)]
+    scores = model.predict(IMAGES).score.to_numpy()
+    np.testing.assert_allclose(model.predict(images).score, np.resize(scores, 35), atol=1e-5)
 
 
-def test_the_heat_map_is_given_on_demand(model: Any) -> None:
-    table = model.predict(IMAGES, params={"heat_map": True})
-    for score, heat_map in zip(table.score, table.heat_map, strict=True):
-        assert heat_map.shape == (SIZE, SIZE) and heat_map.max() == pytest.approx(score) and heat_map.min() >= 0
+def test_anomaly_map_is_returned_on_demand(model: Any) -> None:
+    table = model.predict(IMAGES, params={"anomaly_map": True})
+    for score, anomaly_map in zip(table.score, table.anomaly_map, strict=True):
+        assert anomaly_map.shape == (SIZE, SIZE) and anomaly_map.max() == pytest.approx(score)
+        assert anomaly_map.min() >= 0
 
 
-@pytest.mark.parametrize("kind", ["16 bits", "CMYK", "rotated", "palette", "alpha"])
-def test_odd_files_are_decoded_as_for_training(kind: str, model: Any, tmp_path: Path) -> None:
+def test_heat_map_of_version_0_1_0_is_deprecated(model: Any) -> None:
+    with pytest.warns(DeprecationWarning, match="Use anomaly_map"):
+        table = model.predict(IMAGES[:1], params={"heat_map": True})
+    assert list(table) == ["score", "threshold", "is_defective", "heat_map"]
+
+
+@pytest.mark.parametrize("variant", ["16 bits", "CMYK", "rotated", "palette", "alpha"])
+def test_unusual_files_are_decoded_as_for_training(variant: str, model: Any, tmp_path: Path) -> None:
     image = Image.fromarray(IMAGES[0])
-    path = tmp_path / ("image.jpg" if kind in ("CMYK", "rotated") else "image.png")
-    if kind == "16 bits":
+    path = tmp_path / ("image.jpg" if variant in ("CMYK", "rotated") else "image.png")
+    if variant == "16 bits":
         Image.fromarray(IMAGES[0, ..., 0].astype(np.uint16) * 257).save(path)
-    elif kind == "rotated":
+    elif variant == "rotated":
         exif = Image.Exif()
         exif[0x0112] = 6
         image.save(path, exif=exif)
     else:
-        image.convert({"CMYK": "CMYK", "palette": "P", "alpha": "RGBA"}[kind]).save(path)
+        image.convert({"CMYK": "CMYK", "palette": "P", "alpha": "RGBA"}[variant]).save(path)
     square = decode_image(path, SIZE).transpose(1, 2, 0)
     scores = [model.predict([form]).score[0] for form in (path, path.read_bytes(), square)]
     assert scores[0] == scores[1] == scores[2]
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("images", "message"),
     [
-        (["gone.png"], "path of a file that is there"),
-        ([b"text"], "image 0 (cannot identify image file this file)"),
-        ([IMAGES[0], IMAGES[0].astype(float)], "image 1: ndarray (40, 52, 3) float64"),
+        (["gone.png"], "neither an existing file nor an image in base64"),
+        ([b"text"], "Image 0 could not be read: cannot identify image file this file"),
+        ([IMAGES[0], IMAGES[0].astype(float)], "Image 1 is not an image: got ndarray (40, 52, 3) float64"),
         ([IMAGES[0, ..., 0]], "(H, W, 3) uint8 RGB"),
         ([[[[1, 2, 300]]]], "(H, W, 3) uint8 RGB"),
-        ([[[1, 2, 3], [1]]], "no array"),
+        ([[[1, 2, 3], [1]]], "rows of different lengths"),
         ([None], "(H, W, 3) uint8 RGB"),
         (5, "a list, an array"),
     ],
 )
-def test_what_is_no_image_is_one_line(given: Any, said: str, model: Any) -> None:
+def test_an_invalid_image_is_one_line(images: Any, message: str, model: Any) -> None:
     with pytest.raises(UserError) as error:
-        model.predict(given)
-    assert said in str(error.value) and "\n" not in str(error.value)
+        model.predict(images)
+    assert message in str(error.value) and "\n" not in str(error.value)
 
 
 def test_a_served_model_reads_no_files(model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (path,) = save_images(tmp_path, IMAGES[:1])
     monkeypatch.setenv("_MLFLOW_IS_IN_SERVING_ENVIRONMENT", "true")
-    with pytest.raises(UserError, match="encoded image in base64"):
+    with pytest.raises(UserError, match="not an image in base64"):
         model.predict([str(path)])
 
 
@@ -248,50 +259,50 @@ model = mlflow.pyfunc.load_model(sys.argv[1])
 paths = sys.argv[2:]
 encoded = [open(path, "rb").read() for path in paths]
 arrays = np.load("images.npy")
-forms = [paths, encoded, [base64.b64encode(one).decode() for one in encoded], arrays, [paths[0], encoded[1], arrays[2]]]
+forms = [paths, encoded, [base64.b64encode(png).decode() for png in encoded], arrays, [paths[0], encoded[1], arrays[2]]]
 print(json.dumps([sys.modules["las_tune"].__file__, *(model.predict(form).score.tolist() for form in forms)]))
 """
 
 
-def test_it_loads_elsewhere_by_the_code_inside_it(logged: Logged, model: Any, tmp_path: Path) -> None:
-    """In a process that imports nothing of ours, in another folder; warnings would be on stderr."""
+def test_the_model_loads_elsewhere_with_its_own_code(logged: Logged, model: Any, tmp_path: Path) -> None:
+    """In a process without this checkout; warnings would be on stderr."""
     paths = save_images(tmp_path, IMAGES)
     np.save(tmp_path / "images.npy", IMAGES)
     command = [sys.executable, "-c", PROGRAM, str(logged.folder), *map(str, paths)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=True)
-    code, *scores = json.loads(done.stdout.splitlines()[-1])
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=True)
+    code, *scores = json.loads(ended.stdout.splitlines()[-1])
     assert Path(code).is_relative_to(logged.folder)
     assert scores == [model.predict(IMAGES).score.tolist()] * 5
-    assert "las_tune" not in done.stderr and "Warning" not in done.stderr
+    assert "las_tune" not in ended.stderr and "Warning" not in ended.stderr
 
 
-# --- how it is found again ---
+# --- fetching ---
 
 
-@pytest.mark.parametrize("by", ["file", "folder", "model id", "version", "alias"])
-def test_the_detector_is_found_by_any_name(by: str, logged: Logged) -> None:
+@pytest.mark.parametrize("name", ["file", "folder", "model id", "version", "alias"])
+def test_the_detector_is_fetched_by_any_name(name: str, logged: Logged) -> None:
     mlflow.set_tracking_uri(logged.store.uri)
     client = logged.client
     if not client.search_registered_models():
         client.create_registered_model("las-part")
-        made = client.create_model_version("las-part", f"models:/{logged.model_id}", model_id=logged.model_id)
-        client.set_registered_model_alias("las-part", "champion", made.version)
-    name = {
+        created = client.create_model_version("las-part", f"models:/{logged.model_id}", model_id=logged.model_id)
+        client.set_registered_model_alias("las-part", "champion", created.version)
+    model = {
         "file": str(logged.detector), "folder": str(logged.folder), "model id": f"models:/{logged.model_id}",
         "version": "models:/las-part/1", "alias": "models:/las-part@champion",
-    }[by]  # fmt: skip
-    assert fetch_detector(name, logged.store.uri).read_bytes() == logged.detector.read_bytes()
+    }[name]  # fmt: skip
+    assert fetch_detector(model, logged.store.uri).read_bytes() == logged.detector.read_bytes()
 
 
 @pytest.mark.parametrize("name", ["models:/las-gone@champion", "models:/las-gone/1", "gone.pth", "folder", "runs:/x/y"])
-def test_what_is_no_model_is_one_line(name: str, logged: Logged, tmp_path: Path) -> None:
+def test_an_unknown_model_is_one_line(name: str, logged: Logged, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(UserError, match="--model") as error:
         fetch_detector(str(tmp_path / name) if name == "folder" else name, logged.store.uri)
     assert "\n" not in str(error.value)
 
 
-def test_a_store_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+def test_a_missing_store_is_not_created(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--tracking-uri"):
         fetch_detector("models:/las-part@champion", f"sqlite:///{tmp_path / 'mlflow.db'}")
     assert not list(tmp_path.iterdir())

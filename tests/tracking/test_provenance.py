@@ -1,3 +1,5 @@
+"""Provenance tags, and passwords in texts."""
+
 from __future__ import annotations
 
 import platform
@@ -42,7 +44,7 @@ def test_passwords_are_hidden(text: str, shown: str) -> None:
     assert without_password(text) == shown
 
 
-def test_tags_say_what_ran() -> None:
+def test_tags_describe_the_study() -> None:
     train = TrainSpec(seed=7, backbone="resnet18", backbone_weights="random", objective="image_auroc")
     tags = provenance_tags(spec_of(train, study="first", demo=True))
     assert all(isinstance(value, str) and value for value in tags.values())
@@ -70,7 +72,7 @@ def test_tags_say_what_ran() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "says"),
+    ("fields", "expected"),
     [
         ({"protocol": "paper"}, {"protocol": "paper", "test-selected": "true"}),
         ({"leakage_gap": True}, {"protocol": "sealed", "test-watched": "true"}),
@@ -79,21 +81,21 @@ def test_tags_say_what_ran() -> None:
     ],
     ids=lambda value: next(iter(value)),
 )
-def test_whatever_looked_at_test_images_says_so(fields: dict[str, Any], says: dict[str, str]) -> None:
+def test_use_of_test_images_is_tagged(fields: dict[str, Any], expected: dict[str, str]) -> None:
     tags = provenance_tags(spec_of(**fields))
-    assert tags.items() >= says.items()
-    looked = {"test-selected", "test-watched"}
-    assert looked & tags.keys() == looked & says.keys()
+    assert tags.items() >= expected.items()
+    warnings = {"test-selected", "test-watched"}
+    assert warnings & tags.keys() == warnings & expected.keys()
 
 
-def test_a_package_that_is_missing_has_no_tag(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_has_no_tag(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(provenance, "PACKAGES", ("torch", "no-such-package"))
     tags = provenance_tags(spec_of())
     assert "version.torch" in tags and "version.no-such-package" not in tags
 
 
 def git(folder: Path, *arguments: str) -> str:
-    """What git answers, under a name of its own."""
+    """Run git with a test identity, and return its output."""
     identity = ("-c", "user.name=t", "-c", "user.email=t@t", "-c", "commit.gpgsign=false", "-c", "tag.gpgsign=false")
     command = ["git", *identity, *arguments]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
@@ -101,7 +103,7 @@ def git(folder: Path, *arguments: str) -> str:
 
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A repository with one commit, in which the package seems to lie."""
+    """A repository with one commit that seems to contain the package."""
     package = tmp_path / "repo/las_tune/tracking"
     package.mkdir(parents=True)
     monkeypatch.setattr(provenance, "__file__", str(package / "provenance.py"))
@@ -111,12 +113,12 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return package
 
 
-def test_the_commit_of_a_checkout(checkout: Path) -> None:
+def test_the_commit_is_that_of_the_checkout(checkout: Path) -> None:
     head = git(checkout, "rev-parse", "HEAD")
     assert re.fullmatch(r"[0-9a-f]{40}", head)
     assert git_commit() == head
     git(checkout, "tag", "--annotate", "v1", "--message", "v1")
-    assert git_commit() == head, "a tag hides the commit"
+    assert git_commit() == head, "the tag must not replace the commit"
     (checkout / "provenance.py").write_text("changed")
     assert git_commit() == head + "-dirty"
 
@@ -131,8 +133,8 @@ def test_without_git_the_commit_is_unknown(checkout: Path, monkeypatch: pytest.M
     assert git_commit() == "unknown"
 
 
-def test_the_commit_of_somebody_elses_repository_is_not_ours(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An environment that was made inside a user's own repository, as .venv often is, and is ignored there."""
+def test_the_commit_of_a_foreign_repository_is_ignored(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package is installed in an ignored virtual environment inside a user's own repository."""
     installed = checkout.parents[1] / ".venv/lib/las_tune/tracking"
     installed.mkdir(parents=True)
     (checkout.parents[1] / ".git/info/exclude").write_text(".venv\n")

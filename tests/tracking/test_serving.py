@@ -1,4 +1,4 @@
-"""One champion, everywhere that it can be asked: the command, MLflow's model, MLflow's server, exported files."""
+"""The command, the MLflow model, MLflow's server and the exported files score images alike."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ import torch
 from las_tune.data.images import decode_image
 from tests.detectors import SIZE, Store, make_detector, noise_images, save_images
 from tests.parts import run_command
-from tests.waiting import wait_for_answer
+from tests.waiting import wait_for_response
 
 IMAGES = noise_images(3)
 
 
 @dataclass(frozen=True)
 class Champion:
-    """A logged model and its images."""
+    """A logged model and images."""
 
     store: Store
     folder: Path
@@ -46,28 +46,28 @@ class Champion:
 
 @pytest.fixture(scope="module")
 def champion(tmp_path_factory: pytest.TempPathFactory) -> Champion:
-    place = tmp_path_factory.mktemp("champion")
-    store = Store.make(place)
-    folder = store.folder(store.log(make_detector(place / "d.pth", "efficientnet_lite0")))
-    return Champion(store, folder, save_images(place / "parts", IMAGES))
+    root = tmp_path_factory.mktemp("champion")
+    store = Store.make(root)
+    folder = store.folder(store.log(make_detector(root / "d.pth", "efficientnet_lite0")))
+    return Champion(store, folder, save_images(root / "parts", IMAGES))
 
 
 @pytest.fixture(scope="module")
 def address(champion: Champion, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """MLflow's server of the model, in a process group of its own."""
-    place = tmp_path_factory.mktemp("server")
+    """Address of MLflow's server of the model, which runs in its own process group."""
+    root = tmp_path_factory.mktemp("server")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(champion.folder), "--env-manager", "local"]
     command += ["--host", "127.0.0.1", "--port", str(port)]
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # it calls uvicorn
-    with (place / "log.txt").open("wb") as log:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # MLflow calls uvicorn
+    with (root / "log.txt").open("wb") as log:
         server = subprocess.Popen(
-            command, cwd=place, env=os.environ | {"PATH": path}, stdout=log, stderr=log, start_new_session=True
+            command, cwd=root, env=os.environ | {"PATH": path}, stdout=log, stderr=log, start_new_session=True
         )
     try:
-        wait_for_answer(f"http://127.0.0.1:{port}/ping", (place / "log.txt").read_text, process=server)
+        wait_for_response(f"http://127.0.0.1:{port}/ping", (root / "log.txt").read_text, process=server)
         yield f"http://127.0.0.1:{port}/invocations"
     finally:
         os.killpg(server.pid, signal.SIGTERM)
@@ -78,50 +78,50 @@ def address(champion: Champion, tmp_path_factory: pytest.TempPathFactory) -> Ite
             server.wait()
 
 
-def ask(address: str, **payload: Any) -> list[dict[str, Any]]:
+def post(address: str, **payload: Any) -> list[dict[str, Any]]:
     request = Request(address, json.dumps(payload).encode(), {"Content-Type": "application/json"})
-    with urlopen(request, timeout=60) as answer:
-        return list(json.load(answer)["predictions"])
+    with urlopen(request, timeout=60) as response:
+        return list(json.load(response)["predictions"])
 
 
-def test_the_served_model_answers_as_the_loaded_one(address: str, champion: Champion) -> None:
-    table = mlflow.pyfunc.load_model(str(champion.folder)).predict(champion.images, params={"heat_map": True})
-    plain = ask(address, inputs=champion.encoded)
+def test_the_served_model_matches_the_loaded_one(address: str, champion: Champion) -> None:
+    table = mlflow.pyfunc.load_model(str(champion.folder)).predict(champion.images, params={"anomaly_map": True})
+    plain = post(address, inputs=champion.encoded)
     assert [list(row) for row in plain] == [["score", "threshold", "is_defective"]] * 3
-    mapped = ask(address, inputs=champion.encoded, params={"heat_map": True})
-    numbers = ask(address, inputs=IMAGES.tolist())
+    mapped = post(address, inputs=champion.encoded, params={"anomaly_map": True})
+    numbers = post(address, inputs=IMAGES.tolist())
     for index, row in enumerate(mapped):
-        for other in (plain[index], numbers[index]):
-            assert {name: row[name] for name in other} == other
+        for expected in (plain[index], numbers[index]):
+            assert {name: row[name] for name in expected} == expected
         assert row["score"] == pytest.approx(table.score[index], abs=1e-6)
         assert row["is_defective"] is bool(table.is_defective[index])
-        np.testing.assert_allclose(row["heat_map"], table.heat_map[index], atol=1e-6)
+        np.testing.assert_allclose(row["anomaly_map"], table.anomaly_map[index], atol=1e-6)
 
 
-def test_the_input_example_can_be_posted_as_it_is(address: str, champion: Champion) -> None:
+def test_the_input_example_can_be_posted(address: str, champion: Champion) -> None:
     example = json.loads((champion.folder / "serving_input_example.json").read_text())
-    assert len(ask(address, **example)) == 2
+    assert len(post(address, **example)) == 2
 
 
-@pytest.mark.parametrize("form", ["path", "no image"])
-def test_files_of_the_server_and_what_is_no_image_are_refused(form: str, address: str, champion: Champion) -> None:
-    given = {"path": str(champion.images[0]), "no image": base64.b64encode(b"text").decode()}[form]
+@pytest.mark.parametrize("form", ["path", "invalid"])
+def test_paths_and_invalid_images_are_rejected(form: str, address: str, champion: Champion) -> None:
+    image = {"path": str(champion.images[0]), "invalid": base64.b64encode(b"text").decode()}[form]
     with pytest.raises(HTTPError) as error:
-        ask(address, inputs=[given])
+        post(address, inputs=[image])
     assert error.value.code == 400
-    said = error.value.read().decode()
-    assert ("encoded image in base64" if form == "path" else "must be readable by Pillow") in said
+    message = error.value.read().decode()
+    assert ("image in base64" if form == "path" else "could not be read") in message
 
 
-def test_everyone_agrees_on_the_same_images(
+def test_all_interfaces_agree(
     address: str,
     champion: Champion,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    loaded = mlflow.pyfunc.load_model(str(champion.folder)).predict(champion.images, params={"heat_map": True})
-    scores = {"served": [row["score"] for row in ask(address, inputs=champion.encoded)]}
+    loaded = mlflow.pyfunc.load_model(str(champion.folder)).predict(champion.images, params={"anomaly_map": True})
+    scores = {"served": [row["score"] for row in post(address, inputs=champion.encoded)]}
     maps: dict[str, Any] = {}
     model = ["--model", str(champion.folder)]
     ended = run_command(monkeypatch, capsys, ["predict", *model, *map(str, champion.images)])
@@ -130,21 +130,21 @@ def test_everyone_agrees_on_the_same_images(
     assert [row["is_defective"] == "True" for row in rows] == loaded.is_defective.tolist()
     squares = np.stack([decode_image(path, SIZE) for path in champion.images])
     batch = torch.from_numpy(squares).float() / 255
-    for kind in ("onnx", "torchscript", "pt2"):
-        file = tmp_path / f"exported.{kind}"
-        assert run_command(monkeypatch, capsys, ["export", *model, "--format", kind, "--out", str(file)]).code == 0
-        scores[kind], maps[kind] = run_exported(kind, file, batch)
-    for name, found in scores.items():
-        np.testing.assert_allclose(found, loaded.score, atol=1e-4, err_msg=name)
-    for name, found in maps.items():
-        np.testing.assert_allclose(found, np.stack(list(loaded.heat_map)), atol=1e-4, err_msg=name)
-    assert np.std(loaded.score) > 1e-3, "they would agree on a constant"
+    for format_ in ("onnx", "torchscript", "pt2"):
+        file = tmp_path / f"exported.{format_}"
+        assert run_command(monkeypatch, capsys, ["export", *model, "--format", format_, "--out", str(file)]).code == 0
+        scores[format_], maps[format_] = run_exported(format_, file, batch)
+    for name, values in scores.items():
+        np.testing.assert_allclose(values, loaded.score, atol=1e-4, err_msg=name)
+    for name, values in maps.items():
+        np.testing.assert_allclose(values, np.stack(list(loaded.anomaly_map)), atol=1e-4, err_msg=name)
+    assert np.std(loaded.score) > 1e-3, "a constant would agree, too"
 
 
-def run_exported(kind: str, file: Path, images: torch.Tensor) -> list[Any]:
-    if kind == "onnx":
+def run_exported(format_: str, file: Path, images: torch.Tensor) -> list[Any]:
+    if format_ == "onnx":
         import onnxruntime  # type: ignore[import-untyped]
 
         return list(onnxruntime.InferenceSession(file).run(None, {"images": images.numpy()}))
-    model = torch.jit.load(file) if kind == "torchscript" else torch.export.load(file).module()
+    model = torch.jit.load(file) if format_ == "torchscript" else torch.export.load(file).module()
     return [values.numpy() for values in model(images)]

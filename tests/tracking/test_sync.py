@@ -1,4 +1,4 @@
-"""What a study could not send waits in its folder, and is sent by a command."""
+"""`sync` sends the writes that a study could not send, and ends the runs that a killed driver left open."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from las_tune.reporting.summary import UnsentWrites
 from las_tune.tracking.journal import STUDY_RUN, Journal
 from tests.parts import empty_store, make_trial
 from tests.servers import mlflow_server
@@ -22,9 +23,9 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
-def test_what_waits_is_sent_by_a_command(tmp_path: Path) -> None:
+def test_sync_sends_waiting_writes(tmp_path: Path) -> None:
     (tmp_path / "server.db").write_bytes(empty_store())
-    folder = tmp_path / "results" / "told"
+    folder = tmp_path / "results" / "recorded"
     folder.mkdir(parents=True)
     with mlflow_server(tmp_path) as server:
         ledger = start(server.uri, folder, 1)
@@ -35,27 +36,27 @@ def test_what_waits_is_sent_by_a_command(tmp_path: Path) -> None:
         ledger.trial_ended(trial)
         ledger.end_study("FINISHED")
         stages: list[str] = []
-        left = ledger.deliver(lambda what, done, total: stages.append(f"{what} {done}/{total}"), 3.0)
-        assert left == {"waiting": 4, "refused": 0} and "writing to MLflow 0/4" in stages
+        unsent = ledger.deliver(lambda what, done, total: stages.append(f"{what} {done}/{total}"), 3.0)
+        assert unsent == UnsentWrites(waiting=4, refused=0) and "writing to MLflow 0/4" in stages
         ledger.close()
 
-        where = ["--results", str(folder.parent)]
-        away = run("told", *where)
-        assert away.returncode == 2 and away.stderr.count("\n") == 1 and server.uri in away.stderr
-        wrong = run("told", *where, "--tracking-uri", f"sqlite:///{tmp_path / 'other.db'}")
+        options = ["--results", str(folder.parent)]
+        unreachable = run("recorded", *options)
+        assert unreachable.returncode == 2 and unreachable.stderr.count("\n") == 1 and server.uri in unreachable.stderr
+        wrong = run("recorded", *options, "--tracking-uri", f"sqlite:///{tmp_path / 'other.db'}")
         assert wrong.returncode == 2 and server.uri in wrong.stderr and not (tmp_path / "other.db").exists()
         server.start()
-        sent = run("told", *where)
-        assert sent.returncode == 0 and "study told: 4 sent, 0 still waiting, 0 refused" in sent.stdout
-        assert "0 sent, 0 still waiting" in run("told", *where).stdout
+        sent = run("recorded", *options)
+        assert sent.returncode == 0 and "study recorded: 4 sent, 0 still waiting, 0 refused" in sent.stdout
+        assert "0 sent, 0 still waiting" in run("recorded", *options).stdout
         runs = ledger.client.search_runs([ledger.experiment_id])
         assert {(r.data.tags["kind"], r.info.status) for r in runs} == {("study", "FINISHED"), ("trial", "FINISHED")}
     journal = Journal(folder)
     assert not journal.num_waiting and journal.earlier[0].run == STUDY_RUN
 
 
-def test_what_a_killed_study_left_open_is_ended(tmp_path: Path) -> None:
-    folder = tmp_path / "told"
+def test_sync_ends_open_runs_of_a_killed_study(tmp_path: Path) -> None:
+    folder = tmp_path / "recorded"
     folder.mkdir()
     (tmp_path / "mlflow.db").write_bytes(empty_store())
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
@@ -67,13 +68,13 @@ def test_what_a_killed_study_left_open_is_ended(tmp_path: Path) -> None:
         "os.kill(os.getpid(), 9)"
     )
     subprocess.run([sys.executable, "-c", code, uri, str(folder)], timeout=120, check=False)
-    assert run("told", "--results", str(tmp_path)).returncode == 0
-    found = MlflowClient(uri).search_runs(["1"])
-    ended = {run.data.tags.get("trial", "study"): run.info.status for run in found}
-    assert ended == {"study": "KILLED", "0": "KILLED", "1": "FINISHED"}
+    assert run("recorded", "--results", str(tmp_path)).returncode == 0
+    runs = MlflowClient(uri).search_runs(["1"])
+    statuses = {run.data.tags.get("trial", "study"): run.info.status for run in runs}
+    assert statuses == {"study": "KILLED", "0": "KILLED", "1": "FINISHED"}
 
 
-def test_a_study_that_is_not_there_is_one_line(tmp_path: Path) -> None:
-    told = run("gone", "--results", str(tmp_path))
-    assert told.returncode == 2 and told.stderr.count("\n") == 1 and "gone" in told.stderr
+def test_an_unknown_study_is_one_line(tmp_path: Path) -> None:
+    ended = run("gone", "--results", str(tmp_path))
+    assert ended.returncode == 2 and ended.stderr.count("\n") == 1 and "gone" in ended.stderr
     assert not list(tmp_path.iterdir())

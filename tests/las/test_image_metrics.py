@@ -14,17 +14,17 @@ from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, f1_score, recall_score, roc_auc_score
 from torch import Tensor
 
+from las_tune.las.image_metrics import LabeledFeatures, at_threshold, metrics_of, threshold_of
 from las_tune.las.metrics import pixel_targets
-from las_tune.las.scored_images import Scored, at_threshold, metrics_of, threshold_of
 from tests.reference.metrics import aupro
 
 SIZE = 6
 
 
-def scored(defects: list[int], masks: NDArray[np.bool_] | None = None) -> Scored:
+def scored(defects: list[int], masks: NDArray[np.bool_] | None = None) -> LabeledFeatures:
     """Labels alone: nothing here needs features."""
     features: Any = None
-    return Scored(features, torch.tensor(defects), pixel_targets(masks) if masks is not None else None)
+    return LabeledFeatures(features, torch.tensor(defects), pixel_targets(masks) if masks is not None else None)
 
 
 def peaks(*scores: float) -> Tensor:
@@ -57,7 +57,7 @@ def cases(draw: st.DrawFn) -> tuple[Tensor, list[int], NDArray[np.bool_], float]
 
 @settings(deadline=None, max_examples=60)
 @given(cases())
-def test_all_metrics_are_sklearns_and_the_slow_ones(case: tuple[Tensor, list[int], NDArray[np.bool_], float]) -> None:
+def test_metrics_equal_sklearn_and_reference(case: tuple[Tensor, list[int], NDArray[np.bool_], float]) -> None:
     heat, defects, masks, threshold = case
     found = metrics_of(heat, scored(defects, masks), threshold)
     scores, kinds = heat.amax((1, 2)).numpy(), np.array(defects)
@@ -84,14 +84,14 @@ def test_worst_defect_by_hand() -> None:
     assert one["worst_defect"] == one["image_auroc"], "of one kind it is the same, whatever its number"
 
 
-def test_the_order_and_the_numbers_of_kinds_do_not_matter() -> None:
+def test_order_and_numbers_of_defect_types_do_not_matter() -> None:
     heat, defects = peaks(0.1, 0.5, 0.9, 0.2, 0.4), [0, 0, 1, 2, 3]
     expected = metrics_of(heat, scored(defects), 0.3)
     assert metrics_of(heat.flip(0), scored([5, 1, 4, 0, 0]), 0.3) == expected
     assert expected["worst_defect"] == 0.5 and expected["recall"] == pytest.approx(2 / 3)
 
 
-def test_without_masks_the_pixels_are_left_out() -> None:
+def test_pixel_metrics_are_omitted_without_masks() -> None:
     heat = torch.rand(4, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
     masks = np.zeros((4, SIZE, SIZE), bool)
     masks[2:, 2:4, 2:4] = True
@@ -110,7 +110,7 @@ def test_metrics_at_the_threshold_by_hand() -> None:
     assert (found["recall"], found["false_reject_rate"]) == (pytest.approx(2 / 3), 0.5)
 
 
-def test_a_score_at_the_threshold_is_not_rejected() -> None:
+def test_score_at_the_threshold_is_accepted() -> None:
     labels = np.array([True, False])
     assert at_threshold(np.array([0.5, 0.5]), labels, 0.5) == {"recall": 0, "f1": 0, "false_reject_rate": 0}
     assert at_threshold(np.array([0.5, 0.5]), labels, 0.4) == {
@@ -122,7 +122,7 @@ def test_a_score_at_the_threshold_is_not_rejected() -> None:
     ("number", "fpr", "rejects"),
     [(3, 0.01, 0), (99, 0.01, 0), (100, 0.01, 0), (201, 0.01, 2), (11, 0.1, 1), (11, 0.5, 5), (5, 0.9, 3)],
 )
-def test_the_threshold_rejects_no_greater_share_of_good_images(number: int, fpr: float, rejects: int) -> None:
+def test_threshold_rejects_at_most_fpr_of_good_images(number: int, fpr: float, rejects: int) -> None:
     """Of scores 0, 1, 2, ... those above the threshold; of few images none."""
     normal = np.random.default_rng(0).permutation(number).astype(np.float32)
     threshold = threshold_of(normal, fpr)
@@ -130,6 +130,6 @@ def test_the_threshold_rejects_no_greater_share_of_good_images(number: int, fpr:
     assert (normal > threshold).sum() == rejects <= fpr * number
 
 
-def test_the_threshold_of_few_is_the_greatest() -> None:
+def test_threshold_of_few_images_is_the_maximum() -> None:
     assert threshold_of(np.array([0.3, 0.9, 0.1]), 0.01) == 0.9
     assert threshold_of(np.array([0.3]), 0.99) == 0.3

@@ -1,4 +1,4 @@
-"""The painter: has the images of trials drawn in another process, so that the driver goes on."""
+"""Draws image panels in a separate process, so that the driver is not blocked by matplotlib."""
 
 from __future__ import annotations
 
@@ -11,18 +11,21 @@ from pathlib import Path
 TIMEOUT_S = 300.0
 
 
-class PaintingError(Exception):
-    """Images that cannot be drawn."""
+class PanelDrawingError(Exception):
+    """A panel that could not be drawn."""
 
 
-class Painter:
-    """One process for all trials of a study, started with the first; it ends with the driver, however that ends."""
+class PanelDrawer:
+    """One drawing process for all trials of a study. It starts with the first panel and ends with the driver."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
 
     def draw(self, file: Path, title: str, folder: Path) -> None:
-        """Draw a Panel's file into a folder. Raises PaintingError where it cannot be drawn."""
+        """Draw the file of a Panel into a folder.
+
+        Raises: PanelDrawingError if the file cannot be drawn, or the process ended or exceeded TIMEOUT_S.
+        """
         process = self._process = self._process or subprocess.Popen(
             [sys.executable, "-m", "las_tune.reporting.draw_panels"],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
@@ -35,12 +38,12 @@ class Painter:
             answer = ""
         if not answer:
             self.close()
-            raise PaintingError(f"{file} cannot be drawn: the process that draws is gone")
+            raise PanelDrawingError(f"{file} could not be drawn: the drawing process ended or did not respond")
         if error := json.loads(answer):
-            raise PaintingError(f"{file} cannot be drawn: {error[-300:]}")
+            raise PanelDrawingError(f"{file} could not be drawn: {error[-300:]}")
 
     def close(self) -> None:
-        """Let the process go."""
+        """End the process."""
         if self._process is not None:
             self._process.kill()
             self._process.communicate()

@@ -1,4 +1,4 @@
-"""What one knob of a search space may be: a range or a choice, and when a trial gets it."""
+"""The parameters of a search space: a range or a choice each, with an optional condition."""
 
 from __future__ import annotations
 
@@ -7,34 +7,34 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 Condition: TypeAlias = Mapping[str, tuple[Any, ...]]
-"""By name of another knob, the values that it must have, any of them; a trial gets the knob where all of it holds."""
+"""Allowed values by name of another parameter. A trial has the conditional parameter only where all of them match."""
 
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers between two ends, both included."""
+    """Numbers between two bounds, both included."""
 
     low: float
     high: float
     log: bool = False
-    """Searched evenly in its logarithm."""
+    """Whether the range is sampled on a logarithmic scale."""
     integer: bool = False
-    """Whole numbers only; the ends are ints then, and floats otherwise."""
+    """Whether only integers are allowed. Both bounds are then int, otherwise float."""
     reason: str = ""
     when: Condition = field(default_factory=dict)
 
     @property
     def ends(self) -> tuple[Any, ...]:
-        """Both ends: where TrainSpec accepts them, it accepts what lies between."""
+        """Both bounds. TrainSpec accepts a range if it accepts its bounds."""
         return (self.low, self.high)
 
     @property
     def range_text(self) -> str:
-        """As people write it."""
+        """The range for display, such as `1e-05 to 0.001, log`."""
         return f"{self.low:g} to {self.high:g}{', log' if self.log else ''}"
 
     def contains(self, value: Any) -> bool:
-        """Whether a trial may have this value."""
+        """Return whether a trial may have this value."""
         if isinstance(value, bool) or not isinstance(value, int | float):
             return False
         return self.low <= value <= self.high and not (self.integer and value % 1)
@@ -42,7 +42,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Choice:
-    """A few values without order."""
+    """A list of unordered values."""
 
     values: tuple[Any, ...]
     reason: str = ""
@@ -50,17 +50,17 @@ class Choice:
 
     @property
     def ends(self) -> tuple[Any, ...]:
-        """All values: they have no order."""
+        """All values, because they have no order."""
         return self.values
 
     @property
     def range_text(self) -> str:
-        """As people write it."""
+        """The values for display, such as `otsu or none`."""
         return " or ".join(map(str, self.values))
 
     def contains(self, value: Any) -> bool:
-        """Whether a trial may have this value; True and 1 are two."""
+        """Return whether a trial may have this value. True and 1 are different values."""
         return any(value == other and isinstance(value, bool) == isinstance(other, bool) for other in self.values)
 
 
-Knob: TypeAlias = Range | Choice
+Parameter: TypeAlias = Range | Choice
