@@ -20,7 +20,9 @@ from las_tune.errors import UserError
 
 if TYPE_CHECKING:
     from las_tune.inference.predictor import Predictor
+    from las_tune.reporting.run_summary import RunSummary
     from las_tune.results import StudyResult, TrainingResult
+    from las_tune.study.single import SingleResult
 
 F = TypeVar("F", bound=Callable[..., Any])
 COMMAND_LINE_ONLY = {"extend"}
@@ -45,10 +47,13 @@ def with_options(command: Command) -> Callable[[F], F]:
 
 
 def _option_defaults(command: Command) -> dict[str, Any]:
-    """Return the defaults of the keyword arguments of a function, by name."""
+    """Return the defaults of the keyword arguments of a function, by name.
+
+    A search also accepts the hyperparameters, which hold for those that the search space does not tune.
+    """
     return {
         name: each.default
-        for name, each in declarations(StudySpec, command).items()
+        for name, each in declarations(StudySpec, None if command == "tune" else command).items()
         if name not in {"category", *COMMAND_LINE_ONLY}
     }
 
@@ -70,7 +75,7 @@ def tune(category: str, *, show_progress_bar: bool = False, **options: Any) -> S
     with preserve_host_process():
         from las_tune.results import StudyResult
 
-        (summary,) = _launcher(show_progress_bar).search([spec]).finished
+        (summary,) = _search([spec], show_progress_bar).finished
         return StudyResult(summary, spec.folder)
 
 
@@ -89,18 +94,29 @@ def train(category: str, *, show_progress_bar: bool = False, **options: Any) -> 
     with preserve_host_process():
         from las_tune.results import TrainingResult
 
-        return TrainingResult(_launcher(show_progress_bar).train_detector(spec), spec.folder)
+        return TrainingResult(_train(spec, show_progress_bar), spec.folder)
 
 
-def _launcher(show_progress_bar: bool) -> Any:
-    """Return the module that launches studies: with a display in the terminal, or silently."""
+def _search(specs: Sequence[StudySpec], show_progress_bar: bool) -> RunSummary:
+    """Search with a display in the terminal, or silently."""
     if show_progress_bar:
-        from las_tune.terminal import session
+        from las_tune.terminal.session import search
 
-        return session
-    from las_tune.study import launch
+        return search(specs)
+    from las_tune.study.launch import launch_search
 
-    return launch
+    return launch_search(specs)
+
+
+def _train(spec: StudySpec, show_progress_bar: bool) -> SingleResult:
+    """Train with a display in the terminal, or silently."""
+    if show_progress_bar:
+        from las_tune.terminal.session import train_detector
+
+        return train_detector(spec)
+    from las_tune.study.launch import launch_training
+
+    return launch_training(spec)
 
 
 def load_champion(

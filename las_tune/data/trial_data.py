@@ -12,8 +12,8 @@ from las_tune.config.progress import Progress
 from las_tune.data.study_images import Array, LabeledImages, TrialImages, foreground_of
 from las_tune.las.backbone import Backbone
 from las_tune.las.features import FeatureStore, bytes_per_image, store_features
-from las_tune.las.metrics import PixelTargets, pixel_targets
 from las_tune.las.image_metrics import LabeledFeatures
+from las_tune.las.metrics import PixelTargets, pixel_targets
 from las_tune.las.training import TrainData
 
 

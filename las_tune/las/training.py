@@ -16,10 +16,10 @@ from las_tune.config.train_spec import TrainSpec
 from las_tune.las.backbone import Backbone
 from las_tune.las.features import FeatureStore, extract_features
 from las_tune.las.head import Head, head_precision
+from las_tune.las.image_metrics import LabeledFeatures, metrics_of, threshold_of
 from las_tune.las.losses import focal_loss, normal_loss
 from las_tune.las.masks import grid_labels
 from las_tune.las.memory import peak_memory_mb, reset_peak_memory
-from las_tune.las.image_metrics import LabeledFeatures, metrics_of, threshold_of
 from las_tune.las.scoring import image_scores, score_features
 from las_tune.las.synthesis import synthesize
 

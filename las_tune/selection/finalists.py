@@ -16,8 +16,8 @@ from las_tune.config.train_spec import TrainSpec
 from las_tune.config.trial_record import TrialRecord
 from las_tune.errors import UserError, require
 from las_tune.las.backbone import Backbone
-from las_tune.las.metrics import aupro_by_image
 from las_tune.las.image_metrics import threshold_of
+from las_tune.las.metrics import aupro_by_image
 from las_tune.las.scoring import image_scores, score_features
 from las_tune.las.training import TrainData
 from las_tune.selection.evaluation import TrainedHead

@@ -24,8 +24,8 @@ from las_tune.data.demo_part import Surfaces, colored_noise, render_image
 from las_tune.errors import SpaceError, UserError
 from las_tune.las.backbone import Backbone, load_backbone
 from las_tune.las.features import FeatureStore, store_features
-from las_tune.las.masks import grid_labels, otsu_foreground
 from las_tune.las.image_metrics import LabeledFeatures
+from las_tune.las.masks import grid_labels, otsu_foreground
 from las_tune.las.synthesis import synthesize
 from las_tune.las.training import TrainData, Training, train_epoch
 from las_tune.space.parameters import Choice, Parameter

@@ -26,7 +26,7 @@ def no_listeners(spec: StudySpec) -> Sequence[Listener]:
     return ()
 
 
-def search(
+def launch_search(
     specs: Sequence[StudySpec], listeners_of: ListenersOf = no_listeners, progress: Progress = no_progress
 ) -> RunSummary:
     """Search the categories of one run; see `run_studies`.
@@ -46,14 +46,14 @@ def search(
         return run_studies(specs, all_listeners, progress)
 
 
-def plan(specs: Sequence[StudySpec], progress: Progress = no_progress) -> Plan:
+def launch_plan(specs: Sequence[StudySpec], progress: Progress = no_progress) -> Plan:
     """Estimate the cost of a search without writing anything; see `plan_studies`."""
     with preserve_host_process(), preserve_mlflow_state(), LogFile():
         _render_demo(specs[0], progress)
         return plan_studies(specs, progress)
 
 
-def train_detector(
+def launch_training(
     spec: StudySpec, listeners: Sequence[Listener] = (), progress: Progress = no_progress
 ) -> SingleResult:
     """Train a single detector without Ray; see `run_single`."""

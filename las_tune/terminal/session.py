@@ -19,28 +19,28 @@ if TYPE_CHECKING:
 
 
 def search(specs: Sequence[StudySpec]) -> RunSummary:
-    """Search the categories of one run; see `las_tune.study.launch.search`."""
+    """Search the categories of one run; see `launch_search`."""
     with StudyConsole(f"las_tune {__version__}: {_describe(specs)}", specs) as console:
-        from las_tune.study import launch
+        from las_tune.study.launch import launch_search
 
-        return launch.search(specs, lambda spec: [console.study(spec.category)], console.progress)
+        return launch_search(specs, lambda spec: [console.study(spec.category)], console.progress)
 
 
 def plan(specs: Sequence[StudySpec]) -> Plan:
-    """Estimate the cost of a search; see `las_tune.study.launch.plan`."""
+    """Estimate the cost of a search; see `launch_plan`."""
     with StudyConsole(f"las_tune {__version__}: plan of {_describe(specs)}", specs) as console:
-        from las_tune.study import launch
+        from las_tune.study.launch import launch_plan
 
-        return launch.plan(specs, console.progress)
+        return launch_plan(specs, console.progress)
 
 
 def train_detector(spec: StudySpec) -> SingleResult:
-    """Train a single detector; see `las_tune.study.launch.train_detector`."""
+    """Train a single detector; see `launch_training`."""
     title = f"las_tune {__version__}: training {spec.study}, {spec.train.epochs} epochs"
     with StudyConsole(title, [replace(spec, trials=1)], is_search=False) as console:
-        from las_tune.study import launch
+        from las_tune.study.launch import launch_training
 
-        return launch.train_detector(spec, [console.study(spec.category)], console.progress)
+        return launch_training(spec, [console.study(spec.category)], console.progress)
 
 
 def _describe(specs: Sequence[StudySpec]) -> str:

@@ -131,9 +131,7 @@ TUNE, TRAIN, BOTH = ("tune",), ("train",), ("tune", "train")
 ALL = ("tune", "train", "data check")
 
 CATEGORIES = [
-    Bad(
-        "unknown category", ALL, "--category prat", "--category 'prat' does not exist in {here}/d. Found: part."
-    ),
+    Bad("unknown category", ALL, "--category prat", "--category 'prat' does not exist in {here}/d. Found: part."),
     Bad(
         "category above",
         ALL,

@@ -89,9 +89,7 @@ def test_random_weights_are_reproducible_and_keep_the_global_generator(resnet: B
     [("efficientnet_b0", (40, 112), (3, 5)), ("mobilenet_v2", (32, 96), (6, 13))],
 )
 @torch.no_grad()
-def test_feature_maps_have_strides_8_and_16(
-    name: str, channels: tuple[int, int], stages: tuple[int, int]
-) -> None:
+def test_feature_maps_have_strides_8_and_16(name: str, channels: tuple[int, int], stages: tuple[int, int]) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network: Any = models.get_model(name, weights=None).eval()

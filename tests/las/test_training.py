@@ -112,9 +112,7 @@ def test_ties_are_broken_by_the_next_metric(
     assert [r.best_epoch for r in results] == [1, 2, 2, 2]
 
 
-def test_tie_breaks_survive_a_resume(
-    backbone: Backbone, data: TrainData, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tie_breaks_survive_a_resume(backbone: Backbone, data: TrainData, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = iter([{"image_auroc": 0.5, "recall": recall} for recall in (0.25, 0.75, 0.5, 0.8)])
     monkeypatch.setattr(module, "metrics_of", lambda *_: next(rows))
     spec = SPEC.replace(epochs=4, objective="image_auroc")

@@ -124,7 +124,12 @@ def test_only_a_gain_beyond_the_noise_is_promoted() -> None:
     ("names", "has_registered", "champion", "reason"),
     [
         ([BASELINE], False, BASELINE, "kept the baseline: no other trial was retrained"),
-        ([BASELINE, REGISTERED_CHAMPION], True, REGISTERED_CHAMPION, "kept the registered champion: no other trial was retrained"),
+        (
+            [BASELINE, REGISTERED_CHAMPION],
+            True,
+            REGISTERED_CHAMPION,
+            "kept the registered champion: no other trial was retrained",
+        ),
         ([BASELINE, "trial 3"], True, REGISTERED_CHAMPION, "kept the registered champion: its retraining failed"),
     ],
 )
@@ -176,9 +181,7 @@ def test_failed_baseline_is_an_error() -> None:
     ]
     with pytest.raises(UserError) as error:
         collect_finalists(records, trained)
-    assert str(error.value) == (
-        "The baseline failed with every new seed: loss is not finite. See the log."
-    )
+    assert str(error.value) == ("The baseline failed with every new seed: loss is not finite. See the log.")
 
 
 @pytest.fixture(scope="module")

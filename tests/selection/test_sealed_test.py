@@ -129,9 +129,7 @@ def test_synthetic_sealed_test_does_not_leave_the_driver(place: Path, monkeypatc
     assert not any(sealed_seen(images, held))
 
 
-def test_only_the_leakage_gap_monitors_the_sealed_test(
-    place: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_the_leakage_gap_monitors_the_sealed_test(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images, held = left_the_driver(place, monkeypatch, leakage_gap=True)
     assert images.trials.monitored["sealed"] is images.sealed_test
     assert all(sealed_seen(images, held)), "watched, and by this option only"
