@@ -10,19 +10,27 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from las_tune.config import paths
-from las_tune.config.demo_settings import DEMO_DEFAULTS, demo_folders
-from las_tune.config.host_process import preserve_host_process
-from las_tune.config.options import Command, declarations
-from las_tune.config.study_spec import LIBRARY_COMMAND, REMOTE_SCHEMES, StudySpec, model_name, plain_name
-from las_tune.config.train_spec import TrainSpec
+from las_tune.config import (
+    DEMO_DEFAULTS,
+    LIBRARY_COMMAND,
+    REMOTE_SCHEMES,
+    Command,
+    StudySpec,
+    TrainSpec,
+    declarations,
+    demo_folders,
+    model_name,
+    paths,
+    plain_name,
+    preserve_host_process,
+)
 from las_tune.errors import UserError
 
 if TYPE_CHECKING:
-    from las_tune.inference.predictor import Predictor
-    from las_tune.reporting.run_summary import RunSummary
+    from las_tune.inference import Predictor
+    from las_tune.reporting import RunSummary
     from las_tune.results import StudyResult, TrainingResult
-    from las_tune.study.single import SingleResult
+    from las_tune.study import SingleResult
 
 F = TypeVar("F", bound=Callable[..., Any])
 COMMAND_LINE_ONLY = {"extend"}
@@ -49,7 +57,7 @@ def with_options(command: Command) -> Callable[[F], F]:
 def _option_defaults(command: Command) -> dict[str, Any]:
     """Return the defaults of the keyword arguments of a function, by name.
 
-    A search also accepts the hyperparameters, which hold for those that the search space does not tune.
+    A search also accepts hyperparameters. They set the values that the search space does not tune.
     """
     return {
         name: each.default
@@ -100,10 +108,10 @@ def train(category: str, *, show_progress_bar: bool = False, **options: Any) -> 
 def _search(specs: Sequence[StudySpec], show_progress_bar: bool) -> RunSummary:
     """Search with a display in the terminal, or silently."""
     if show_progress_bar:
-        from las_tune.terminal.session import search
+        from las_tune.terminal import search
 
         return search(specs)
-    from las_tune.study.launch import launch_search
+    from las_tune.study import launch_search
 
     return launch_search(specs)
 
@@ -111,10 +119,10 @@ def _search(specs: Sequence[StudySpec], show_progress_bar: bool) -> RunSummary:
 def _train(spec: StudySpec, show_progress_bar: bool) -> SingleResult:
     """Train with a display in the terminal, or silently."""
     if show_progress_bar:
-        from las_tune.terminal.session import train_detector
+        from las_tune.terminal import train_detector
 
         return train_detector(spec)
-    from las_tune.study.launch import launch_training
+    from las_tune.study import launch_training
 
     return launch_training(spec)
 
@@ -134,9 +142,8 @@ def load_champion(
     """
     uri = paths.store_uri(os.fspath(tracking_uri), Path(results))
     with preserve_host_process():
-        from las_tune.inference.predictor import Predictor
-        from las_tune.tracking.connection import preserve_mlflow_state
-        from las_tune.tracking.packaging import fetch_detector
+        from las_tune.inference import Predictor
+        from las_tune.tracking import fetch_detector, preserve_mlflow_state
 
         with preserve_mlflow_state():
             file = fetch_detector(f"models:/{model_name(category)}@champion", uri)
@@ -166,7 +173,8 @@ def _library_specs(command: Command, category: str, options: Mapping[str, Any]) 
 
 
 def make_specs(categories: Sequence[str], options: Mapping[str, Any], command: str) -> list[StudySpec]:
-    """Return one spec for each category. Several categories are one run, whose name starts the names of its studies.
+    """Return one spec for each category. Several categories form one run, and the names of its studies start with the
+    name of the run.
 
     Args:
         categories: names of folders in `data_root`, or "all".
@@ -190,7 +198,7 @@ def make_specs(categories: Sequence[str], options: Mapping[str, Any], command: s
 
 
 def _find_categories(categories: Sequence[str], data_root: Path) -> list[str]:
-    from las_tune.data.category import find_categories
+    from las_tune.data import find_categories
 
     return find_categories(categories, data_root)
 

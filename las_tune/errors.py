@@ -10,17 +10,14 @@ INTERRUPTED = 130
 class UserError(ValueError):
     """A wrong input. The message is one line: `<What is wrong, with the value>. <What to do>.`"""
 
-    def __init__(self, problem: str, received: object = None, do: str = "", *, remedy: str = "") -> None:
+    def __init__(self, problem: str, *, remedy: str = "") -> None:
         """Compose the message.
 
         Args:
             problem: what is wrong, with the value, as a sentence without its full stop.
-            received: deprecated, being removed: put the value into `problem`.
-            do: deprecated, being removed: use `remedy`.
             remedy: what to do about it, as one or two sentences without the last full stop.
         """
-        text = problem if received is None else f"{problem}, got {received}"
-        super().__init__(" ".join(f"{sentence.removesuffix('.')}." for sentence in (text, do or remedy) if sentence))
+        super().__init__(" ".join(f"{sentence.removesuffix('.')}." for sentence in (problem, remedy) if sentence))
 
 
 class DataError(UserError):

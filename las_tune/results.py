@@ -11,11 +11,10 @@ from typing import Any
 import pandas as pd
 
 from las_tune.config import paths
-from las_tune.execution.history import History
-from las_tune.inference.predictor import Predictor
-from las_tune.reporting.gains import GAIN, gain_rows
-from las_tune.reporting.summary import Summary
-from las_tune.study.single import SingleResult
+from las_tune.execution import History
+from las_tune.inference import Predictor
+from las_tune.reporting import GAIN, Summary, gain_rows
+from las_tune.study import SingleResult
 
 SHOWN = ("optimization_history.png", "optimisation_history.png", "importance.png")
 """Figures of a study that a notebook displays, in addition to training curves and ROC curve (old name: 0.1.0)."""
@@ -62,7 +61,7 @@ class StudyResult:
 
     @property
     def trials(self) -> pd.DataFrame:
-        """One row per training, trials of the search first."""
+        """One row per training run, trials of the search first."""
         rows = [
             {
                 "trial": record.number,
@@ -97,7 +96,7 @@ class StudyResult:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """A finished training."""
+    """A finished training run."""
 
     single: SingleResult = field(repr=False)
     folder: Path

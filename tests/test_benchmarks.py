@@ -33,7 +33,7 @@ def test_epoch_prints_a_json_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert 0 < result["fraction_of_floor"] < 1
 
 
-def test_count_flops_matches_a_case_by_hand() -> None:
+def test_count_flops_matches_a_case_matches_hand_calculation() -> None:
     """Two matrix products with 2·3·4 and 2·4·5 multiplications and as many additions."""
     a, b, c = torch.ones(2, 3), torch.ones(3, 4), torch.ones(4, 5)
     assert epoch.count_flops(lambda: a @ b @ c) == 2 * (2 * 3 * 4) + 2 * (2 * 4 * 5)

@@ -1,4 +1,4 @@
-"""The library leaves the process that calls it as it was."""
+"""The library does not change the process that calls it."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ OPTIONS = 'data_root="d", textures="t", backbone="resnet18", backbone_weights="r
 
 
 def run_script(script: str, folder: Path) -> Any:
-    """Run a script in a process of its own; returns the JSON value that it printed last."""
+    """Run a script in a separate process and return the JSON value that it printed last."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
     done = subprocess.run(
         [sys.executable, "-c", STATE + script],

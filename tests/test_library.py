@@ -57,7 +57,7 @@ json.dump(report, open("report.json", "w"))
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("user")
     make_part(folder / "d", train=8)
     make_textures(folder / "t")
@@ -68,8 +68,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def report(place: Path) -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads((place / "report.json").read_text())
+def report(workspace: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads((workspace / "report.json").read_text())
     return loaded
 
 
@@ -82,8 +82,8 @@ def test_mlflow_state_of_the_user_is_preserved(report: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
-def test_study_result_has_tables_and_figures(report: dict[str, Any], place: Path) -> None:
-    summary = json.loads((place / "results/las/s/summary.json").read_text())
+def test_study_result_has_tables_and_figures(report: dict[str, Any], workspace: Path) -> None:
+    summary = json.loads((workspace / "results/las/s/summary.json").read_text())
     assert report["reason"] == summary["promotion"]["reason"] and report["model"] == "models:/las-part@champion"
     assert report["champion"] == summary["champion"]["params"]
     assert report["scores"]["sealed test image_auroc"]["baseline"] == summary["test_mean"]["baseline"]["image_auroc"]
@@ -105,16 +105,16 @@ def test_champion_classifies_images(report: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
-def test_tensorboard_has_one_folder_per_training(place: Path) -> None:
-    folders = {path.name for path in (place / "results/las/s/tensorboard").iterdir()}
+def test_tensorboard_has_one_folder_per_training(workspace: Path) -> None:
+    folders = {path.name for path in (workspace / "results/las/s/tensorboard").iterdir()}
     assert "trial_0_(baseline)" in folders and len(folders) == 3 + 4
     assert sum("baseline_seed" in name for name in folders) == 2
 
 
 @pytest.mark.slow
-def test_optuna_dashboard_opens_the_journal(place: Path) -> None:
+def test_optuna_dashboard_opens_the_journal(workspace: Path) -> None:
     port = free_port()
-    journal = str(place / "results/las/s/optuna.journal")
+    journal = str(workspace / "results/las/s/optuna.journal")
     command = [str(Path(sys.executable).with_name("optuna-dashboard")), journal, "--port", str(port)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         try:
@@ -165,8 +165,8 @@ def test_options_are_resolved_as_on_the_command_line(tmp_path: Path, monkeypatch
 
 
 @pytest.mark.slow
-def test_command_line_does_not_resume_a_study_of_the_library(place: Path) -> None:
+def test_command_line_does_not_resume_a_study_of_the_library(workspace: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "las_tune", "--resume", "--study", "s"], cwd=place, capture_output=True, text=True
+        [sys.executable, "-m", "las_tune", "--resume", "--study", "s"], cwd=workspace, capture_output=True, text=True
     )
     assert done.returncode == 2 and "A study of the library is resumed by the same call" in done.stderr

@@ -1,4 +1,4 @@
-"""What is built runs outside the checkout, with the search spaces and cluster files inside."""
+"""The built distributions run outside the checkout and contain the search spaces and cluster files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the sdist, and the wheel that was built of it."""
+    """A folder with the sdist and the wheel that was built from it."""
     checkout = tmp_path_factory.mktemp("checkout") / "las_tune"
     files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     for name in files:
@@ -31,28 +31,28 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def run(command: list[str], place: Path, **environment: str) -> str:
+def run(command: list[str], folder: Path, **environment: str) -> str:
     done = subprocess.run(
-        command, cwd=place, env=os.environ | environment, capture_output=True, text=True, timeout=300, check=False
+        command, cwd=folder, env=os.environ | environment, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return done.stdout
 
 
-def test_the_wheel_has_all_that_a_user_needs(built: Path) -> None:
+def test_wheel_contains_all_package_data(built: Path) -> None:
     (wheel,) = built.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     spaces = {f"las_tune/search_spaces/{path.name}" for path in (ROOT / "search_spaces").glob("*.toml")}
     cluster = {f"las_tune/cluster_files/{path.name}" for path in (ROOT / "cluster").iterdir() if path.is_file()}
-    others = {"las_tune/py.typed", "las_tune/CHANGELOG.md", "las_tune/tracking/report.html"}
-    others |= {f"las_tune/{path.parent.name}/__init__.pyi" for path in (ROOT / "las_tune").glob("*/__init__.pyi")}
-    assert spaces | cluster | others <= names
+    package_data = {"las_tune/py.typed", "las_tune/CHANGELOG.md", "las_tune/tracking/report.html"}
+    package_data |= {f"las_tune/{path.parent.name}/__init__.pyi" for path in (ROOT / "las_tune").glob("*/__init__.pyi")}
+    assert spaces | cluster | package_data <= names
     assert not [name for name in names if name.startswith(("tests/", "search_spaces/", "cluster/"))]
     assert any(name.endswith("share/las_tune/constraints.txt") for name in names)
 
 
-def test_the_sdist_is_a_checkout_that_a_cluster_can_be_started_from(built: Path) -> None:
+def test_sdist_contains_the_files_of_a_checkout(built: Path) -> None:
     (sdist,) = built.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
@@ -60,7 +60,7 @@ def test_the_sdist_is_a_checkout_that_a_cluster_can_be_started_from(built: Path)
     assert {"cluster/aws.yaml", "cluster/mlflow.sh", "search_spaces/core.toml", "las_tune/cli/app.py"} <= names
 
 
-def test_it_runs_where_there_is_no_checkout(built: Path, tmp_path: Path) -> None:
+def test_installed_wheel_runs_without_a_checkout(built: Path, tmp_path: Path) -> None:
     (wheel,) = built.glob("*.whl")
     installed = tmp_path / "installed"
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(installed)]

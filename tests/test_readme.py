@@ -1,4 +1,4 @@
-"""What the README tells a user to type does what it says."""
+"""The commands and examples of the README, and the links of every page."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CURL = (
     """curl -H 'Content-Type: application/json' -d '{"inputs": ["'$(base64 -w0 a.png)'"]}' localhost:5001/invocations"""
 )
 UI = "python -m las_tune ui --study STUDY"
-IN_ORDER = (
+COMMANDS_AFTER_TUNE = (
     "python -m las_tune --resume --study STUDY",
     "python -m las_tune doctor --study STUDY --fix",
     "python -m las_tune compare STUDY STUDY",
@@ -41,25 +41,25 @@ IN_ORDER = (
     "python -m las_tune data init parts/bolt --good 'camera/*.png'",
     "python -m las_tune --extend 4 --study STUDY",
 )
-"""Run as they stand, after TUNE was cut off by Ctrl-C."""
-ELSEWHERE = {
-    "pip install -e '.[demo]'": ".ci/run installs so",
+"""Commands that are run unchanged, in this order, after TUNE was stopped by Ctrl-C."""
+TESTED_ELSEWHERE = {
+    "pip install -e '.[demo]'": ".ci/run",
     "pip install -e '.[test]' && pytest": ".ci/run",
-    "python -m las_tune --category bracket_black --demo": "tests/study/test_run.py, smaller",
-    "python -m las_tune data fetch mpdd": "tests/data/test_download.py, from a server of its own",
-    "python -m las_tune data fetch dtd": "tests/data/test_download.py, from a server of its own",
-    "python -m las_tune --category metal_plate": "hours; TUNE is the same, smaller",
+    "python -m las_tune --category bracket_black --demo": "tests/study/test_run.py, with fewer trials",
+    "python -m las_tune data fetch mpdd": "tests/data/test_download.py, from a local server",
+    "python -m las_tune data fetch dtd": "tests/data/test_download.py, from a local server",
+    "python -m las_tune --category metal_plate": "takes hours; TUNE is smaller",
     "python -m las_tune --category metal_plate --dry-run --price-per-gpu-hour 2.5": "tests/execution/test_plan.py",
-    "python -m las_tune --category metal_plate --backbone efficientnet_lite0 --trials 32 --epochs 20": "TUNE, smaller",
-    "ray up cluster/aws.yaml": "tests/cluster/test_aws.py, by moto; onprem.yaml by test_onprem.py on hosts",
+    "python -m las_tune --category metal_plate --backbone efficientnet_lite0 --trials 32 --epochs 20": "TUNE is smaller",
+    "ray up cluster/aws.yaml": "tests/cluster/test_aws.py, with moto; onprem.yaml: test_onprem.py, on hosts",
     "ray exec cluster/aws.yaml 'python -m las_tune submit --category metal_plate --data-root DIR --textures DIR "
     "--storage s3://BUCKET/las'": "tests/cluster/test_onprem.py, test_jobs.py",
-    "ray attach cluster/aws.yaml -p 8265 -p 5000": "a shell for people; status, logs, stop, list: test_jobs.py",
+    "ray attach cluster/aws.yaml -p 8265 -p 5000": "an interactive shell; status, logs, stop, list: test_jobs.py",
     "python -m las_tune --category bolt --data-root parts --validation synthetic --dry-run": (
         "tests/execution/test_plan.py"
     ),
 }
-"""What is not run here, and where it is."""
+"""Commands that are not run here, with the test that covers them."""
 
 
 def blocks(language: str) -> list[str]:
@@ -67,49 +67,49 @@ def blocks(language: str) -> list[str]:
 
 
 def commands() -> list[str]:
-    """Without what is said of them."""
+    """Return the shell commands of the README without their comments."""
     lines = [line for block in blocks("bash") for line in block.replace("\\\n", " ").splitlines()]
     return [" ".join(re.sub(r"\s#\s.*", "", line).split()) for line in lines if line.strip()]
 
 
-def test_every_command_is_run_somewhere() -> None:
-    known = {TUNE, SERVE, CURL, UI, *IN_ORDER, *ELSEWHERE}
+def test_every_command_is_tested() -> None:
+    known = {TUNE, SERVE, CURL, UI, *COMMANDS_AFTER_TUNE, *TESTED_ELSEWHERE}
     assert set(commands()) == known
 
 
-def test_nothing_is_left_to_be_filled_in() -> None:
+def test_readme_has_no_placeholders() -> None:
     assert "@@" not in README
 
 
 @pytest.mark.parametrize("command", [c for c in commands() if c.startswith("python -m las_tune") and "..." not in c])
 def test_every_flag_is_known(command: str) -> None:
     words = shlex.split(command)[3:]
-    for left_out in (["--resume"], ["--extend", "4"]):  # these take the category from the study
-        if words[: len(left_out)] == left_out:
+    for flags in (["--resume"], ["--extend", "4"]):  # the category is that of the study
+        if words[: len(flags)] == flags:
             words = ["--category", "metal_plate", *words]
     app.parse_args(words, exit_on_error=False, print_error=False)
 
 
-def test_the_map_names_every_module() -> None:
+def test_package_map_names_every_module() -> None:
     package = ROOT / "las_tune"
-    listed = (package / "README.md").read_text(encoding="utf-8")
+    package_map = (package / "README.md").read_text(encoding="utf-8")
     for folder in sorted({path.parent for path in package.rglob("*.py")}):
         start = "las_tune/\n" if folder == package else f"  {folder.name}/"
-        section = listed[listed.index(start) :].split("\n\n")[0]
+        section = package_map[package_map.index(start) :].split("\n\n")[0]
         names = {path.name for path in folder.glob("*.py") if not path.name.startswith("__init__")}
         assert {name for name in names if name not in section} == set(), folder.name
 
 
 @pytest.mark.parametrize("page", [path for path in ROOT.rglob("README.md") if not {".venv", "build"} & set(path.parts)])
-def test_links_of_every_page_lead_somewhere(page: Path) -> None:
+def test_links_of_every_page_exist(page: Path) -> None:
     for target in re.findall(r"\]\(([^)h#][^)#]*)[^)]*\)", page.read_text(encoding="utf-8")):
         assert (page.parent / target).exists(), target
 
 
-def run(place: Path, command: str, timeout_s: int = 400) -> subprocess.CompletedProcess[str]:
+def run(workspace: Path, command: str, timeout_s: int = 400) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["bash", "-c", command],
-        cwd=place,
+        cwd=workspace,
         env=environment(),
         capture_output=True,
         text=True,
@@ -123,8 +123,8 @@ def environment() -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where a user has data, and a study that was cut off by Ctrl-C."""
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a working directory with data, and a study that was stopped by Ctrl-C."""
     folder = tmp_path_factory.mktemp("user")
     make_part(folder / "data/anomaly_dataset", "metal_plate", train=10)
     for index in range(3):
@@ -153,30 +153,32 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def day(place: Path) -> Path:
-    """The same, after all commands that go on from there."""
-    for command in IN_ORDER:
-        done = run(place, command)
-        assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
-    return place
+def used_workspace(workspace: Path) -> Path:
+    """Return the same working directory after COMMANDS_AFTER_TUNE."""
+    for command in COMMANDS_AFTER_TUNE:
+        completed = run(workspace, command)
+        assert completed.returncode == 0, f"{command}\n{completed.stdout[-2000:]}\n{completed.stderr[-2000:]}"
+    return workspace
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_commands_in_the_order_of_a_users_day(day: Path) -> None:
-    summary = json.loads((day / "results/las/STUDY/summary.json").read_text())
+def test_commands_succeed_in_order(used_workspace: Path) -> None:
+    summary = json.loads((used_workspace / "results/las/STUDY/summary.json").read_text())
     assert summary["trials"]["total"] == 6 + 4
-    assert (day / "las-metal_plate.onnx").is_file() and (day / "DIR/predictions.csv").is_file()
-    assert (day / "parts/bolt/train/good").is_dir() and list(day.glob("*.html"))
+    assert (used_workspace / "las-metal_plate.onnx").is_file()
+    assert (used_workspace / "DIR/predictions.csv").is_file()
+    assert (used_workspace / "parts/bolt/train/good").is_dir()
+    assert list(used_workspace.glob("*.html"))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_the_ui_and_the_served_model_answer(day: Path) -> None:
+def test_ui_and_served_model_respond(used_workspace: Path) -> None:
     for command, address in ((UI, None), (SERVE, "http://127.0.0.1:5001/ping")):
         server = subprocess.Popen(
             ["bash", "-c", f"exec {command}" if command is UI else f"env {command}"],
-            cwd=day, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, process_group=0,
+            cwd=used_workspace, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, process_group=0,
         )  # fmt: skip
         try:
             assert server.stdout is not None
@@ -184,25 +186,25 @@ def test_the_ui_and_the_served_model_answer(day: Path) -> None:
                 address = next(line for line in server.stdout if "http://127.0.0.1" in line).strip().split()[-1]
             wait_for_response(address.partition("#")[0], process=server)
             if command is SERVE:
-                answer = json.loads(run(day, CURL).stdout)
-                assert 0 <= answer["predictions"][0]["score"] <= 1
+                response = json.loads(run(used_workspace, CURL).stdout)
+                assert 0 <= response["predictions"][0]["score"] <= 1
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(server.pid, signal.SIGTERM)
             server.wait(30)
 
 
-SMALLER = """
+SMALL_DEMO = """
 from las_tune.config.demo_settings import DEMO_DEFAULTS
 DEMO_DEFAULTS.update(trials=2, epochs=1, image_size=64, seeds=2)
 """
 
 
 @pytest.mark.slow
-def test_the_librarys_examples(tmp_path: Path) -> None:
+def test_library_examples_run(tmp_path: Path) -> None:
     examples = [block for block in blocks("python") if "from las_tune import" in block]
     assert len(examples) == 3
-    (tmp_path / "examples.py").write_text(SMALLER + "\n".join(examples))
-    done = run(tmp_path, "python examples.py")
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    assert "(64, 64)" in done.stdout and "objective" in done.stdout
+    (tmp_path / "examples.py").write_text(SMALL_DEMO + "\n".join(examples))
+    completed = run(tmp_path, "python examples.py")
+    assert completed.returncode == 0, completed.stdout[-2000:] + completed.stderr[-2000:]
+    assert "(64, 64)" in completed.stdout and "objective" in completed.stdout

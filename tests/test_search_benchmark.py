@@ -135,7 +135,9 @@ def test_stopped_trials_have_the_state_of_each_search(
     ("medians", "first", "stays"),
     [([1, 2, 3], 2, 2), ([2, 1, 3], 1, 3), ([2, 2, 2], 1, 1), ([1, 1, 1], None, None), ([1, 2, 1], 2, None)],
 )
-def test_epochs_until_a_median(medians: list[float], first: int | None, stays: int | None) -> None:
+def test_epochs_until_finds_the_first_and_the_lasting_epoch(
+    medians: list[float], first: int | None, stays: int | None
+) -> None:
     assert epochs_until(np.array(medians, float), 2.0) == (first, stays)
 
 

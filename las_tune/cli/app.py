@@ -16,7 +16,7 @@ from las_tune.cli.data import data, space
 from las_tune.cli.models import export, predict
 from las_tune.cli.search import train, tune
 from las_tune.cli.studies import compare, doctor, report, sync, ui
-from las_tune.config.log_file import LOG_NOTE
+from las_tune.config import LOG_NOTE
 from las_tune.errors import INTERRUPTED, UserError, disk_error, type_and_message
 
 EXAMPLES = """Examples:
@@ -57,7 +57,7 @@ app.default(tune)
 
 
 class Interrupts:
-    """Handler of Ctrl-C, and of SIGTERM, which a cluster sends: the first stops in order, the second immediately."""
+    """Handler of Ctrl-C and of a cluster's SIGTERM: the first shuts down cleanly, the second exits immediately."""
 
     def __init__(self) -> None:
         self._was_interrupted = False
@@ -72,7 +72,7 @@ class Interrupts:
 
 
 def main() -> NoReturn:
-    """Run a command. For a user's mistake, print one line on stderr and exit with code 2."""
+    """Run a command. For a UserError, print one line on stderr and exit with code 2."""
     Interrupts()
     try:
         sys.argv[1:] = as_submitted(complete(sys.argv[1:]))

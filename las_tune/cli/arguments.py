@@ -1,4 +1,4 @@
-"""Arguments before they are parsed: --resume and --extend add the study's own flags, remote clusters get a job."""
+"""Preprocess the arguments: --resume and --extend add the study's flags, a remote --address becomes `submit`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from las_tune.config import paths
-from las_tune.config.study_spec import REMOTE_SCHEMES
+from las_tune.config import REMOTE_SCHEMES, paths
 from las_tune.errors import UserError
 
 RESUME, EXTEND = "--resume", "--extend"
@@ -32,8 +31,8 @@ def complete(arguments: Sequence[str]) -> list[str]:
         recorded = _by_flag(command[command.index("las_tune") + 1 :])
     except (OSError, ValueError, KeyError) as error:
         raise UserError(
-            f"The files of study {folder} are not complete ({error})",
-            remedy="Give all of its flags, without --resume. A study of the library is resumed by the same call",
+            f"The files of study {folder} are incomplete ({error})",
+            remedy="Pass all of its flags, without --resume. To resume a study of the library, repeat the call",
         ) from error
     merged = {flag: words for flag, words in recorded.items() if flag not in (RESUME, EXTEND)} | given
     if EXTEND in given:

@@ -15,12 +15,11 @@ from cyclopts import App, Parameter
 
 from las_tune.cli.flags import with_options
 from las_tune.cli.search import tune
-from las_tune.config import paths
-from las_tune.config.study_spec import plain_name, require_study_name
+from las_tune.config import paths, plain_name, require_study_name
 from las_tune.errors import INTERRUPTED, require
 
 if TYPE_CHECKING:
-    from las_tune.execution.jobs import Jobs
+    from las_tune.execution import Jobs
 
 DEFAULT_FLAGS = {"--results": '"$HOME/results/las"', "--tracking-uri": "http://127.0.0.1:5000"}
 """Defaults of submitted studies, for the shell of the head: a folder that survives `ray down`, and the MLflow server
@@ -40,19 +39,19 @@ def check(
     *,
     head: Annotated[str, Parameter(help="HOST:PORT of the cluster's head; its versions are compared, too.")] = "",
     constraints: Annotated[
-        Path | None, Parameter(help="File of the versions to compare with.", show_default=lambda _: "the checkout's")
+        Path | None, Parameter(help="File with the versions to compare with.", show_default=lambda _: "the checkout's")
     ] = None,
 ) -> None:
     """Compare the installed versions with constraints.txt, and with the head; exit code 2 if they differ."""
-    from las_tune.config.versions import CONSTRAINTS, installed_versions, pinned_versions, require_same_versions
-    from las_tune.terminal.tables import print_lines
+    from las_tune.config import CONSTRAINTS, installed_versions, pinned_versions, require_same_versions
+    from las_tune.terminal import print_lines
 
     file = (constraints or CONSTRAINTS).absolute()
     installed = installed_versions()
     remedy = f"Run pip install -c {file} -e '{file.parent}[demo,cluster]'"
     require_same_versions(pinned_versions(file), installed, f"This machine and {file}", remedy)
     if head:
-        from las_tune.execution.nodes import check_against_head
+        from las_tune.execution import check_against_head
 
         check_against_head(head)
     print_lines([f"All versions match: {', '.join(f'{name} {version}' for name, version in installed.items())}"])
@@ -61,14 +60,14 @@ def check(
 @node.command
 def labels() -> None:
     """Print this machine's versions in the format of `ray start --labels`."""
-    from las_tune.config.versions import as_labels, installed_versions
+    from las_tune.config import as_labels, installed_versions
 
     print(",".join(f"{name}={value}" for name, value in as_labels(installed_versions()).items()))
 
 
 @contextmanager
 def _jobs(address: str) -> Iterator[Jobs]:
-    from las_tune.execution.jobs import jobs_at
+    from las_tune.execution import jobs_at
 
     with jobs_at(address) as jobs:
         yield jobs
@@ -89,7 +88,7 @@ def submit(
 
     The name of a study that was stopped, or whose driver died, resumes that study.
     """
-    from las_tune.terminal.tables import print_lines
+    from las_tune.terminal import print_lines
 
     category: list[str] = options["category"]
     data_root, textures = options["data_root"] or paths.DATA_ROOT, options["textures"] or paths.TEXTURES
@@ -130,8 +129,7 @@ def _on_cluster(data_root: Path, textures: Path) -> list[str]:
 
 def _pack(package: Path, category: list[str], data_root: Path, textures: Path) -> list[str]:
     """Write the images to a package, and return the flags of their folders in the job and of their digest."""
-    from las_tune.data.category import find_categories
-    from las_tune.data.digest import PARTS, TEXTURES, digest_of, images_of, pack
+    from las_tune.data import PARTS, TEXTURES, digest_of, find_categories, images_of, pack
 
     images = images_of(data_root.absolute(), find_categories(category, data_root.absolute()), textures.absolute())
     pack(images, package)
@@ -158,7 +156,7 @@ def _follow(jobs: Jobs, job_id: str) -> None:
 
 def status(study: SubmittedStudy = None, *, address: JobAddress = "auto") -> None:
     """Print the status of a submitted study."""
-    from las_tune.terminal.tables import print_lines
+    from las_tune.terminal import print_lines
 
     with _jobs(address) as jobs:
         job = jobs.latest(study)
@@ -185,7 +183,7 @@ def logs(
 
 def stop(study: Annotated[str, Parameter(help="Name of the study.")], *, address: JobAddress = "auto") -> None:
     """Stop a submitted study; submitting it again under the same name resumes it."""
-    from las_tune.terminal.tables import print_lines
+    from las_tune.terminal import print_lines
 
     with _jobs(address) as jobs:
         job = jobs.latest(study)
@@ -198,7 +196,7 @@ def stop(study: Annotated[str, Parameter(help="Name of the study.")], *, address
 
 def list_studies(*, address: JobAddress = "auto") -> None:
     """List the submitted studies of a cluster."""
-    from las_tune.terminal.tables import print_lines
+    from las_tune.terminal import print_lines
 
     with _jobs(address) as jobs:
         rows = [f"{job.started:%Y-%m-%d %H:%M}  {job.status.lower():9s}  {job.study}" for job in jobs.all()]

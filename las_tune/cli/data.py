@@ -26,9 +26,8 @@ def fetch(what: Literal["dtd", "mpdd"], *, folder: Path | None = None) -> None:
     folder
         Target folder; the default is data/dtd or data/anomaly_dataset.
     """
-    from las_tune.data.download import fetch_dtd, fetch_mpdd
-    from las_tune.terminal.progress import progress_bar
-    from las_tune.terminal.tables import print_lines
+    from las_tune.data import fetch_dtd, fetch_mpdd
+    from las_tune.terminal import print_lines, progress_bar
 
     if what == "dtd":
         fetched = fetch_dtd((folder or paths.TEXTURES).absolute())
@@ -46,10 +45,8 @@ def fetch(what: Literal["dtd", "mpdd"], *, folder: Path | None = None) -> None:
 @data.command
 def check(*, category: Category, data_root: DataRoot = paths.DATA_ROOT) -> None:
     """List the images of a category and report problems; exit code 2 if there are any."""
-    from las_tune.data.category import find_categories, index_category
-    from las_tune.data.check import check_category
-    from las_tune.terminal.check_tables import print_check
-    from las_tune.terminal.progress import progress_bar
+    from las_tune.data import check_category, find_categories, index_category
+    from las_tune.terminal import print_check, progress_bar
 
     num_problems = 0
     for name in find_categories(category, data_root.absolute()):
@@ -83,8 +80,8 @@ def init(
     seed
         Random seed that selects the good images for testing.
     """
-    from las_tune.data.layout import lay_out
-    from las_tune.terminal.check_tables import print_layout
+    from las_tune.data import lay_out
+    from las_tune.terminal import print_layout
 
     print_layout(lay_out(folder.absolute(), good, defective, seed))
 
@@ -98,10 +95,8 @@ def check_space(file: str) -> None:
     file
         A TOML file, or the name of a search space of the package.
     """
-    from las_tune.space.search_space import load_space
-    from las_tune.space.sensitivity import measure_sensitivity, require_effects
-    from las_tune.terminal.check_tables import print_effects
-    from las_tune.terminal.progress import progress_bar
+    from las_tune.space import load_space, measure_sensitivity, require_effects
+    from las_tune.terminal import print_effects, progress_bar
 
     loaded = load_space(file)
     with progress_bar() as progress:

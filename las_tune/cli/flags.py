@@ -9,9 +9,7 @@ from typing import Annotated, Any, TypeVar, get_args
 
 from cyclopts import Group, Parameter
 
-from las_tune.config.demo_settings import DEMO_DEFAULTS
-from las_tune.config.options import Command, Declaration, OptionGroup, declarations
-from las_tune.config.study_spec import StudySpec
+from las_tune.config import DEMO_DEFAULTS, Command, Declaration, OptionGroup, StudySpec, declarations
 
 F = TypeVar("F", bound=Callable[..., Any])
 GROUPS = {name: Group(name, sort_key=key) for key, name in enumerate(get_args(OptionGroup), start=1)}
@@ -23,7 +21,7 @@ def flag(group: OptionGroup, text: str, default: str | None = None, **attributes
     Args:
         group: section of `--help`.
         text: description in `--help`.
-        default: default in `--help`, where it is not that of the parameter.
+        default: default in `--help`, if it differs from that of the parameter.
         attributes: further attributes of cyclopts' Parameter.
     """
     show = None if default is None else (lambda _: default)

@@ -40,13 +40,11 @@ def predict(
     For an image that cannot be read, the column `error` holds the reason. Exit code 2 if no image can be read.
     """
     from las_tune.errors import UserError
-    from las_tune.inference.files import TABLE, find_images, predict_files, write_table
-    from las_tune.inference.predictor import Predictor
-    from las_tune.terminal.progress import progress_bar
-    from las_tune.terminal.tables import print_lines
+    from las_tune.inference import TABLE, Predictor, find_images, predict_files, write_table
+    from las_tune.terminal import print_lines, progress_bar
 
     if not images:
-        raise UserError("predict needs at least one image", remedy="Name files or folders")
+        raise UserError("predict needs at least one image", remedy="Pass image files or folders")
     files = find_images(images, out)
     predictor = Predictor(_fetch(model, tracking_uri, results), device)
     with progress_bar() as progress:
@@ -77,9 +75,9 @@ def export(
     Input: images (B, 3, S, S), float32 in [0, 1], RGB, resized as in training. Output: score (B,) and anomaly_map
     (B, S, S). Threshold, image size and category are in the metadata of the file.
     """
-    from las_tune.inference.export import SUFFIXES, export_detector
-    from las_tune.las.checkpoint import load_detector
-    from las_tune.terminal.tables import print_lines
+    from las_tune.inference import SUFFIXES, export_detector
+    from las_tune.las import load_detector
+    from las_tune.terminal import print_lines
 
     detector, spec, about = load_detector(_fetch(model, tracking_uri, results))
     facts = {"category": about["category"], "threshold": about["threshold"], "backbone": spec.backbone}
@@ -90,7 +88,7 @@ def export(
             f"{kind}: {path} ({path.stat().st_size / 1e6:.1f} MB)",
             f"Input: images (B, 3, {spec.image_size}, {spec.image_size}), float32 in [0, 1], RGB",
             f"Defective: score > {about['threshold']:g}",
-            f"Verified at batch sizes 1 and 3: maximum difference to the detector {difference:.1g}",
+            f"Verified at batch sizes 1 and 3: maximum difference from the detector {difference:.1g}",
         ]
     )
 
@@ -99,6 +97,6 @@ def _fetch(model: str, tracking_uri: str, results: Path) -> Path:
     """Return the detector's file. MLflow is imported only if the model is not a local file."""
     if Path(model).is_file():
         return Path(model)
-    from las_tune.tracking.packaging import fetch_detector
+    from las_tune.tracking import fetch_detector
 
     return fetch_detector(model, paths.store_uri(tracking_uri, results))

@@ -11,7 +11,7 @@ from las_tune.cli.flags import flag, with_options
 from las_tune.errors import INTERRUPTED
 
 if TYPE_CHECKING:
-    from las_tune.config.study_spec import StudySpec
+    from las_tune.config import StudySpec
 
 
 @with_options("tune")
@@ -33,9 +33,7 @@ def tune(
     the alias champion.
     """
     specs = _specs(options)
-    from las_tune.terminal.demo_story import print_story
-    from las_tune.terminal.session import plan, search
-    from las_tune.terminal.tables import print_lines, print_run
+    from las_tune.terminal import plan, print_lines, print_run, print_story, search
 
     if dry_run:
         print_lines([plan(specs).sentence(), "Nothing was written. Run the command without --dry-run to start."])
@@ -58,8 +56,7 @@ def tune(
 def train(**options: Any) -> None:
     """Train a single detector, without Ray."""
     specs = _specs(options)
-    from las_tune.terminal.session import train_detector
-    from las_tune.terminal.tables import print_training
+    from las_tune.terminal import print_training, train_detector
 
     for spec in specs:
         print_training(train_detector(spec))

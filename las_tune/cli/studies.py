@@ -12,7 +12,7 @@ from las_tune.cli.flags import Experiment, Results, TrackingUri, flag
 from las_tune.config import paths
 
 if TYPE_CHECKING:
-    from las_tune.tracking.store import Store
+    from las_tune.tracking import Store
 
 Port = Annotated[int, Parameter(help="Port on this machine; the next free port if it is in use, 0 for any free port.")]
 StudyName = Annotated[str | None, Parameter(help="Name of the study.", show_default=lambda _: "the latest")]
@@ -31,9 +31,8 @@ def ui(
     experiment: Experiment = "las_tune",
 ) -> None:
     """Start MLflow's UI for the studies, on this machine only, until Ctrl-C."""
-    from las_tune.terminal.tables import print_lines
-    from las_tune.tracking.connection import is_server
-    from las_tune.tracking.ui import running_ui
+    from las_tune.terminal import print_lines
+    from las_tune.tracking import is_server, running_ui
 
     store = _open(tracking_uri, results, experiment)
     name = store.find(study).name
@@ -51,7 +50,7 @@ def ui(
 
 
 def _addresses(store: Store, base_url: str, study: str) -> list[str]:
-    from las_tune.tracking.ui import study_address
+    from las_tune.tracking import study_address
 
     folded, best_first = (
         study_address(store.client, base_url, store.experiment_id, study, view) for view in ("study", "best_first")
@@ -66,8 +65,8 @@ def compare(
     experiment: Experiment = "las_tune",
 ) -> None:
     """Print the trials of studies, best first, and a comparison of several studies."""
-    from las_tune.terminal.tables import print_lines, print_text_table
-    from las_tune.tracking.tables import study_table, trial_table
+    from las_tune.terminal import print_lines, print_text_table
+    from las_tune.tracking import study_table, trial_table
 
     store = _open(tracking_uri, results, experiment)
     found = [store.find(name) for name in dict.fromkeys(studies or (None,))]
@@ -91,8 +90,8 @@ def report(
 ) -> None:
     """Write a study to a single HTML file with all figures inside."""
     from las_tune.errors import UserError
-    from las_tune.terminal.tables import print_lines
-    from las_tune.tracking.study_report import make_report
+    from las_tune.terminal import print_lines
+    from las_tune.tracking import make_report
 
     store = _open(tracking_uri, results, experiment)
     found = store.find(study)
@@ -113,12 +112,11 @@ def sync(
 ) -> None:
     """Send the writes that are waiting in the folders of studies to MLflow; exit code 2 if some remain."""
     from las_tune.errors import UserError
-    from las_tune.terminal.progress import progress_bar
-    from las_tune.terminal.tables import print_lines
-    from las_tune.tracking.sync import sync_study
+    from las_tune.terminal import print_lines, progress_bar
+    from las_tune.tracking import sync_study
 
     if not studies:
-        raise UserError("sync needs at least one study", remedy="Name the studies")
+        raise UserError("sync needs at least one study", remedy="Pass the names of studies")
     is_complete = True
     for name in studies:
         with progress_bar() as progress:
@@ -136,15 +134,14 @@ def doctor(
         Parameter(help="Name of the study.", show_default=lambda _: "all studies in --results that are not running"),
     ] = None,
     *,
-    fix: Annotated[bool, Parameter(help="Repair what can be repaired.", negative="")] = False,
+    fix: Annotated[bool, Parameter(help="Repair the problems that can be repaired.", negative="")] = False,
     results: Results = paths.RESULTS,
     tracking_uri: StudyStore = "",
 ) -> None:
     """Check that Ray, Optuna and MLflow agree on a study; exit code 2 if they do not."""
-    from las_tune.study.doctor import diagnose, repair, studies_in
-    from las_tune.terminal.check_tables import print_diagnosis
-    from las_tune.terminal.progress import progress_bar
-    from las_tune.tracking.journal import is_running
+    from las_tune.study import diagnose, repair, studies_in
+    from las_tune.terminal import print_diagnosis, progress_bar
+    from las_tune.tracking import is_running
 
     folder, uri = results.absolute(), paths.absolute_uri(tracking_uri)
     idle = [name for name in studies_in(folder) if not is_running(folder / name)]
@@ -159,6 +156,6 @@ def doctor(
 
 
 def _open(tracking_uri: str, results: Path, experiment: str) -> Store:
-    from las_tune.tracking.store import open_to_read
+    from las_tune.tracking import open_to_read
 
     return open_to_read(paths.store_uri(tracking_uri, results), experiment)

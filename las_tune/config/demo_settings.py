@@ -1,4 +1,4 @@
-"""What --demo changes: the folders of the rendered images, and defaults that are small enough for a laptop."""
+"""Effects of --demo: the folders of the rendered images, and defaults that are small enough for a laptop."""
 
 from __future__ import annotations
 

@@ -52,9 +52,7 @@ def make_folder(folder: Path, flag: str = "--results") -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(
-            f"{flag} is not a folder that can be written to: {error}", remedy="Choose another folder"
-        ) from error
+        raise UserError(f"{flag} is not a writable folder: {error}", remedy="Choose another folder") from error
 
 
 def _finite(content: Any) -> Any:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 Restore = Callable[[], object]
-"""Restores the state of which a snapshot was taken."""
+"""Function that restores the state at the time of its creation."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -23,7 +23,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 def preserve_host_process() -> Iterator[None]:
     """Restore the global state of the process on exit, also after an error.
 
-    Restored are environment variables, working directory, `sys.argv`, `sys.excepthook`, signal handlers, warning
+    The state comprises environment variables, working directory, `sys.argv`, `sys.excepthook`, signal handlers, warning
     filters, loggers, the number of torch threads, and the global random states of Python, NumPy and torch. A library
     that is not imported yet has no state to restore. The state of MLflow is restored by
     `las_tune.tracking.connection.preserve_mlflow_state`.
@@ -77,7 +77,7 @@ def _signals() -> Restore:
 
 
 def _logging() -> Restore:
-    """Loggers that are created later keep their configuration: it is that of the library that creates them."""
+    """Loggers that are created later keep the configuration of the library that creates them."""
     disabled, root = logging.root.manager.disable, logging.root
     loggers = [root, *(each for each in root.manager.loggerDict.values() if isinstance(each, logging.Logger))]
     before = [(each, each.level, list(each.handlers), each.propagate, each.disabled) for each in loggers]

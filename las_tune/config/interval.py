@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Interval:
-    """A gain in an objective and the ends of its interval, which are infinite where the noise is unknown."""
+    """A gain in an objective and the ends of its interval, which are infinite if the noise is unknown."""
 
     mean: float
     low: float
@@ -24,13 +24,13 @@ class Interval:
         return math.isfinite(self.high - self.low)
 
     def to_json(self) -> dict[str, float | None]:
-        """Return the interval as JSON holds it: null for an infinite end."""
+        """Return the interval as a JSON value, with null for an infinite end."""
         ends = {"low": self.low, "high": self.high}
         return {"mean": self.mean} | {name: end if math.isfinite(end) else None for name, end in ends.items()}
 
     @classmethod
     def from_json(cls, content: Mapping[str, float | None]) -> Interval:
-        """Read what `to_json` returned."""
+        """Restore an interval from the output of `to_json`."""
         mean, low, high = content["mean"], content["low"], content["high"]
         assert mean is not None, "only the ends can be infinite"
         return cls(mean, -math.inf if low is None else low, math.inf if high is None else high)

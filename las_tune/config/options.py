@@ -47,13 +47,13 @@ class Option:
     check: Check | None = None
     """Condition on a value that is not None."""
     remedy: str = ""
-    """Second sentence of the error when the check fails; empty: the default is shown."""
+    """Second sentence of the error when the check fails. If it is empty, the default is shown."""
     shown_default: str = ""
-    """Default in the help text, where it is not the default of the field."""
+    """Default in the help text, if it differs from the default of the field."""
     flag: str = ""
     """Flag on the command line; empty: made from the name of the field."""
     flag_type: Any = None
-    """Type on the command line, where it is not the type of the field."""
+    """Type on the command line, if it differs from the type of the field."""
     flag_default: Any = Parameter.empty
     """Default of the flag of a required field; Parameter.empty if the flag is required, too."""
     tunable: bool = False
@@ -99,7 +99,7 @@ def option(default: T, help: str, group: OptionGroup, commands: tuple[Command, .
     """Declare an option as a field of a dataclass.
 
     Args:
-        default: of the field, the flag and the keyword argument.
+        default: default of the field, the flag and the keyword argument.
         help: description in `--help`.
         group: section of `--help`.
         commands: TUNE, TRAIN or BOTH.

@@ -14,7 +14,7 @@ class PrivateAPI:
     """A private name of a third-party package."""
 
     path: str
-    """Dotted path: the module, then attributes. An attribute of a class can be one of its instances'."""
+    """Dotted path: the module, then attributes. Attributes of a class include those of its instances."""
     reason: str
     """Why the public API is not sufficient."""
     used_in: str
@@ -22,7 +22,7 @@ class PrivateAPI:
 
     @property
     def name(self) -> str:
-        """The first private part of the path, which the using module contains."""
+        """The first private part of the path. It occurs in the module that uses the name."""
         return next(part for part in self.path.split(".") if part.startswith("_"))
 
 

@@ -89,7 +89,7 @@ class StudySpec:
     )
     seeds: int = option(
         3, "Number of new seeds for each finalist.", "Search", TUNE, check=at_least(2),
-        remedy="A single seed does not show the noise between trainings",
+        remedy="Use several seeds to measure the noise between training runs",
     )  # fmt: skip
     space: str = option(
         "", "Search space: a name or a TOML file.", "Search", TUNE, shown_default="the category's, else default"
@@ -113,7 +113,7 @@ class StudySpec:
     )  # fmt: skip
     leakage_gap: bool = option(False, "Also report the optimistic bias of selecting on the test set.", "Search", TUNE)
     time_budget_s: float | None = option(
-        None, "Stop starting trials after this long, such as 30m or 8h; finalists are still retrained.", "Search",
+        None, "Stop the search after this time, such as 30m or 8h; finalists are still retrained.", "Search",
         TUNE, check=above(0, " seconds"), shown_default="none", flag="--time-budget", flag_type=timedelta,
         remedy="Give a duration such as 30m or 8h",
     )  # fmt: skip
@@ -159,12 +159,12 @@ class StudySpec:
     )  # fmt: skip
     """Name of the study's folder, its Optuna study and its MLflow parent run."""
     run: str = ""
-    """Name of the run that this study shares with studies of other categories; empty if it is the only one."""
+    """Name of the run that this study shares with studies of other categories; empty for a single study."""
     extend: int = option(
         0, "Number of trials to add to the finished --study; flags that you leave out keep their values.",
         "Results and record", TUNE, check=at_least(0), shown_default="none", remedy="Give the number of trials to add",
     )  # fmt: skip
-    """Trials out of `trials` that are added to a finished study."""
+    """Number of trials, included in `trials`, that are added to a finished study."""
     tracking_uri: str = option(
         "", "URI of the MLflow store.", "Results and record", TUNE, shown_default="SQLite in --results"
     )
@@ -173,11 +173,11 @@ class StudySpec:
         False, "Log CPU, memory, disk, network and GPU usage of every trial.", "Results and record", TUNE
     )
     tensorboard: bool = option(
-        False, "Also log every training for TensorBoard, to the study's folder tensorboard/.",
+        False, "Also log every training run for TensorBoard, to tensorboard/ in the study's folder.",
         "Results and record", BOTH,
     )  # fmt: skip
     model_weights: ModelWeights = option(
-        "inside", "Frozen network of the registered model: saved inside it, or loaded by name with it.",
+        "inside", "Frozen network of the registered model: saved inside the model (inside), or loaded by its name.",
         "Results and record", TUNE, check=one_of(ModelWeights),
     )  # fmt: skip
     command: str = ""
@@ -216,13 +216,13 @@ class StudySpec:
 
     @property
     def is_test_selected(self) -> bool:
-        """True if the reported numbers are of the images that were used for model selection."""
+        """True if the reported metrics are of images that were used for model selection."""
         return self.protocol == "paper"
 
     def num_retrainings(self, num_studies: int) -> int:
-        """Return the number of trainings with new seeds, in a run of `num_studies` studies.
+        """Return the number of retrainings with new seeds in a run of `num_studies` studies.
 
-        Retrained are the baseline, the finalists, and the best trials of the other categories.
+        The baseline, the finalists and the best trials of the other categories are retrained.
         """
         finalists = min(self.finalists, self.trials - 1)
         return (1 + finalists + num_studies - 1) * self.seeds

@@ -1,4 +1,4 @@
-"""TrainSpec: the settings of one training, with its hyperparameters. It is created once and passed down.
+"""TrainSpec: the settings of one training run, with its hyperparameters. It is created once and passed down.
 
 The defaults are the reference configuration: the published hyperparameters.
 """
@@ -39,7 +39,7 @@ DEVICE = Check(
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSpec:
-    """Everything that determines the numbers of one training. A search space may hold the tunable options."""
+    """Everything that determines the results of one training run. A search space may hold the tunable options."""
 
     adaptor_lr: float = option(
         1e-4, "Learning rate of the feature adaptor (Adam).", "Training", TRAIN, check=above(0), tunable=True
@@ -97,9 +97,9 @@ class TrainSpec:
         288, "Side length in pixels to which images are resized.", "Training", BOTH,
         check=between(32, 2048, " pixels"),
     )  # fmt: skip
-    epochs: int = option(50, "Epochs per training.", "Training", BOTH, check=at_least(1))
+    epochs: int = option(50, "Epochs per training run.", "Training", BOTH, check=at_least(1))
     seed: int = option(
-        0, "Random seed of the data split, the search and every training.", "Training", BOTH,
+        0, "Random seed of the data split, the search and every training run.", "Training", BOTH,
         check=between(0, 2**31 - 1),
     )  # fmt: skip
     backbone: str = option(
@@ -118,9 +118,9 @@ class TrainSpec:
     fpr: float = option(
         0.01, "Fraction of good calibration images above the threshold.", "Training", BOTH, check=inside(0, 1)
     )
-    device: str = option("auto", "Device of a training: auto, cpu or cuda.", "Resources", BOTH, check=DEVICE)
+    device: str = option("auto", "Device of a training run: auto, cpu or cuda.", "Resources", BOTH, check=DEVICE)
     store_dtype: StoreDtype = option(
-        "float32", "Data type of stored features; the 16-bit types halve the memory and round.",
+        "float32", "Data type of stored features; the 16-bit types halve the memory at lower precision.",
         "Resources", BOTH, check=one_of(StoreDtype),
     )  # fmt: skip
     head_precision: HeadPrecision = option(

@@ -54,7 +54,7 @@ class Category:
 
     @property
     def has_masks(self) -> bool:
-        """Whether there are defective images and all of them have a mask, which pixel metrics require."""
+        """Whether there are defective images and all of them have a mask, as pixel metrics require."""
         return bool(self.defects) and self.masks_missing == 0
 
 

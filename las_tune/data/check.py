@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from las_tune.config.progress import Progress
+from las_tune.config import Progress
 from las_tune.data.category import GOOD, Category, ImageItem, find_duplicates, list_images, subfolders
 from las_tune.data.images import decode_mask, describe_image, without_pillow_warnings
 from las_tune.errors import DataError

@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from las_tune.config.paths import DEMO_CATEGORY
-from las_tune.config.progress import Progress
+from las_tune.config import DEMO_CATEGORY, Progress
 from las_tune.data.demo_part import Floats, RgbImage, Surfaces, render_image, spectral_noise
 from las_tune.errors import DataError
 
@@ -48,7 +47,7 @@ def render_demo(
     _replace_unless_complete(
         data_root / DEMO_CATEGORY, marker, lambda folder: _write_category(folder, seed, size, advance)
     )
-    done = sum(IMAGE_COUNTS.values())  # the category may have been complete
+    done = sum(IMAGE_COUNTS.values())  # an existing category is not rendered again
     _replace_unless_complete(textures_folder, marker, lambda folder: _write_textures(folder, seed, size, advance))
 
 

@@ -15,8 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from las_tune.config.progress import Progress
-from las_tune.config.study_spec import MPDD_CATEGORIES
+from las_tune.config import MPDD_CATEGORIES, Progress
 from las_tune.data.category import GOOD, sha256_of
 from las_tune.data.textures import texture_base
 from las_tune.errors import UserError, require
@@ -103,7 +102,7 @@ def fetch_mpdd(
     require(
         not incomplete,
         f"These folders exist but have no train/good: {', '.join(incomplete)}",
-        remedy="Move them to another place",
+        remedy="Move them to another folder",
     )
     work = data_root / ".mpdd-partial"
     archive = work / "mpdd.archive"
@@ -185,7 +184,7 @@ def _require_space(num_bytes: int, folder: Path) -> None:
 
 
 def _description(archive: Path) -> str:
-    """Return what a file seems to be, judged by its first bytes."""
+    """Describe the type of a file, judged by its first bytes."""
     with archive.open("rb") as file:
         start = file.read(512).lstrip()
     names = (name for signature, name in _SIGNATURES.items() if start.startswith(signature))

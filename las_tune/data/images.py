@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageOps
 
-from las_tune.config.progress import Progress
+from las_tune.config import Progress
 from las_tune.data.category import ImageItem
 from las_tune.errors import DataError
 
@@ -170,9 +170,9 @@ def describe_image(path: Path) -> tuple[tuple[int, int], str]:
 def decode_mask(path: Path, size: int, image_path: Path) -> npt.NDArray[np.bool_]:
     """Return one mask as (size, size) bool, True = defective.
 
-    Every color but black is defective. In lossy formats, where black is noisy, values of at least half the maximum are
-    defective. A resized pixel is defective if at least half of its area is. If that empties the mask, every pixel that
-    the defect touches is defective.
+    Every color except black is defective. In lossy formats, where black is noisy, values of at least half the maximum
+    are defective. A resized pixel is defective if at least half of its area is. If that empties the mask, every pixel
+    that the defect touches is defective.
 
     Args:
         path: file of the mask.
@@ -217,7 +217,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
         return Image.fromarray(_gray_to_8_bit(np.asarray(image))).convert("RGB")
     if image.mode == "F":
-        raise ValueError("float gray values have no defined white, save it with 8 or 16 bits")
+        raise ValueError("float gray values have no defined white level; save the image with 8 or 16 bits")
     if image.has_transparency_data:
         # Colors of transparent pixels are arbitrary. A black background adds no bright edge to a cut-out part.
         black = Image.new("RGBA", image.size, "black")
@@ -236,7 +236,7 @@ def _brightness(image: Image.Image) -> npt.NDArray[Any]:
 def _gray_to_8_bit(gray: npt.NDArray[np.integer]) -> npt.NDArray[np.uint8]:
     """Convert gray (H, W) in 0..65535 to uint8 with rounding. Raises ValueError outside that range (32-bit files)."""
     if gray.min() < 0 or gray.max() > 65535:
-        raise ValueError("gray values beyond 16 bits have no defined white, save it with 8 or 16 bits")
+        raise ValueError("gray values beyond 16 bits have no defined white level; save the image with 8 or 16 bits")
     return ((gray.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 

@@ -15,7 +15,7 @@ from las_tune.errors import DataError, UserError, require
 TEST_SHARE = 0.2
 """Fraction of the good images kept for the test, if there are defective images."""
 FEW_GOOD, FEW_TEST = 50, 20
-"""Fewer images give little evidence: the smallest MPDD category has 54 for training and 26 good ones for the test."""
+"""Fewer images cause a warning. The smallest MPDD category has 54 for training and 26 good ones for the test."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def _find(flag: str, patterns: Sequence[str]) -> dict[str, list[Path]]:
         images = sorted({path.absolute() for path in (*paths, *inside) if is_image(path)})
         require(
             images,
-            f"{flag} matches no images, got {pattern!r}",
+            f"{flag} {pattern!r} matches no images",
             remedy=f"Supported formats are {' '.join(sorted(SUFFIXES))}",
             error=DataError,
         )
@@ -129,10 +129,10 @@ def _warnings(counts: dict[str, int]) -> list[str]:
     """Return one line for each folder with too few images for reliable results."""
     lines = []
     if counts["train/good"] < FEW_GOOD:
-        lines.append(f"{counts['train/good']} good images for training are few; at least {FEW_GOOD} are recommended")
+        lines.append(f"{counts['train/good']} good images for training; at least {FEW_GOOD} are recommended")
     if "test/defect" not in counts:
         lines.append("without defective images, model selection and the final test use synthetic defects")
     for part in ("test/good", "test/defect"):
         if counts.get(part, FEW_TEST) < FEW_TEST:
-            lines.append(f"{counts[part]} images in {part} are few; below {FEW_TEST} confidence intervals are wide")
+            lines.append(f"{counts[part]} images in {part}; confidence intervals are wide below {FEW_TEST}")
     return lines

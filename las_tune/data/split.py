@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
-from las_tune.config.study_spec import Protocol, Validation
+from las_tune.config import Protocol, Validation
 from las_tune.data.category import GOOD, Category, ImageItem
 from las_tune.errors import DataError, require
 
@@ -38,7 +38,7 @@ class Split:
     validation: tuple[ImageItem, ...]
     """Images for model selection. A synthetic validation lists its good images only."""
     sealed_test: tuple[ImageItem, ...]
-    """Images that no trial sees."""
+    """Images that no trial uses."""
     labelled: tuple[ImageItem, ...] = ()
     """Labeled images in addition to a synthetic validation: scored every epoch, never used for model selection."""
     synthetic_parts: tuple[str, ...] = ()

@@ -10,17 +10,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from las_tune.config.objectives import PIXEL_OBJECTIVES
-from las_tune.config.progress import Progress
-from las_tune.config.study_spec import StudySpec
-from las_tune.config.train_spec import TrainSpec
+from las_tune.config import PIXEL_OBJECTIVES, Progress, StudySpec, TrainSpec
 from las_tune.data.category import GOOD, Category, ImageItem, index_category
 from las_tune.data.images import DecodedImages, decode_images, decode_masks
 from las_tune.data.split import Split, split_category
 from las_tune.data.synthetic_defects import FAMILIES, make_synthetic_defects
 from las_tune.data.textures import Textures, load_textures
 from las_tune.errors import DataError, UserError, require
-from las_tune.las.masks import otsu_foreground
+from las_tune.las import otsu_foreground
 
 Array = NDArray[Any]
 
@@ -46,7 +43,7 @@ class LabeledImages:
 
 @dataclass(frozen=True)
 class TrialImages:
-    """All images that trials see, before features are computed. The sealed test is not included.
+    """All images that trials use, before features are computed. The sealed test is not included.
 
     fit           (N, 3, S, S) uint8 RGB good images for training
     calibration   (C, 3, S, S) uint8 RGB good images that set the threshold; the fit images in very small categories
@@ -129,7 +126,7 @@ class _Loader:
     skipped: list[str] = field(default_factory=list)
 
     def decode(self, what: str, images: Sequence[ImageItem]) -> DecodedImages:
-        """Decode images that `progress` shows as `what`."""
+        """Decode images; `what` is their description for `progress`."""
         decoded = decode_images(
             images, self.spec.train.image_size, self.spec.skip_broken, self.progress, f"reading {what} images"
         )

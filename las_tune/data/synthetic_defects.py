@@ -30,7 +30,7 @@ SPECK_SHARE = 0.1
 MIN_SHARE, MAX_SHARE = 0.001, 0.08
 """Minimum and maximum area of a defect as a fraction of the image. Other defects are drawn again."""
 MIN_PART_SHARE, MAX_PART_SHARE = 0.002, 0.35
-"""The same as fractions of the foreground, so that small parts get small defects."""
+"""The same limits as fractions of the foreground, so that small parts get small defects."""
 ATTEMPTS = 12
 """Number of attempts before a plain stain is used instead."""
 GROWTH = 0.15
@@ -52,7 +52,7 @@ class SyntheticDefects:
 
 
 def make_synthetic_defects(good: Images, foreground: Masks, seed: int) -> SyntheticDefects:
-    """Return one defective copy of each good image, with the families in turn.
+    """Return one defective copy of each good image, alternating between the families.
 
     The result for image i depends only on the image, i and the seed. If its family stays invisible on an image, for
     example a blur on a uniform surface, the image gets a stain.

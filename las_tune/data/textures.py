@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from las_tune.config.progress import Progress
+from las_tune.config import Progress
 from las_tune.data.category import images_below
 from las_tune.data.images import decode_paths
 from las_tune.data.split import seeded_rank

@@ -8,13 +8,18 @@ from dataclasses import dataclass
 
 import torch
 
-from las_tune.config.progress import Progress
+from las_tune.config import Progress
 from las_tune.data.study_images import Array, LabeledImages, TrialImages, foreground_of
-from las_tune.las.backbone import Backbone
-from las_tune.las.features import FeatureStore, bytes_per_image, store_features
-from las_tune.las.image_metrics import LabeledFeatures
-from las_tune.las.metrics import PixelTargets, pixel_targets
-from las_tune.las.training import TrainData
+from las_tune.las import (
+    Backbone,
+    FeatureStore,
+    LabeledFeatures,
+    PixelTargets,
+    TrainData,
+    bytes_per_image,
+    pixel_targets,
+    store_features,
+)
 
 
 @dataclass(frozen=True)
@@ -23,7 +28,7 @@ class SharedImages:
 
     images  (N, 3, S, S) uint8 RGB
     maps    feature maps, finest first, as bytes of store_dtype, because numpy has no bfloat16; None if the features of
-            all images exceed the limit, so that trials compute them again
+            all images exceed the limit, so that trials recompute them
     """
 
     images: Array
@@ -127,7 +132,7 @@ def share(
     size = f"{needed / 1e9:.2f} GB of {store_dtype} features"
     if fits:
         return data, f"stored {size}"
-    return data, f"{size} exceed --store-limit-gb {limit_bytes / 1e9:.2f}, so trials compute them again (slower)"
+    return data, f"{size} exceed --store-limit-gb {limit_bytes / 1e9:.2f}, so trials recompute them (slower)"
 
 
 def _scored(shared: SharedImages, labeled: LabeledImages) -> SharedLabeledImages:

@@ -11,9 +11,9 @@ from typing import Any
 from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem
 from ray import tune
 
-from las_tune.config.study_spec import StudySpec
+from las_tune.config import StudySpec
 from las_tune.errors import UserError, short_message
-from las_tune.las.checkpoint import CHECKPOINT_NAME, load_checkpoint
+from las_tune.las import CHECKPOINT_NAME, load_checkpoint
 
 ROWS_NAME = "rows.json"
 """File next to a checkpoint with the metrics of every epoch up to it."""

@@ -1,4 +1,4 @@
-"""The Ray cluster: start it on this machine or join it, what it can grow to, and the resources of a trial."""
+"""The Ray cluster: starting or joining it, its maximum size, and the resources of a trial."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from pathlib import Path
 import ray
 import yaml
 
-from las_tune.config.files import make_folder
-from las_tune.config.study_spec import StudySpec
+from las_tune.config import StudySpec, make_folder
 from las_tune.errors import UserError, short_message, type_and_message
 from las_tune.execution.checkpoint_storage import CheckpointStorage
 from las_tune.execution.nodes import alive_nodes, check_nodes, run_on_node
@@ -109,7 +108,7 @@ def _check_process(address: str | None) -> None:
 
 @contextmanager
 def _ray_settings() -> Iterator[None]:
-    """Set Ray's environment variables, and silence its log of failed trials, which the study's folder has in full."""
+    """Set Ray's environment variables, and silence its log of failed trials: the study stores their tracebacks."""
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # the listeners record all results
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # verbose=0 silences the old output only

@@ -13,10 +13,8 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from las_tune.config import paths
-from las_tune.config.files import whole_lines
-from las_tune.config.trial_record import Listener, TrialRecord
-from las_tune.selection.finalists import Retraining
+from las_tune.config import Listener, TrialRecord, paths, whole_lines
+from las_tune.selection import Retraining
 
 _FIELDS = {field.name for field in fields(TrialRecord)}
 

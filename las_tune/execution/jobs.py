@@ -15,7 +15,7 @@ from typing import Any
 import ray
 from ray.job_submission import JobSubmissionClient
 
-from las_tune.config.study_spec import REMOTE_SCHEMES
+from las_tune.config import REMOTE_SCHEMES
 from las_tune.errors import UserError, short_message
 from las_tune.execution.cluster import HEAD_RESOURCE
 

@@ -10,7 +10,7 @@ import ray
 # Ray has no public API to query a cluster that this machine is not part of.
 from ray._raylet import GcsClient  # type: ignore[attr-defined]
 
-from las_tune.config.versions import as_labels, from_labels, installed_versions, require_same_versions
+from las_tune.config import as_labels, from_labels, installed_versions, require_same_versions
 from las_tune.errors import UserError, short_message
 
 HEAD_TIMEOUT_S = 30.0

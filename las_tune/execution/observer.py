@@ -10,16 +10,15 @@ from typing import Any
 
 from ray import tune
 
-from las_tune.config.study_spec import StudySpec
-from las_tune.config.trial_record import EPOCH_FIELDS, SYSTEM_PREFIX, Listener, Status, TrialRecord
+from las_tune.config import EPOCH_FIELDS, SYSTEM_PREFIX, Listener, Status, StudySpec, TrialRecord
 from las_tune.execution.checkpoint_storage import CheckpointStorage
 from las_tune.execution.history import History
 from las_tune.execution.interrupts import uninterrupted
 from las_tune.execution.trainable import MIGRATES, SharedStudy
-from las_tune.reporting.panel import PANEL_NAME
-from las_tune.search.trial_faults import FAILED, TRACEBACK
-from las_tune.space.search_space import Space
-from las_tune.tracking.journal import PANELS_NAME
+from las_tune.reporting import PANEL_NAME
+from las_tune.search import FAILED, TRACEBACK
+from las_tune.space import Space
+from las_tune.tracking import PANELS_NAME
 
 FAILURES_NAME = "failures"
 """Folder of a study with the tracebacks of its failed trials."""

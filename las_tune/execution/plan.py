@@ -1,4 +1,4 @@
-"""The plan of a run: how many trainings are left, and how long they take, estimated from a few measured steps."""
+"""The plan of a run: number and duration of the remaining training runs, estimated from a few measured steps."""
 
 from __future__ import annotations
 
@@ -7,15 +7,11 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from las_tune.config.formatting import format_seconds
-from las_tune.config.study_spec import StudySpec
-from las_tune.config.train_spec import TrainSpec
+from las_tune.config import StudySpec, TrainSpec, format_seconds
 from las_tune.execution.cluster import Resources
 from las_tune.execution.history import History
-from las_tune.las.backbone import Backbone
-from las_tune.las.features import FeatureStore
-from las_tune.las.training import TrainData, train
-from las_tune.search.schedulers import expected_epoch_fraction
+from las_tune.las import Backbone, FeatureStore, TrainData, train
+from las_tune.search import expected_epoch_fraction
 
 TIMED_STEPS = 3
 
@@ -27,7 +23,7 @@ def measure_epoch_s(spec: TrainSpec, backbone: Backbone, data: TrainData) -> flo
     the time of everything else.
 
     Args:
-        spec: settings of the training.
+        spec: settings of the training run.
         backbone: the frozen network, on the device.
         data: training data, on the device.
     """
@@ -61,17 +57,17 @@ class Plan:
     num_retrainings: int
     """Retrainings with new seeds that are left, without those of a registered champion."""
     num_epochs: int
-    """Maximum number of epochs of a training."""
+    """Maximum number of epochs of a training run."""
     epoch_s: float
     """Duration of one epoch in seconds, averaged over the studies; NaN if it could not be measured."""
     num_slots: int
-    """Trainings that run in parallel."""
+    """Number of training runs in parallel."""
     upper_bound: Cost
     """Cost if no trial is stopped early."""
     expected: Cost
     """Cost if the scheduler stops as many trials as it is designed to; the upper bound if that is unknown."""
     device: str
-    """Resources of a training, for display."""
+    """Resources of a training run, for display."""
     has_gpus: bool
     price_per_gpu_hour: float | None
 
@@ -82,7 +78,7 @@ class Plan:
         Args:
             specs: the studies. The settings of the run itself are taken from the first one.
             epochs_s: duration of one epoch of each study in seconds.
-            resources: resources of a training.
+            resources: resources of a training run.
         """
         missing = [_missing_trainings(spec, len(specs)) for spec in specs]
         trials_s, expected_s, retrainings_s = list[float](), list[float](), list[float]()
@@ -158,7 +154,7 @@ class Cost:
 
 
 def _makespan_s(durations_s: Sequence[float], num_slots: int) -> float:
-    """Return when the last training ends, if each starts in the first free slot."""
+    """Return when the last training run ends, if each starts in the first free slot."""
     ends_s = [0.0] * min(num_slots, max(1, len(durations_s)))
     for duration_s in durations_s:
         heapq.heapreplace(ends_s, ends_s[0] + duration_s)

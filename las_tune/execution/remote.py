@@ -8,21 +8,14 @@ from typing import Any
 import ray
 import torch
 
-from las_tune.config.progress import Progress
-from las_tune.config.study_spec import StudySpec
-from las_tune.config.train_spec import TrainSpec
-from las_tune.data.study_images import LabeledImages, TrialImages
-from las_tune.data.trial_data import SharedData, share, store_limit_bytes
+from las_tune.config import Progress, StudySpec, TrainSpec
+from las_tune.data import LabeledImages, SharedData, TrialImages, share, store_limit_bytes
 from las_tune.execution.cluster import Resources
 from las_tune.execution.nodes import alive_nodes
 from las_tune.execution.plan import measure_epoch_s
 from las_tune.execution.trainable import SharedStudy
-from las_tune.las.backbone import Backbone
-from las_tune.las.memory import keep_freed_memory
-from las_tune.las.training import pick_device
-from las_tune.selection.evaluation import Evaluation, TrainedHead, evaluate
-from las_tune.selection.finalists import score_heads
-from las_tune.selection.promotion import Scores
+from las_tune.las import Backbone, keep_freed_memory, pick_device
+from las_tune.selection import Evaluation, Scores, TrainedHead, evaluate, score_heads
 
 POLL_INTERVAL_S = 0.5
 MAX_MEASURED = 8

@@ -1,4 +1,4 @@
-"""The function that Ray Tune runs for a trial: one training."""
+"""The function that Ray Tune runs for a trial: one training run."""
 
 from __future__ import annotations
 
@@ -14,16 +14,21 @@ import ray
 import torch
 from ray import ObjectRef, tune
 
-from las_tune.config.train_spec import TrainSpec
+from las_tune.config import TrainSpec
 from las_tune.execution.checkpoint_storage import ROWS_NAME, read_rows
 from las_tune.execution.nodes import is_draining
-from las_tune.las.backbone import Backbone
-from las_tune.las.checkpoint import CHECKPOINT_NAME, load_checkpoint, save_checkpoint
-from las_tune.las.memory import keep_freed_memory
-from las_tune.las.training import TrainData, pick_device, train
-from las_tune.reporting.panel import PANEL_NAME, Panel
-from las_tune.reporting.panel_builder import make_panel, synthesize_examples
-from las_tune.search.trial_faults import NodeDrainingError
+from las_tune.las import (
+    CHECKPOINT_NAME,
+    Backbone,
+    TrainData,
+    keep_freed_memory,
+    load_checkpoint,
+    pick_device,
+    save_checkpoint,
+    train,
+)
+from las_tune.reporting import PANEL_NAME, Panel, make_panel, synthesize_examples
+from las_tune.search import NodeDrainingError
 
 CHECKPOINT_SCORE = "checkpoint_score"
 """Result key by which Ray keeps checkpoints: the objective of a new best epoch, else -1. The latest is kept as well."""
@@ -34,7 +39,7 @@ MIGRATES = "migrates"
 
 @dataclass(frozen=True)
 class SharedStudy:
-    """What a worker needs of a study: the spec of its trainings, and references into Ray's object store."""
+    """The spec of a study's training runs, and references to its data in Ray's object store, for workers."""
 
     train: TrainSpec
     backbone: ObjectRef
@@ -83,7 +88,7 @@ class EpochReporter:
         self._spec = spec
         self._rows: list[dict[str, float]] = []
         self.state: dict[str, Any] | None = None
-        """Training state to resume from; None at the start of a training."""
+        """Training state to resume from; None at the start of a training run."""
         if checkpoint is not None:
             with checkpoint.as_directory() as folder:
                 _, self.state = load_checkpoint(Path(folder) / CHECKPOINT_NAME)
@@ -108,7 +113,7 @@ class EpochReporter:
 @lru_cache(maxsize=1)
 def _system_metrics() -> Callable[[], dict[str, float]]:
     """Start monitoring this machine, once per process, and return the function that reads the metrics."""
-    from las_tune.tracking.system_metrics import SystemMetrics  # loads MLflow into the worker, so only on demand
+    from las_tune.tracking import SystemMetrics  # loads MLflow into the worker, so only on demand
 
     monitor = SystemMetrics()
     monitor.start()

@@ -9,20 +9,24 @@ from typing import Any
 
 from ray import tune
 
-from las_tune.config.study_spec import StudySpec
-from las_tune.config.trial_record import TrialRecord
+from las_tune.config import StudySpec, TrialRecord
 from las_tune.execution.checkpoint_storage import CheckpointStorage
 from las_tune.execution.cluster import Resources
 from las_tune.execution.history import History
 from las_tune.execution.observer import Observer, TuneInput, TuneResult
 from las_tune.execution.trainable import CHECKPOINT_SCORE, SharedStudy, run_trial
-from las_tune.las.checkpoint import CHECKPOINT_NAME, load_checkpoint
-from las_tune.search.multi_study import FairScheduler, FairSearcher
-from las_tune.search.schedulers import TimeBudget, make_scheduler
-from las_tune.search.searcher import METRIC, make_searcher
-from las_tune.search.trial_faults import StopOnFailureScheduler, report_permanent_failure
-from las_tune.selection.evaluation import TrainedHead
-from las_tune.selection.finalists import Retraining
+from las_tune.las import CHECKPOINT_NAME, load_checkpoint
+from las_tune.search import (
+    METRIC,
+    FairScheduler,
+    FairSearcher,
+    StopOnFailureScheduler,
+    TimeBudget,
+    make_scheduler,
+    make_searcher,
+    report_permanent_failure,
+)
+from las_tune.selection import Retraining, TrainedHead
 
 SEARCH, FINALISTS = "ray", "ray_finalists"
 """Names of the two Ray experiments of a run, which are folders in its checkpoint storage."""
@@ -122,8 +126,8 @@ def run_finalists(
 
     Args:
         studies: the studies of one run. The settings of the run itself are taken from the first one.
-        jobs: the trainings of each study. The studies take turns.
-        resources: resources of a training.
+        jobs: the training runs of each study. The studies take turns.
+        resources: resources of a training run.
         trial_function: trains one job.
     """
     spec, storage = studies[0].spec, CheckpointStorage.of(studies[0].spec)
@@ -180,7 +184,7 @@ class _Experiment:
 
     name: str
     prefix: str
-    """Start of the names of its trial folders."""
+    """Prefix of the names of its trial folders."""
     spec: StudySpec
     resources: Resources
     storage: CheckpointStorage

@@ -19,10 +19,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from las_tune.config.files import atomic_path
+from las_tune.config import atomic_path
 from las_tune.errors import UserError, type_and_message
-from las_tune.las.features import extract_features
-from las_tune.las.scoring import Detector, image_scores, smoothing_matrix
+from las_tune.las import Detector, extract_features, image_scores, smoothing_matrix
 
 Format = Literal["onnx", "torchscript", "pt2"]
 SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "torchscript": ".pt", "pt2": ".pt2"}
@@ -40,7 +39,7 @@ Run = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 class ExportableDetector(nn.Module):
-    """A Detector of one image size, in the form that exporters need: whatever the image does not change is a buffer."""
+    """A Detector of one image size, as exporters need it: all that does not depend on the image is a buffer."""
 
     weight: Tensor
     bias: Tensor

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from las_tune.config.progress import Progress
-from las_tune.data.category import images_below
+from las_tune.config import Progress
+from las_tune.data import images_below
 from las_tune.errors import DataError, UserError, type_and_message
 from las_tune.inference.overlay import save_overlay
 from las_tune.inference.predictor import Prediction, Predictor

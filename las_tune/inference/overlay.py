@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from las_tune.data.images import to_rgb, without_pillow_warnings
+from las_tune.data import to_rgb, without_pillow_warnings
 
 COLORMAP = "inferno"
 MAX_OPACITY = 0.6

@@ -19,9 +19,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from las_tune.data.images import BROKEN, square_image, without_pillow_warnings
+from las_tune.data import BROKEN, square_image, without_pillow_warnings
 from las_tune.errors import DataError, UserError
-from las_tune.las.checkpoint import load_detector
+from las_tune.las import load_detector
 
 BATCH_SIZE = 16
 

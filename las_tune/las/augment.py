@@ -1,4 +1,5 @@
-"""Step II of LAS: texture augmentation with three of nine augmentations per sample, batched and without host sync.
+"""Step II of LAS: texture augmentation with three of nine augmentations per sample, batched and without host
+synchronization.
 
 No library draws parameters per sample from a given generator: torchvision's v2 uses one parameter per batch, kornia the
 global generator. Here every sample has its own parameters, and augmentations that a sample did not draw get neutral
@@ -117,14 +118,14 @@ def _color_jitter(textures: Tensor, brightness: Tensor, contrast: Tensor, satura
 
 
 def _auto_contrast(textures: Tensor) -> Tensor:
-    """Stretch each channel to [0, 1]. A channel with a range below half an 8-bit step is constant and unchanged."""
+    """Stretch each channel to [0, 1]. A channel with a range below half an 8-bit step is left unchanged."""
     low, high = textures.amin((2, 3), keepdim=True), textures.amax((2, 3), keepdim=True)
     span = high - low
     return torch.where(span > 0.5 / 255, (textures - low) / span.clamp_min(0.5 / 255), textures)
 
 
 def _gaussian_blur(textures: Tensor, sigma: Tensor) -> Tensor:
-    """Apply a separable Gaussian with a width per sample, sigma (B,) in pixels; 0 changes nothing."""
+    """Blur each sample with a separable Gaussian of width sigma (B,) in pixels; 0 leaves a sample unchanged."""
     batch, channels, height, width = textures.shape
     distance = torch.arange(-BLUR_RADIUS_PX, BLUR_RADIUS_PX + 1, device=textures.device)
     kernel = torch.exp(-0.5 * (distance / sigma.clamp_min(1e-3).view(-1, 1)) ** 2)
@@ -138,7 +139,7 @@ def _gaussian_blur(textures: Tensor, sigma: Tensor) -> Tensor:
 
 
 def _sharpen(textures: Tensor, factor: Tensor) -> Tensor:
-    """Blend with a smoothed copy, factor (B,): 0 smooths, 1 changes nothing, above 1 sharpens."""
+    """Blend each sample with a smoothed copy by a factor (B,): 0 smooths, 1 leaves it unchanged, above 1 sharpens."""
     kernel = torch.tensor([[1.0, 1, 1], [1, 5, 1], [1, 1, 1]], device=textures.device) / 13
     padded = F.pad(textures, (1, 1, 1, 1), mode="replicate")
     smooth = F.conv2d(padded, kernel.expand(3, 1, 3, 3), groups=3)

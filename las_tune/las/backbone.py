@@ -1,4 +1,4 @@
-"""The frozen network, from images to two feature maps: truncated, with folded batch norms and channels-last memory."""
+"""The frozen network, which maps images to two feature maps. It is truncated, with folded batch norms."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EFFICIENTNET_LITE0 = "efficientnet_lite0"
 FEATURE_STRIDES = (8, 16)
 """Strides of the feature maps: layers 2 and 3 of a ResNet."""
 
-# Normalization of the images with which torchvision's weights were trained.
+# Image normalization that torchvision's weights were trained with.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -40,7 +40,7 @@ class Stages(nn.Module):
 
 
 class Backbone(nn.Module):
-    """Frozen network from images to the last feature maps at strides 8 and 16."""
+    """Frozen network that maps images to the last feature maps at strides 8 and 16."""
 
     mean: Tensor
     std: Tensor
@@ -62,8 +62,8 @@ class Backbone(nn.Module):
         Args:
             images: (B, 3, H, W) float in [0, 1], RGB.
 
-        Returns: feature maps (B, H/8, W/8, C1) and (B, H/16, W/16, C2), finest first. Sizes that are not divisible are
-            rounded according to the padding of the network.
+        Returns: feature maps (B, H/8, W/8, C1) and (B, H/16, W/16, C2), finest first. Image sizes that are not
+            divisible by the strides are rounded according to the padding of the network.
         """
         normalized = (images - self.mean) / self.std
         maps = self.network(normalized.contiguous(memory_format=torch.channels_last))
@@ -96,7 +96,7 @@ def load_backbone(name: str, weights: str) -> Backbone:
 
 
 def _torchvision(name: str, weights: str) -> nn.Module:
-    from torchvision import models  # lazy: workers receive their network and start 2 s faster without it
+    from torchvision import models  # lazy: workers, which receive the network, start 2 s faster
 
     known = models.list_models(module=models)
     if name not in known:
@@ -140,7 +140,7 @@ def _load_file(network: nn.Module, path: Path) -> None:
             f"--backbone-weights {path} does not exist", remedy="Use imagenet, random, or the path of a file"
         )
     try:
-        with warnings.catch_warnings(action="ignore"):  # about the file format; errors are raised
+        with warnings.catch_warnings(action="ignore"):  # warnings about the file format; errors are raised
             state = torch.load(path, map_location="cpu", weights_only=True)
         network.load_state_dict(state)
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Files of a training: the checkpoint, which can be resumed, and the detector.
+"""Files of a training run: the checkpoint to resume from, and the detector.
 
 Both are loaded with weights_only=True, so that files with code are rejected.
 """
@@ -13,8 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from las_tune.config.files import atomic_path
-from las_tune.config.train_spec import TrainSpec
+from las_tune.config import TrainSpec, atomic_path
 from las_tune.errors import UserError, require, short_message
 from las_tune.las.backbone import Backbone, load_backbone
 from las_tune.las.head import Head
@@ -30,7 +29,7 @@ def save_checkpoint(path: Path, spec: TrainSpec, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path) -> tuple[TrainSpec, dict[str, Any]]:
-    """Return the spec and the state of a training.
+    """Return the spec and the state of a training run.
 
     Raises: UserError if the file is not a checkpoint.
     """
@@ -52,7 +51,7 @@ def save_detector(
         path: the file.
         backbone: the frozen network.
         head_state: state dict of the trained head.
-        spec: the spec of the training.
+        spec: the spec of the training run.
         about: additional numbers and strings, such as category, threshold and metrics.
         backbone_inside: include the weights of the frozen network, so that loading needs no download. Otherwise the
             network is loaded by its name in the spec, and must have the same weights.
@@ -87,7 +86,7 @@ def load_detector(path: Path, device: str = "cpu") -> tuple[Detector, TrainSpec,
 
 
 def _load_by_reference(spec: TrainSpec, digest: Tensor) -> Backbone:
-    """Load the frozen network by its name, and check that it has the weights of the training."""
+    """Load the frozen network by its name, and check that it has the weights used in training."""
     name = f"{spec.backbone} with weights {spec.backbone_weights}"
     try:
         backbone = load_backbone(spec.backbone, spec.backbone_weights)
@@ -98,7 +97,7 @@ def _load_by_reference(spec: TrainSpec, digest: Tensor) -> Backbone:
     is_equal = actual.shape == digest.shape and not (actual - digest).abs().gt(1e-6 * digest[1].clamp_min(1e-6)).any()
     require(
         is_equal,
-        f"The detector was trained with other weights than those of {name} on this machine",
+        f"The weights of {name} on this machine differ from those that the detector was trained with",
         remedy="Install the version of torchvision used in training, or provide the same weights",
     )
     return backbone
@@ -123,7 +122,7 @@ def _write(path: Path, content: dict[str, Any]) -> None:
 
 def _read(path: Path, kind: str) -> dict[str, Any]:
     try:
-        with warnings.catch_warnings(action="ignore"):  # of the file's format: what matters is raised
+        with warnings.catch_warnings(action="ignore"):  # warnings about the file format; errors are raised
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise UserError(

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from las_tune.config.progress import Progress
+from las_tune.config import Progress
 from las_tune.las.backbone import Backbone
 
 NEIGHBORHOOD_PX = 3
@@ -90,6 +90,6 @@ class FeatureStore:
 
 
 def bytes_per_image(backbone: Backbone, size: int, dtype: torch.dtype) -> int:
-    """Return the size of the stored features of one image; `size` is its side in pixels."""
+    """Return the size of the stored features of one image in bytes; `size` is the side of the image in pixels."""
     blank = torch.zeros(1, 3, size, size, device=backbone.mean.device)
     return sum(m.numel() for m in extract_features(backbone, blank)) * dtype.itemsize

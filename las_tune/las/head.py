@@ -48,7 +48,7 @@ class Head(nn.Module):
         return [*self.hidden.parameters(), *self.norm.parameters(), *self.output.parameters()]
 
     def first_layer(self) -> tuple[Tensor, Tensor]:
-        """Return weight (hidden, C) and bias (hidden,) of adaptor and hidden layer; with the batch norm in eval mode."""
+        """Return weight (hidden, C) and bias (hidden,) of adaptor, hidden layer and, in eval mode, batch norm."""
         weight: Tensor = self.hidden.weight
         bias: Tensor = self.hidden.bias
         if self.adaptor is not None:

@@ -62,7 +62,7 @@ def metrics_of(maps: Tensor, labeled: LabeledFeatures, threshold: float) -> dict
 
 
 def threshold_of(normal_scores: Array, fpr: float) -> float:
-    """Return the score that a fraction `fpr` of good images exceeds, or the highest score of few images.
+    """Return the score that a fraction `fpr` of good images exceeds; with too few images, the highest score.
 
     >>> threshold_of(np.array([0.1, 0.2, 0.3, 0.4, 0.5]), 0.2)
     0.5

@@ -1,4 +1,4 @@
-"""Step I of LAS: masks of synthetic defects. Foreground, the α rule, labels on the feature grid."""
+"""Step I of LAS: masks of synthetic defects, with the foreground, the α rule and the labels on the feature grid."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from las_tune.las.perlin import draw_perlin, perlin_noise
 NOISE_THRESHOLD = 0.5
 """A pixel is defective if the noise exceeds this value (the authors' code)."""
 ATTEMPTS = 8
-"""Number of noise draws per image, of which the first with a nonempty mask is used."""
+"""Number of noise draws per image. The first draw with a nonempty mask is used."""
 COARSE_STEP_PX = 8
 """A mask counts as nonempty if it contains a pixel of this coarse grid."""
 MIN_SEPARABILITY = 0.7
@@ -88,7 +88,8 @@ def draw_masks(foreground: Tensor, alpha: float, max_exponent: int, generator: G
     p = torch.rand(batch, generator=generator, device=foreground.device)
     fields = draw_perlin(batch * ATTEMPTS * 2, max_exponent, generator)
 
-    # All attempts are evaluated on a coarse grid, and the first nonempty one at every pixel, without host sync.
+    # All attempts are evaluated on a coarse grid, and the first nonempty one at every pixel, to avoid host
+    # synchronization.
     coarse = perlin_noise(fields, size, COARSE_STEP_PX) > NOISE_THRESHOLD
     pairs = coarse.view(batch, ATTEMPTS, 2, *coarse.shape[1:])
     start = COARSE_STEP_PX // 2

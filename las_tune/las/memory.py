@@ -1,4 +1,4 @@
-"""Memory of a training: allocator settings and peak memory."""
+"""Memory of a training run: allocator settings and peak memory."""
 
 from __future__ import annotations
 

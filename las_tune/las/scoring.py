@@ -45,7 +45,7 @@ def image_scores(maps: Tensor) -> Tensor:
 
 @torch.no_grad()
 def score_features(head: Head, features: FeatureStore, size: int, batch_size: int = 16) -> Tensor:
-    """Return the anomaly maps (N, size, size) float in [0, 1] of the images of a store."""
+    """Return the anomaly maps (N, size, size) float in [0, 1] of the images in a feature store."""
     head.eval()
     first_layer = head.first_layer()
     parts = []
@@ -56,7 +56,7 @@ def score_features(head: Head, features: FeatureStore, size: int, batch_size: in
 
 
 class Detector(nn.Module):
-    """A complete detector, frozen network and trained head, from images to scores and anomaly maps."""
+    """A complete detector (frozen network and trained head), which maps images to scores and anomaly maps."""
 
     def __init__(self, backbone: Backbone, head: Head) -> None:
         super().__init__()

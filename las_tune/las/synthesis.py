@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from las_tune.config.train_spec import TrainSpec
+from las_tune.config import TrainSpec
 from las_tune.las.augment import augment
 from las_tune.las.masks import draw_masks
 

@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from las_tune.config.objectives import objective_value, ranking
-from las_tune.config.train_spec import TrainSpec
+from las_tune.config import TrainSpec, objective_value, ranking
 from las_tune.las.backbone import Backbone
 from las_tune.las.features import FeatureStore, extract_features
 from las_tune.las.head import Head, head_precision
@@ -25,12 +24,12 @@ from las_tune.las.synthesis import synthesize
 
 
 class TrainingDivergedError(RuntimeError):
-    """The loss or the scores are no longer finite."""
+    """Raised when the loss or the scores are not finite."""
 
 
 @dataclass(frozen=True)
 class TrainData:
-    """Data of a training, on its device. The sealed test is not included.
+    """Data of a training run, on its device. The sealed test is not included.
 
     features     N defect-free images and their features
     foreground   (N, 1, S, S) bool, 1 = part
@@ -81,7 +80,7 @@ class EpochResult:
     """Everything needed to resume; valid until the next epoch starts."""
 
     def row(self) -> dict[str, float]:
-        """Return the numbers of the epoch by name."""
+        """Return the losses and metrics of the epoch by name."""
         omitted = ("metrics", "anomaly_maps", "normal_scores", "threshold", "state")
         numbers = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in omitted}
         return numbers | self.metrics
@@ -93,14 +92,14 @@ class EpochResult:
 
 
 def pick_device(name: str) -> torch.device:
-    """Return the device of a name. `auto` is the GPU if there is one, else the CPU."""
+    """Return the device with a given name. `auto` selects the GPU if there is one, else the CPU."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
 
 
 class Training:
-    """Mutable state of one training: head, optimizers, random generator, best epoch."""
+    """Mutable state of one training run: head, optimizers, random generator, best epoch."""
 
     def __init__(self, spec: TrainSpec, channels: tuple[int, ...], device: torch.device) -> None:
         init_generator = torch.Generator().manual_seed(spec.seed)
@@ -148,7 +147,8 @@ def train(
         spec: hyperparameters, epochs, seed.
         backbone: the frozen network, on the device of the data.
         data: images, features, textures and validation images, all on one device.
-        resume: state of an EpochResult; training continues after its epoch, with the same numbers as without a stop.
+        resume: state of an EpochResult; training continues after that epoch, with the same results as an uninterrupted
+            run.
 
     Raises: TrainingDivergedError if the loss or the scores are not finite.
     """
@@ -197,7 +197,7 @@ def train(
 def train_epoch(training: Training, spec: TrainSpec, backbone: Backbone, data: TrainData) -> tuple[float, float]:
     """Train for one epoch, and return the mean losses on normal patches and on synthesized images.
 
-    Losses stay on the device until the end of the epoch, to avoid host sync.
+    Losses stay on the device until the end of the epoch, to avoid host synchronization.
     """
     training.head.train()
     device = data.images.device

@@ -1,1 +1,8 @@
-"""."""
+"""Output of a study: figures, image panels, the summary, the description, the training log.
+
+May import errors, config, las and data. Names are loaded on first use; `__init__.pyi` lists them.
+"""
+
+import lazy_loader as lazy
+
+__getattr__, __dir__, __all__ = lazy.attach_stub(__name__, __file__)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from las_tune.config.trial_record import TrialRecord
+from las_tune.config import TrialRecord
 
 COLORS = {"baseline": "#E69F00", "champion": "#0072B2"}
 """By role, from the color-blind safe palette of Okabe and Ito."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from las_tune.config.formatting import format_params
-from las_tune.config.study_spec import StudySpec, model_name
+from las_tune.config import StudySpec, format_params, model_name
 from las_tune.reporting.gains import GAIN, Row, gain_rows
 from las_tune.reporting.summary import Summary
 
@@ -56,7 +55,7 @@ def describe_start(spec: StudySpec, ranges: Mapping[str, str], command: str) -> 
     """Describe a study that is running.
 
     Args:
-        spec: of the study.
+        spec: settings of the study.
         ranges: range of each searched hyperparameter, as text.
         command: the command line.
     """
@@ -73,7 +72,7 @@ def describe_study(summary: Summary, ranges: Mapping[str, str], command: str) ->
     """Describe a finished study.
 
     Args:
-        summary: of the study.
+        summary: summary of the study.
         ranges: range of each searched hyperparameter, as text.
         command: the command line.
     """
@@ -124,7 +123,7 @@ def _reproduction(command: str) -> list[str]:
     return [
         "### Reproduction",
         f"{fence}bash\n{command}\n{fence}",
-        "The artifacts hold the package versions (`constraints.txt`) and the images of every part (`splits.json`).",
+        "The artifacts contain the package versions (`constraints.txt`) and the images of every part (`splits.json`).",
     ]
 
 

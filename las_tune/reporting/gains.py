@@ -8,15 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from las_tune.config.formatting import format_interval
-from las_tune.config.interval import Interval
-from las_tune.config.objectives import METRIC_OF, Objective, objective_value
+from las_tune.config import METRIC_OF, Interval, Objective, format_interval, objective_value
 from las_tune.reporting.summary import Summary
 
 GAIN = "gain (95% interval)"
 """Title of the column."""
 KEPT = "baseline kept"
-"""Shown instead of a gain where the champion is the baseline."""
+"""Shown instead of a gain if the champion is the baseline."""
 OBJECTIVE_OF = {metric: objective for objective, metric in METRIC_OF.items()}
 """The objective that stands for a metric of another name; gains are stored by objective."""
 
@@ -50,7 +48,7 @@ def gain_rows(summary: Summary) -> list[Row]:
 
 
 def _objective_first(objective: Objective, metrics: Mapping[str, float]) -> dict[str, float]:
-    """The objective leads, also where it is not a metric of its own."""
+    """Return the metrics with the objective first, computed if it is not among them."""
     name = METRIC_OF.get(objective, objective)
     return {name: objective_value(objective, metrics)} | dict(metrics)
 
@@ -59,9 +57,9 @@ def format_test_gain(gains: Mapping[str, Interval] | None, metric: str, differen
     """Format the gain of the champion in one metric of the test.
 
     Args:
-        gains: intervals by objective, as in `Summary.test_gain`; None where the study has no summary.
-        metric: of the test.
-        difference: champion less baseline, shown where no interval was computed.
+        gains: intervals by objective, as in `Summary.test_gain`; None if the study has no summary.
+        metric: name of the metric.
+        difference: champion minus baseline, shown if no interval was computed.
     """
     if gains == {} or (gains is None and not difference):
         return KEPT

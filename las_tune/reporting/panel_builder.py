@@ -8,10 +8,8 @@ import numpy as np
 import torch
 from torch import Generator
 
-from las_tune.config.train_spec import TrainSpec
-from las_tune.las.scoring import image_scores
-from las_tune.las.synthesis import Synthesized, synthesize
-from las_tune.las.training import EpochResult, TrainData
+from las_tune.config import TrainSpec
+from las_tune.las import EpochResult, Synthesized, TrainData, image_scores, synthesize
 from las_tune.reporting.panel import FALSE_REJECT, FIXED, MISS, Array, Panel
 
 NUM_SYNTHETIC = 6

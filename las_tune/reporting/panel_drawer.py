@@ -12,7 +12,7 @@ TIMEOUT_S = 300.0
 
 
 class PanelDrawingError(Exception):
-    """A panel that could not be drawn."""
+    """Raised when a panel could not be drawn."""
 
 
 class PanelDrawer:

@@ -47,7 +47,7 @@ def draw_synthetic_defects(panel: Panel, title: str, path: Path) -> None:
         Cell((tile(image), tile(image, mask)), (f"β = {beta:.2f}", f"{mask.mean():.1%} of the image defective"))
         for image, mask, beta in zip(panel.synthetic, panel.synthetic_masks, panel.beta, strict=True)
     ]
-    note = "β: share of the image kept inside the mask. α: shape of the masks. Right: the same, the mask outlined."
+    note = "β: share of the image kept inside the mask. α: shape of the masks. Right: with the mask outlined."
     write_sheet(path, f"{title}: synthetic defects", note, [Block("", cells, COLUMNS)])
 
 

@@ -1,4 +1,4 @@
-"""The result of a run: its studies, and the one configuration for all of them. `overview.json` holds it."""
+"""The result of a run: its studies, and one configuration for all of them. It is stored in `overview.json`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class FailedStudy:
 
     @classmethod
     def from_json(cls, content: Mapping[str, str]) -> FailedStudy:
-        """Read what `to_json` returned."""
+        """Restore the object from the output of `to_json`."""
         return cls(content["study"], content["category"], content["failed"])
 
 
@@ -56,7 +56,7 @@ class SharedConfiguration:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> SharedConfiguration:
-        """Read what `to_json` returned."""
+        """Restore the object from the output of `to_json`."""
         return cls(source=content["from"], **{name: value for name, value in content.items() if name != "from"})
 
 
@@ -66,7 +66,7 @@ class RunSummary:
 
     studies: tuple[Summary | FailedStudy, ...]
     shared_configuration: SharedConfiguration | None = None
-    """None for a single study, and where objectives differ."""
+    """None for a single study, and if the objectives differ."""
 
     @property
     def finished(self) -> list[Summary]:
@@ -88,7 +88,7 @@ class RunSummary:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> RunSummary:
-        """Read what `to_json` returned."""
+        """Restore the object from the output of `to_json`."""
         studies = (
             FailedStudy.from_json(study) if "failed" in study else Summary.from_json(study)
             for study in content["studies"]

@@ -28,7 +28,7 @@ from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from plotly.offline import get_plotlyjs
 
-from las_tune.config.trial_record import TrialRecord
+from las_tune.config import TrialRecord
 from las_tune.reporting.time_figures import StudyTimes, draw_best_so_far, draw_timeline
 
 DPI = 100
@@ -58,7 +58,7 @@ class OptunaFigure:
     function: str
     title: str
     missing: str
-    """Why there is nothing to draw; empty if there is."""
+    """Reason why there is nothing to draw; empty if there is something."""
     shows_baseline: bool = False
     """Whether the y axis is the objective, so that a line marks the baseline."""
     size: tuple[float, float] = (6.4, 4.8)
@@ -124,7 +124,7 @@ def _frozen_trial(trial: TrialRecord | None, distributions: Mapping[str, BaseDis
 
 
 def importance_evaluator(study: optuna.Study) -> PedAnovaImportanceEvaluator | None:
-    """Return the evaluator of hyperparameter importance; None where the trials do not allow a statement."""
+    """Return the evaluator of hyperparameter importance; None if the trials do not suffice."""
     values = [trial.value for trial in _complete(study)]
     if len(values) < MIN_TRIALS or len(set(values)) < 2:
         return None
@@ -217,7 +217,7 @@ def _embed(name: str, png: bytes) -> str:
 
 
 def _page(category: str, trials: Sequence[TrialRecord], parts: Sequence[str]) -> str:
-    """Return an HTML page that contains plotly.js once and loads nothing else. It is white in a dark frame, too."""
+    """Return an HTML page that contains plotly.js once and loads nothing else. It is white in every theme."""
     title = escape(f"{category}: {len(trials)} trials")
     failed = [f"<li>{escape(f'{trial.title}: {trial.reason}')}</li>" for trial in trials if trial.status == "failed"]
     sections = [*parts, *([f"<h2>Failed trials</h2><ul>{''.join(failed)}</ul>"] if failed else [])]

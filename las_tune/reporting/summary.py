@@ -1,4 +1,4 @@
-"""The result of a study, as typed values: what `summary.json` holds, and what every table and text is made from."""
+"""The result of a study as typed values: the content of `summary.json`, and the source of all tables and texts."""
 
 from __future__ import annotations
 
@@ -8,10 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
-from las_tune.config.interval import Interval
-from las_tune.config.objectives import Objective
-from las_tune.config.study_spec import Protocol, Validation
-from las_tune.config.trial_record import Status, TrialRecord
+from las_tune.config import Interval, Objective, Protocol, Status, TrialRecord, Validation
 from las_tune.errors import UserError, type_and_message
 
 T = TypeVar("T")
@@ -51,7 +48,7 @@ class TrialCounts:
 
 @dataclass(frozen=True)
 class TrialSummary:
-    """One training: its hyperparameters and its metrics."""
+    """One training run: its hyperparameters and its metrics."""
 
     number: int
     finalist: str
@@ -77,7 +74,7 @@ class TrialSummary:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> TrialSummary:
-        """Read what `to_json` returned."""
+        """Restore the object from the output of `to_json`."""
         return cls(number=content["trial"], **{name: value for name, value in content.items() if name != "trial"})
 
 
@@ -129,7 +126,7 @@ class Promotion:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Promotion:
-        """Read what `to_json` returned."""
+        """Restore the object from the output of `to_json`."""
         registered = content["gain_over_current"]
         return cls(
             champion=content["champion"],
@@ -145,7 +142,7 @@ class Promotion:
 
 @dataclass(frozen=True)
 class TieBreaks:
-    """The metric that decided between two equal objectives; empty where the objectives differed."""
+    """The metric that decided between two equal objectives; empty if the objectives differed."""
 
     search: str
     finalists: str
@@ -188,13 +185,13 @@ class LeakageGap:
 
 @dataclass(frozen=True)
 class CostSummary:
-    """What the trainings of a study cost, in seconds of time and of devices."""
+    """Cost of the training runs of a study, in seconds of time and of devices."""
 
     device: Literal["gpu", "cpu"]
     trial_seconds: float
     """Seconds in epochs, summed over trials, retrainings included."""
     device_seconds: float
-    """The same, times the devices of one trial."""
+    """The same, times the number of devices of one trial."""
     lost_seconds: float
     """Seconds in epochs that were repeated after a fault, or in trials that failed."""
     lost_device_seconds: float
@@ -203,13 +200,13 @@ class CostSummary:
 
     @classmethod
     def of(cls, trials: Sequence[TrialRecord], gain: float, unit: str, num_devices: float) -> CostSummary:
-        """Sum up trainings.
+        """Sum up the cost of training runs.
 
         Args:
             trials: all of them, retrainings included.
-            gain: of the objective on validation images; 0 where the baseline was kept.
+            gain: gain of the objective on validation images; 0 if the baseline was kept.
             unit: gpu_seconds or cpu_seconds.
-            num_devices: of one trial.
+            num_devices: number of devices of one trial.
         """
         spent = sum(trial.seconds + trial.repeated_seconds for trial in trials)
         lost = sum(trial.lost_seconds for trial in trials)
@@ -235,7 +232,7 @@ class CostSummary:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> CostSummary:
-        """Read what `to_json` returned."""
+        """Restore the object from the output of `to_json`."""
         device: Literal["gpu", "cpu"] = "gpu" if "gpu_seconds" in content else "cpu"
         unit = f"{device}_seconds"
         return cls(
@@ -250,7 +247,7 @@ class CostSummary:
 
 @dataclass(frozen=True)
 class UnsentWrites:
-    """Writes of the ledger that the MLflow store does not hold."""
+    """Writes of the ledger that the MLflow store has not received."""
 
     waiting: int = 0
     refused: int = 0
@@ -294,11 +291,11 @@ class Summary:
     validation_mean: ByRole[float]
     """Objective on the validation images; mean over seeds."""
     validation_gain: Interval | None
-    """Gain of the champion on the validation images; None where the baseline was kept."""
+    """Gain of the champion on the validation images; None if the baseline was kept."""
     test_mean: ByRole[dict[str, float]]
     """Metrics on the sealed test; means over seeds."""
     test_gain: dict[str, Interval]
-    """Gain of the champion on the sealed test, by objective; empty where the baseline was kept."""
+    """Gain of the champion on the sealed test, by objective; empty if the baseline was kept."""
     reference: Reference
     promotion: Promotion
     tie_break: TieBreaks
@@ -356,7 +353,7 @@ class Summary:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Summary:
-        """Read what `to_json` returned. Raises KeyError or TypeError where a field is missing."""
+        """Restore the object from the output of `to_json`. Raises KeyError or TypeError if a field is missing."""
         gain, rank, gap = (content[key] for key in ("validation_gain", "rank_correlation", "leakage_gap"))
         return cls(
             study=content["study"],
@@ -414,8 +411,9 @@ def parse_summary(text: str, source: str) -> Summary:
 
 
 def read_summary(file: Path) -> Summary:
-    """Read a `summary.json`. Raises UserError like `parse_summary`, and where the file cannot be read."""
+    """Read a `summary.json`. Raises UserError like `parse_summary`, and if the file cannot be read."""
     try:
         return parse_summary(file.read_text(encoding="utf-8"), str(file))
     except OSError as error:
-        raise UserError(f"The summary of a study could not be read: {type_and_message(error)}") from error
+        problem = f"The summary of a study could not be read: {type_and_message(error)}"
+        raise UserError(problem, remedy="Check that the file exists and is readable") from error

@@ -1,4 +1,4 @@
-"""Writes TensorBoard event files of every training (--tensorboard)."""
+"""Writes TensorBoard event files of every training run (--tensorboard)."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from pathlib import Path
 
 from tensorboardX import SummaryWriter
 
-from las_tune.config.trial_record import Listener, TrialRecord
+from las_tune.config import Listener, TrialRecord
 
 FOLDER = "tensorboard"
 FLUSH_INTERVAL_S = 5
 
 
 class TensorBoard(Listener):
-    """A Listener that writes one folder of events per training, in `tensorboard/` of the study."""
+    """A Listener that writes one folder of events per training run, in `tensorboard/` of the study."""
 
     def __init__(self, folder: Path) -> None:
         """Write below the given folder of the study."""

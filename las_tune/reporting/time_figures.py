@@ -10,7 +10,7 @@ from functools import cached_property
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from las_tune.config.trial_record import TrialRecord
+from las_tune.config import TrialRecord
 
 COLORS = {"completed": "#0072B2", "pruned": "#E69F00", "failed": "#D55E00", "running": "#999999"}
 """By status, from the color-blind safe palette of Okabe and Ito."""

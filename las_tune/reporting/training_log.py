@@ -5,8 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
-from las_tune.config.formatting import format_params
-from las_tune.config.trial_record import METRICS, Listener, TrialRecord
+from las_tune.config import METRICS, Listener, TrialRecord, format_params
 
 
 class TrainingLog(Listener):

@@ -9,7 +9,7 @@ from typing import Any
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from las_tune.config.trial_record import Status, TrialRecord
+from las_tune.config import Status, TrialRecord
 from las_tune.search.searcher import METRIC, StudySearcher, reported_rows, stable_trial_id
 from las_tune.search.trial_faults import FAILED
 
@@ -150,16 +150,16 @@ class FairScheduler(FIFOScheduler):  # type: ignore[misc]  # Ray has no type hin
         return str(scheduler.on_trial_result(tune_controller, numbered, result))
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        """Pass on that a trial has ended."""
+        """Forward the end of a trial."""
         scheduler, numbered = self._delegate(trial)
         scheduler.on_trial_complete(tune_controller, numbered, result)
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
-        """Pass on that a trial has failed."""
+        """Forward the failure of a trial."""
         scheduler, numbered = self._delegate(trial)
         scheduler.on_trial_error(tune_controller, numbered)
 
     def on_trial_remove(self, tune_controller: Any, trial: Any) -> None:
-        """Pass on that a trial was removed."""
+        """Forward the removal of a trial."""
         scheduler, numbered = self._delegate(trial)
         scheduler.on_trial_remove(tune_controller, numbered)

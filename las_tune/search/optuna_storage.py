@@ -12,8 +12,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from las_tune.config import paths
-from las_tune.config.trial_record import Status
+from las_tune.config import Status, paths
 
 STATUS: dict[TrialState, Status] = {
     TrialState.COMPLETE: "completed",

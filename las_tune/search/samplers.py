@@ -12,9 +12,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
-from las_tune.space.grid import grid_points
-from las_tune.space.parameters import Choice, Parameter
-from las_tune.space.search_space import Space, holds
+from las_tune.space import Choice, Parameter, Space, grid_points, holds
 
 
 class GridSampler(BaseSampler):

@@ -11,7 +11,7 @@ import numpy as np
 from ray.tune import Stopper
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
-from las_tune.config.study_spec import StudySpec
+from las_tune.config import StudySpec
 from las_tune.search.searcher import StudySearcher
 
 REDUCTION_FACTOR = 3
@@ -65,7 +65,7 @@ class BaselineExemptMedianRule(BaselineExemptMixin, MedianStoppingRule):  # type
     """
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Return the decision. A baseline that continues is not marked as stopped, since Ray would then raise."""
+        """Return the decision. A baseline that continues is not marked as stopped, which would be an error in Ray."""
         decision = super().on_trial_result(tune_controller, trial, result)
         if decision == TrialScheduler.CONTINUE:
             self._stopped_trials.discard(trial)
@@ -83,7 +83,7 @@ class TimeBudget(Stopper):  # type: ignore[misc]
         return False
 
     def stop_all(self) -> bool:
-        """Return whether the time budget is spent."""
+        """Return whether the time budget is used up."""
         return time.monotonic() > self._end_s
 
 

@@ -12,11 +12,10 @@ from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
-from las_tune.config.study_spec import StudySpec
-from las_tune.config.trial_record import Status, TrialRecord
+from las_tune.config import Status, StudySpec, TrialRecord
 from las_tune.search.optuna_storage import STATUS, open_storage, quiet_optuna
 from las_tune.search.samplers import GridSampler, make_sampler, suggest_params
-from las_tune.space.search_space import Space
+from las_tune.space import Space
 
 METRIC = "best_objective"
 """Metric that trials are compared by. The best objective so far never falls, so the last report is also the best."""

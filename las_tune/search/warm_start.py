@@ -7,13 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from las_tune.config import paths
-from las_tune.config.study_spec import StudySpec, model_name
-from las_tune.config.train_spec import TrainSpec
+from las_tune.config import StudySpec, TrainSpec, model_name, paths
 from las_tune.errors import UserError, require, type_and_message
-from las_tune.reporting.summary import Summary, read_summary
-from las_tune.space.parameters import Choice, Parameter
-from las_tune.space.search_space import Space
+from las_tune.reporting import Summary, read_summary
+from las_tune.space import Choice, Parameter, Space
 
 
 def warm_start_points(

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from las_tune.config.objectives import ranking
-from las_tune.config.trial_record import TrialRecord
+from las_tune.config import TrialRecord, ranking
 
 MIN_TRIALS = 3
 """Minimum number of trials for a rank correlation."""

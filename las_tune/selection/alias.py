@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from las_tune.config.study_spec import StudySpec
+from las_tune.config import StudySpec
 from las_tune.selection.promotion import Decision
 
 

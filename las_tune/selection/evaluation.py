@@ -10,15 +10,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from las_tune.data.study_images import Array, LabeledImages
-from las_tune.las.backbone import Backbone
-from las_tune.las.features import FeatureStore, store_features
-from las_tune.las.head import Head
-from las_tune.las.image_metrics import LabeledFeatures, metrics_of, threshold_of
-from las_tune.las.memory_bank import build_bank, score_bank
-from las_tune.las.metrics import aupro_by_image, pixel_targets
-from las_tune.las.scoring import image_scores, score_features
-from las_tune.las.training import TrainData
+from las_tune.data import Array, LabeledImages
+from las_tune.las import (
+    Backbone,
+    FeatureStore,
+    Head,
+    LabeledFeatures,
+    TrainData,
+    aupro_by_image,
+    build_bank,
+    image_scores,
+    metrics_of,
+    pixel_targets,
+    score_bank,
+    score_features,
+    store_features,
+    threshold_of,
+)
 
 MEMORY_BANK = "memory_bank"
 

@@ -9,17 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from las_tune.config.interval import Interval
-from las_tune.config.objectives import Objective, ranking
-from las_tune.config.study_spec import MAX_TRIALS
-from las_tune.config.train_spec import TrainSpec
-from las_tune.config.trial_record import TrialRecord
+from las_tune.config import MAX_TRIALS, Interval, Objective, TrainSpec, TrialRecord, ranking
 from las_tune.errors import UserError, require
-from las_tune.las.backbone import Backbone
-from las_tune.las.image_metrics import threshold_of
-from las_tune.las.metrics import aupro_by_image
-from las_tune.las.scoring import image_scores, score_features
-from las_tune.las.training import TrainData
+from las_tune.las import Backbone, TrainData, aupro_by_image, image_scores, score_features, threshold_of
 from las_tune.selection.evaluation import TrainedHead
 from las_tune.selection.promotion import Decision, Scores, decide
 
@@ -34,7 +26,7 @@ MAX_SEED = 2**31
 
 @dataclass(frozen=True)
 class Retraining:
-    """One training of a finalist with a new seed."""
+    """One training run of a finalist with a new seed."""
 
     number: int
     """Number of the trial in the ledger."""
@@ -119,13 +111,13 @@ class Finalist:
     heads: list[TrainedHead]
 
     def spec(self, train: TrainSpec) -> TrainSpec:
-        """Return the spec of the delivered head, based on the spec of the study."""
+        """Return the spec of the head at `delivered_index`, based on the spec of the study."""
         record = self.records[self.delivered_index]
         return train.replace(**record.params, seed=record.seed)
 
     @property
     def delivered_index(self) -> int:
-        """Index of the delivered head, the best one on validation images."""
+        """Index of the head that becomes the detector: the best one on validation images."""
         return max(range(len(self.records)), key=lambda index: ranking(self.records[index].best))
 
     @property

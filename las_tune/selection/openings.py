@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from las_tune.config.files import whole_lines
+from las_tune.config import whole_lines
 
 FILE = "test_openings.jsonl"
 

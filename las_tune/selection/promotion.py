@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from las_tune.config.interval import Interval
-from las_tune.config.objectives import Objective, deciding_tie_break, objective_value, ranking
+from las_tune.config import Interval, Objective, deciding_tie_break, objective_value, ranking
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -120,8 +119,8 @@ def paired_bootstrap(
     n - 1, because resampling n gives a variance that is too small by (n - 1) / n (Rao and Wu, JASA 1988).
 
     Three seeds are too few to resample (ten outcomes, variance too small by a third). Their contribution to the error
-    of the gain is drawn from Student's t with Welch's degrees of freedom. It is unpaired, because equal seeds of a and b
-    have only the number in common. Seeds differ partly because each misjudges different images. This part is already
+    of the gain is drawn from Student's t with Welch's degrees of freedom. It is unpaired: equal seeds of a and b share
+    nothing but the number. Seeds differ partly because each misjudges different images. This part is already
     included in the resampling of images, so it is subtracted.
 
     Args:
@@ -164,8 +163,8 @@ def _seed_noise(on_whole: list[Floats], resampled: list[Floats], generator: np.r
     """Draw the error (B,) of the gain due to the choice of seeds.
 
     Args:
-        on_whole: of a and of b, (R,) float, objective of each seed on all images.
-        resampled: of a and of b, (R, B) float, objective of each seed on each resample.
+        on_whole: for a and for b, (R,) float, objective of each seed on all images.
+        resampled: for a and for b, (R, B) float, objective of each seed on each resample.
         generator: source of all random numbers.
     """
     num = np.array([len(values) for values in on_whole])
@@ -215,8 +214,8 @@ def decide(
 
     The best of K finalists is selected with the same seeds and images as the comparison, so each interval has level
     1 - 0.05 / K (Bonferroni). The finalists are the best of N trials on the same images, but with other seeds. The
-    noise of images is therefore multiplied by a ratio of normal quantiles, such that in 5% of studies any of the N gains by
-    chance.
+    noise of images is therefore multiplied by a ratio of normal quantiles, such that any of the N gains by chance in 5%
+    of studies.
 
     Args:
         finalists: scores by name.

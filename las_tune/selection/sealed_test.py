@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from las_tune.config.interval import Interval
-from las_tune.config.objectives import PIXEL_OBJECTIVES, Objective, objective_value
-from las_tune.data.study_images import Array
+from las_tune.config import PIXEL_OBJECTIVES, Interval, Objective, objective_value
+from las_tune.data import Array
 from las_tune.selection.evaluation import MEMORY_BANK, Evaluation
 from las_tune.selection.finalists import Finalist
 from las_tune.selection.promotion import Scores, paired_bootstrap
@@ -26,7 +25,7 @@ class SealedReport:
     means      metrics of baseline and champion, averaged over seeds, and of the memory bank
     gains      gains of the champion over the baseline by objective, with their intervals over images and seeds; empty
                if the baseline is the champion
-    delivered  evaluation of the delivered head, by role
+    delivered  evaluation of the head that becomes the detector, by role
     """
 
     means: dict[str, dict[str, float]]

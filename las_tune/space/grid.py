@@ -8,12 +8,12 @@ import random
 from collections.abc import Iterable
 from typing import Any
 
-from las_tune.config.train_spec import TrainSpec
+from las_tune.config import TrainSpec
 from las_tune.space.parameters import Choice, Parameter, Range
 from las_tune.space.search_space import Space, holds
 
 MAX_DRAWS_PER_POINT = 16
-"""Points drawn for each point wanted, since conditions can make several points equal."""
+"""Points drawn per requested point, since conditions can make several points equal."""
 
 
 def grid_points(space: Space, trials: int, seed: int) -> list[dict[str, Any]]:
@@ -61,7 +61,7 @@ def axis(parameter: Parameter, baseline: Any, count: int) -> list[Any]:
 
     Args:
         parameter: a choice, which has all its values, or a range.
-        baseline: the baseline value. The step of a range that is nearest to it is replaced by it.
+        baseline: the baseline value. It replaces the nearest step of a range.
         count: number of evenly spaced steps of a range, both bounds included. Ignored for a choice.
     """
     if isinstance(parameter, Choice):

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from las_tune.config.train_spec import TrainSpec, tunable_names
+from las_tune.config import TrainSpec, tunable_names
 from las_tune.errors import SpaceError, UserError
 from las_tune.space.parameters import Choice, Parameter
 from las_tune.space.space_file import parse, read_parameter, require, shown, suggestion
@@ -31,7 +31,7 @@ class Space:
 
     name: str
     parameters: dict[str, Parameter]
-    """By name of the TrainSpec field, in the order of the fields."""
+    """Parameters by name of the TrainSpec field, in the order of the fields."""
     sources: tuple[Path, ...]
     """The files that define the space, parents first."""
 
@@ -88,9 +88,9 @@ def load_space(name_or_path: str) -> Space:
 
 
 def _load(path: Path, children: tuple[Path, ...] = ()) -> Space:
-    """Read one file and the files that it extends. `children` are the files on the way here."""
+    """Read one file and the files that it extends. `children` are the files that lead to it."""
     trail = " -> ".join(link.name for link in (*children, path))
-    require(path not in children, f"{path}: extends forms a cycle: {trail}")
+    require(path not in children, f"{path}: extends forms a cycle: {trail}", remedy="Remove one of these extends keys")
     tables = parse(path)
     parameters, sources = dict[str, Parameter](), tuple[Path, ...]()
     if "extends" in tables:

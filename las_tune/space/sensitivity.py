@@ -18,22 +18,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from las_tune.config.progress import Progress
-from las_tune.config.train_spec import TrainSpec
-from las_tune.data.demo_part import Surfaces, colored_noise, render_image
+from las_tune.config import Progress, TrainSpec
+from las_tune.data import Surfaces, colored_noise, render_image
 from las_tune.errors import SpaceError, UserError
-from las_tune.las.backbone import Backbone, load_backbone
-from las_tune.las.features import FeatureStore, store_features
-from las_tune.las.image_metrics import LabeledFeatures
-from las_tune.las.masks import grid_labels, otsu_foreground
-from las_tune.las.synthesis import synthesize
-from las_tune.las.training import TrainData, Training, train_epoch
+from las_tune.las import (
+    Backbone,
+    FeatureStore,
+    LabeledFeatures,
+    TrainData,
+    Training,
+    grid_labels,
+    load_backbone,
+    otsu_foreground,
+    store_features,
+    synthesize,
+    train_epoch,
+)
 from las_tune.space.parameters import Choice, Parameter
 from las_tune.space.search_space import Space, holds
 
 IMAGE_SIZE = 64
 MIN_IMAGES = 16
-"""An epoch is then one step, or two with the baseline batch size."""
+"""With so many images an epoch is one step, or two with the baseline batch size."""
 NUM_RANDOM_POINTS = 8
 """Points at which a parameter that changes nothing at the baseline is tried again."""
 

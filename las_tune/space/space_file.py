@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from las_tune.config.train_spec import TrainSpec, tunable_names
+from las_tune.config import TrainSpec, tunable_names
 from las_tune.errors import SpaceError
 from las_tune.errors import require as require_holds
 from las_tune.space.parameters import Choice, Condition, Parameter, Range
@@ -104,7 +104,7 @@ def _check_keys(where: str, table: dict[str, Any]) -> None:
     reason = table["reason"]
     require(
         isinstance(reason, str) and reason.strip(),
-        f"{where} reason must be a text, got {shown(reason)}",
+        f"{where} reason must be text, got {shown(reason)}",
         remedy="State why the range has these bounds",
     )
 

@@ -6,14 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from las_tune.config import paths
-from las_tune.config.progress import Progress
-from las_tune.config.study_spec import StudySpec
-from las_tune.data.digest import check_digest
-from las_tune.data.study_images import StudyImages, load_images, resolve_objective
-from las_tune.execution.checkpoint_storage import CheckpointStorage
-from las_tune.search.warm_start import check_warm_start_names
-from las_tune.space.search_space import Space, load_space, space_for
+from las_tune.config import Progress, StudySpec, paths
+from las_tune.data import StudyImages, check_digest, load_images, resolve_objective
+from las_tune.execution import CheckpointStorage
+from las_tune.search import check_warm_start_names
+from las_tune.space import Space, load_space, space_for
 from las_tune.study.resume import StudyFile, find_earlier, study_settings
 
 

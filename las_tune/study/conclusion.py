@@ -8,12 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from las_tune.config.interval import Interval
-from las_tune.config.objectives import objective_value
-from las_tune.config.trial_record import TrialRecord
-from las_tune.data.study_images import StudyImages
+from las_tune.config import Interval, TrialRecord, objective_value
+from las_tune.data import StudyImages
 from las_tune.errors import without_password
-from las_tune.reporting.summary import (
+from las_tune.reporting import (
     ByRole,
     CostSummary,
     LeakageGap,
@@ -26,19 +24,24 @@ from las_tune.reporting.summary import (
     TrialCounts,
     TrialSummary,
 )
-from las_tune.selection.agreement import leakage_gap, rank_correlation
-from las_tune.selection.alias import why_alias_stays
-from las_tune.selection.evaluation import MEMORY_BANK, Evaluation, TrainedHead
-from las_tune.selection.finalists import (
+from las_tune.selection import (
     BASELINE,
     BEST_OF,
+    MEMORY_BANK,
     REGISTERED_CHAMPION,
+    Decision,
+    Evaluation,
     Finalist,
+    Scores,
+    SealedReport,
+    TrainedHead,
     decide_champion,
+    leakage_gap,
+    paired_bootstrap,
     pick_finalists,
+    rank_correlation,
+    why_alias_stays,
 )
-from las_tune.selection.promotion import Decision, Scores, paired_bootstrap
-from las_tune.selection.sealed_test import SealedReport
 from las_tune.study.trained_study import TrainedStudy
 
 
@@ -49,11 +52,11 @@ class ChampionChoice:
     decision: Decision
     baseline: Finalist
     champion: Finalist
-    """The delivered finalist; the baseline itself where no gain was proven."""
+    """The finalist that becomes the champion; the baseline if no gain was proven."""
     validation_gain: Interval | None
-    """Gain of the champion on the validation images; None where it is the baseline."""
+    """Gain of the champion on the validation images; None if it is the baseline."""
     alias_stays: str
-    """Why the alias `champion` of the registered model does not move to this champion; empty where it moves."""
+    """Why the alias `champion` of the registered model does not move to this champion; empty if it moves."""
 
     @property
     def roles(self) -> dict[str, Finalist]:
@@ -62,12 +65,12 @@ class ChampionChoice:
 
     @property
     def records(self) -> dict[str, TrialRecord]:
-        """The retraining that each role delivers, by role."""
+        """The retraining with the best head, by role."""
         return {role: finalist.records[finalist.delivered_index] for role, finalist in self.roles.items()}
 
     @property
     def heads(self) -> dict[str, TrainedHead]:
-        """The head that each role delivers, by role."""
+        """The best head on validation images, by role."""
         return {role: finalist.heads[finalist.delivered_index] for role, finalist in self.roles.items()}
 
     @property
@@ -91,7 +94,7 @@ class Conclusion:
     """On the sealed test: the heads to test, and the memory bank."""
     report: SealedReport
     summary: Summary
-    """Complete but for what MLflow decides: the ids of the runs, the model and the unsent writes."""
+    """Complete except for the fields that MLflow determines: run ids, model and unsent writes."""
 
 
 def decide(study: TrainedStudy, scores: Mapping[str, Scores], registered_tags: Mapping[str, str]) -> ChampionChoice:
@@ -99,7 +102,7 @@ def decide(study: TrainedStudy, scores: Mapping[str, Scores], registered_tags: M
 
     Args:
         study: trials and retrained finalists.
-        scores: of every finalist on the validation images, by name.
+        scores: scores of every finalist on the validation images, by name.
         registered_tags: tags of the registered champion of the category; empty without one.
     """
     objective = study.spec.train.resolved_objective
@@ -131,11 +134,11 @@ def evaluate(
 
     Args:
         study: trials and retrained finalists.
-        images: of the study.
-        choice: see decide.
+        images: images of the study.
+        choice: result of `decide`.
         evaluations: of `choice.heads_to_test` and of the memory bank, on the sealed test.
         test_openings: how often the sealed test was scored so far.
-        cost_unit: name and number of what a second of a trial costs, such as gpu_seconds and 1.
+        cost_unit: unit and amount of the cost of one second of a trial, such as gpu_seconds and 1.
     """
     objective = study.spec.train.resolved_objective
     report = SealedReport.of(choice.roles, evaluations, images.sealed_test.defects, objective)

@@ -9,14 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from las_tune.config import paths
-from las_tune.config.progress import Progress
-from las_tune.config.trial_record import TrialRecord
+from las_tune.config import Progress, TrialRecord, paths
 from las_tune.errors import UserError
-from las_tune.execution.history import History
-from las_tune.search.optuna_storage import mark_failed, optuna_statuses
-from las_tune.tracking.journal import STUDY_RUN, Journal
-from las_tune.tracking.sync import Audit, resend_end, resend_run, sync_study
+from las_tune.execution import History
+from las_tune.search import mark_failed, optuna_statuses
+from las_tune.tracking import STUDY_RUN, Audit, Journal, resend_end, resend_run, sync_study
 
 Kind = Literal["zombie", "orphan", "duplicate", "missing", "different", "waiting"]
 
@@ -30,13 +27,13 @@ class Problem:
     duplicate  a second run of a trial, or a second value of an epoch
     missing    a run or epochs that MLflow or Optuna lacks
     different  a trial with two statuses
-    waiting    writes that were not sent to MLflow yet
+    waiting    writes that have not been sent to MLflow yet
     """
 
     kind: Kind
     text: str
     repair: Callable[[], object] | None = None
-    """None where sending the journal to MLflow repairs it, or nothing does."""
+    """None if sending the journal to MLflow repairs the problem, or if it cannot be repaired."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +51,7 @@ def diagnose(folder: Path, tracking_uri: str) -> Diagnosis:
     """Compare history, Optuna and MLflow of the study in a folder. Nothing is changed.
 
     Args:
-        folder: of the study.
+        folder: folder of the study.
         tracking_uri: its MLflow store with its password; empty for the store in its journal.
 
     Raises: UserError if the study is running, the folder has no study, or the store does not answer.
@@ -67,7 +64,7 @@ def repair(folder: Path, tracking_uri: str, progress: Progress) -> Diagnosis:
     """Repair the problems of a study, send waiting writes to MLflow, and diagnose the study again.
 
     Args:
-        folder, tracking_uri: see diagnose.
+        folder, tracking_uri: as in `diagnose`.
         progress: reports the writes that are sent.
 
     Raises: UserError like diagnose.
@@ -113,7 +110,7 @@ class _Doctor:
 
     def _unsent_writes(self) -> Iterator[Problem]:
         if self._journal.num_waiting:
-            yield Problem("waiting", f"{self._journal.num_waiting} writes were not sent to MLflow yet")
+            yield Problem("waiting", f"{self._journal.num_waiting} writes have not been sent to MLflow yet")
 
     def _optuna_problems(self) -> Iterator[Problem]:
         """Compare the trials of the search. An unfinished study resumes the trials that run in Optuna."""
@@ -123,7 +120,7 @@ class _Doctor:
             allowed = ("running", record.status, _status_in_optuna(record)) if record is not None else ()
             end = partial(mark_failed, self._folder, self._folder.name, [number])
             if status == "running" and self._is_finished:
-                yield Problem("zombie", f"Optuna has trial {number} as running, but the study is finished", end)
+                yield Problem("zombie", f"Optuna lists trial {number} as running, but the study is finished", end)
             elif status not in ("running", "failed") and record is None:  # failed trials do not affect the sampler
                 yield Problem("orphan", f"Optuna has trial {number}, which does not belong to the study")
             elif record is not None and record.status != "running" and status not in allowed:
@@ -143,7 +140,7 @@ class _Doctor:
                 yield Problem("orphan", f"MLflow has a run of {_name(key)}, which is not in the study", remove)
             elif runs[0].info.status == "RUNNING":
                 end = partial(resend_end, self._journal, key)
-                yield Problem("zombie", f"MLflow has {_name(key)} as running, but no process runs it", end)
+                yield Problem("zombie", f"MLflow lists {_name(key)} as running, but no process runs it", end)
             elif key != STUDY_RUN and expected[key].status != "running":
                 yield from self._run_problems(key, expected[key])
         for key in [STUDY_RUN, *expected]:
@@ -167,7 +164,7 @@ class _Doctor:
 
 
 def _status_in_optuna(record: TrialRecord) -> str:
-    """Status of a trial in Optuna, where a trial without an objective fails."""
+    """Status of a trial in Optuna, which counts a trial without an objective as failed."""
     has_objective = record.best_objective is not None and record.best_objective == record.best_objective
     return record.status if has_objective else "failed"
 

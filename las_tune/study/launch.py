@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from las_tune.config.host_process import preserve_host_process
-from las_tune.config.log_file import LogFile
-from las_tune.config.progress import Progress, no_progress
-from las_tune.config.study_spec import StudySpec
-from las_tune.config.trial_record import Listener
-from las_tune.data.demo_category import render_demo
-from las_tune.execution.plan import Plan
-from las_tune.reporting.run_summary import RunSummary
-from las_tune.reporting.tensorboard import TensorBoard
+from las_tune.config import Listener, LogFile, Progress, StudySpec, no_progress, preserve_host_process
+from las_tune.data import render_demo
+from las_tune.execution import Plan
+from las_tune.reporting import RunSummary, TensorBoard
 from las_tune.study.run import plan_studies, run_studies
 from las_tune.study.single import SingleResult, run_single
-from las_tune.tracking.connection import preserve_mlflow_state
+from las_tune.tracking import preserve_mlflow_state
 
 ListenersOf = Callable[[StudySpec], Sequence[Listener]]
 """Returns the listeners of one study of a run."""

@@ -7,27 +7,22 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from las_tune.config.files import make_folder
-from las_tune.config.progress import Progress
-from las_tune.config.study_spec import StudySpec, model_name
-from las_tune.config.trial_record import Listener
-from las_tune.data.study_images import StudyImages
-from las_tune.execution.checkpoint_storage import CheckpointStorage
-from las_tune.execution.cluster import Resources
-from las_tune.las.backbone import Backbone
-from las_tune.reporting.training_log import TrainingLog
-from las_tune.search.warm_start import warm_start_points
-from las_tune.space.search_space import Space
+from las_tune.config import Listener, Progress, StudySpec, make_folder, model_name
+from las_tune.data import StudyImages
+from las_tune.execution import CheckpointStorage, Resources
+from las_tune.las import Backbone
+from las_tune.reporting import TrainingLog
+from las_tune.search import warm_start_points
+from las_tune.space import Space
 from las_tune.study.checks import PreparedStudy
 from las_tune.study.outputs import write_start_files
 from las_tune.study.publication import publish_start, study_parameters
 from las_tune.study.resume import Points, StudyFile, reopen
-from las_tune.tracking.ledger import Ledger
-from las_tune.tracking.provenance import provenance_tags
+from las_tune.tracking import Ledger, provenance_tags
 
 RESUMING = "resuming study {} where its last driver stopped"
 CLOSE_TIMEOUT_S = 10.0
-"""How long a run that was stopped waits for MLflow. The journal keeps the writes that were not sent."""
+"""How long a run that was stopped waits for MLflow. The journal keeps the unsent writes."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +31,7 @@ class RunContext:
 
     backbone: Backbone
     resources: Resources
-    """Of one trial."""
+    """Resources of one trial."""
     progress: Progress
     started: float
     """When the run started, by time.monotonic."""

@@ -9,27 +9,21 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from las_tune.config import paths
-from las_tune.config.files import write_json
-from las_tune.config.study_spec import LIBRARY_COMMAND, StudySpec
-from las_tune.config.train_spec import TrainSpec
-from las_tune.config.trial_record import TrialRecord
-from las_tune.data.study_images import Array
+from las_tune.config import LIBRARY_COMMAND, StudySpec, TrainSpec, TrialRecord, paths, write_json
+from las_tune.data import Array
 from las_tune.errors import UserError, without_password
-from las_tune.las.backbone import Backbone
-from las_tune.las.checkpoint import save_detector
-from las_tune.reporting.curves import plot_roc_curve, plot_training_curves
-from las_tune.reporting.study_figures import write_study_figures
-from las_tune.search.samplers import distribution
-from las_tune.selection.evaluation import Evaluation, TrainedHead
-from las_tune.space.search_space import Space
+from las_tune.las import Backbone, save_detector
+from las_tune.reporting import plot_roc_curve, plot_training_curves, write_study_figures
+from las_tune.search import distribution
+from las_tune.selection import Evaluation, TrainedHead
+from las_tune.space import Space
 from las_tune.study.conclusion import Conclusion
 from las_tune.study.trained_study import TrainedStudy
 
 
 @dataclass(frozen=True)
 class DeliveredDetector:
-    """One training with its head, and the evaluation of the head on the sealed test."""
+    """One training run with its head, and the evaluation of the head on the sealed test."""
 
     record: TrialRecord
     head: TrainedHead
@@ -37,7 +31,7 @@ class DeliveredDetector:
 
 
 class DetectorFiles(NamedTuple):
-    """Files that every training leaves; their names are those of the published reference code."""
+    """Files that every training run writes; their names are those of the published reference code."""
 
     training_curves: Path
     roc_curve: Path
@@ -86,7 +80,7 @@ def write_detector(
     """Write training curves, ROC curve and model file.
 
     Args:
-        folder: of the study.
+        folder: folder of the study.
         category: for the file names.
         spec: settings that the champion was trained with.
         backbone: the frozen network.

@@ -12,20 +12,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from las_tune.config import paths
-from las_tune.config.files import write_json
-from las_tune.config.progress import Progress
-from las_tune.config.study_spec import StudySpec
+from las_tune.config import Progress, StudySpec, paths, write_json
 from las_tune.errors import without_password
-from las_tune.reporting.description import describe_start, describe_study
-from las_tune.reporting.summary import Summary
-from las_tune.selection.alias import settings_tag
-from las_tune.selection.finalists import BASELINE, REGISTERED_CHAMPION
-from las_tune.space.search_space import Space
+from las_tune.reporting import Summary, describe_start, describe_study
+from las_tune.selection import BASELINE, REGISTERED_CHAMPION, settings_tag
+from las_tune.space import Space
 from las_tune.study.conclusion import Conclusion
 from las_tune.study.outputs import DetectorFiles
-from las_tune.tracking.journal import STUDY_RUN
-from las_tune.tracking.ledger import Ledger
+from las_tune.tracking import STUDY_RUN, Ledger
 
 NOTE_TAG = "mlflow.note.content"
 """MLflow shows this tag as the description of a run, in Markdown."""
@@ -71,11 +65,11 @@ def publish_start(
     """Publish what is known before the first trial.
 
     Args:
-        spec: of the study.
-        space: of the study.
+        spec: settings of the study.
+        space: search space of the study.
         files: see outputs.write_start_files.
-        warm_start: a sentence for each warm start; empty where none has a point.
-        ledger: of the study.
+        warm_start: a sentence for each warm start; empty if none has a point.
+        ledger: ledger of the study.
     """
     ledger.log_artifacts(STUDY_RUN, files)
     description = describe_start(spec, _ranges(space), without_password(spec.command))
@@ -92,8 +86,8 @@ def publish(conclusion: Conclusion, files: StudyFiles, ledger: Ledger, progress:
 
     Args:
         conclusion: see conclusion.evaluate.
-        files: of the study.
-        ledger: of the study.
+        files: files of the study.
+        ledger: ledger of the study.
         progress: reports the delivery to MLflow.
         started: when the run started, by time.monotonic.
 
@@ -150,7 +144,7 @@ def _publish_finalists(conclusion: Conclusion, ledger: Ledger) -> None:
 def _register_champion(conclusion: Conclusion, detector: Path, ledger: Ledger) -> None:
     """Register the detector as a version of the category's model.
 
-    A registered champion that was retrained for comparison and won stays the version that it is.
+    If the registered champion was retrained for comparison and won, it keeps its version.
     """
     spec, choice, images = conclusion.study.spec, conclusion.choice, conclusion.images
     champion = choice.records["champion"]
@@ -185,7 +179,7 @@ def _version_tags(conclusion: Conclusion) -> dict[str, str]:
 
 
 def _summary_metrics(summary: Summary) -> dict[str, float]:
-    """Numbers of the summary that runs of studies are compared by."""
+    """Metrics of the summary that are used to compare the runs of studies."""
     metrics: dict[str, float] = {"test_openings": summary.test_openings}
     metrics |= {f"cost/{name}": value for name, value in summary.cost.to_json().items() if value is not None}
     if summary.leakage_gap:

@@ -6,17 +6,15 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from las_tune.config import paths
-from las_tune.config.files import write_json
-from las_tune.config.study_spec import StudySpec
+from las_tune.config import StudySpec, paths, write_json
 from las_tune.errors import UserError, type_and_message
-from las_tune.execution.history import History
-from las_tune.space.search_space import Space
+from las_tune.execution import History
+from las_tune.space import Space
 from las_tune.study.outputs import require_new_folder
-from las_tune.tracking.journal import require_idle
+from las_tune.tracking import require_idle
 
 FORMAT = 1
-"""Version of the file's format. A study is not resumed across a change of it."""
+"""Version of the file's format. A study of another format cannot be resumed."""
 MAY_CHANGE = {
     "address", "command", "cpus_per_trial", "data_digest", "data_root", "experiment", "extend", "gpus_per_trial",
     "max_concurrent", "max_failures", "model_weights", "price_per_gpu_hour", "results", "space", "store_limit_gb",
@@ -27,7 +25,7 @@ NOT_FLAGS = {
     "search space": "The search space of study {study} has changed",
     "split": "The images of study {study} are split differently than before",
 }
-"""Settings that are fingerprints, with the sentence for a change."""
+"""Settings that are digests, with the error message if they change."""
 
 Points = tuple[dict[str, Any], ...]
 """Configurations that are evaluated right after the baseline."""
@@ -63,12 +61,12 @@ class StudyFile:
 
 
 def study_settings(spec: StudySpec, space: Space, digest: str) -> dict[str, Any]:
-    """Return all settings that affect the numbers of a study, as JSON holds them.
+    """Return all settings that affect the numbers of a study, as JSON values.
 
     Args:
-        spec: of the study.
-        space: of the study.
-        digest: of its split.
+        spec: settings of the study.
+        space: search space of the study.
+        digest: digest of its split.
     """
     settings = {name: value for name, value in asdict(spec).items() if name not in MAY_CHANGE}
     train = settings.pop("train")
@@ -79,7 +77,7 @@ def study_settings(spec: StudySpec, space: Space, digest: str) -> dict[str, Any]
 
 
 def find_earlier(spec: StudySpec, settings: dict[str, Any]) -> StudyFile | None:
-    """Return the file of the study that is resumed or extended; None where the study is new.
+    """Return the file of the study that is resumed or extended; None if the study is new.
 
     Raises: UserError for a study that is running or finished, for different settings, and for a damaged file.
     """

@@ -7,30 +7,35 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
-from las_tune.config.files import make_folder, write_json
-from las_tune.config.progress import Progress
-from las_tune.config.study_spec import StudySpec, model_name
-from las_tune.config.trial_record import Listener
-from las_tune.execution.cluster import check_storage, ray_cluster, resources_of
-from las_tune.execution.history import History
-from las_tune.execution.observer import TuneInput, TuneResult
-from las_tune.execution.plan import Plan
-from las_tune.execution.remote import evaluate_remotely, measure_remotely, prepare_remotely, score_remotely
-from las_tune.execution.trainable import SharedStudy
-from las_tune.execution.tuner import run_finalists, run_trials
-from las_tune.las.backbone import load_backbone
-from las_tune.reporting.run_summary import FailedStudy, RunSummary
-from las_tune.reporting.summary import Summary
-from las_tune.selection.finalists import (
+from las_tune.config import Listener, Progress, StudySpec, make_folder, model_name, write_json
+from las_tune.execution import (
+    History,
+    Plan,
+    SharedStudy,
+    TuneInput,
+    TuneResult,
+    check_storage,
+    evaluate_remotely,
+    measure_remotely,
+    prepare_remotely,
+    ray_cluster,
+    resources_of,
+    run_finalists,
+    run_trials,
+    score_remotely,
+)
+from las_tune.las import load_backbone
+from las_tune.reporting import FailedStudy, RunSummary, Summary
+from las_tune.selection import (
     BASELINE,
     BEST_OF,
     REGISTERED_CHAMPION,
     Retraining,
+    count_opening,
     make_retrainings,
     pick_finalists,
     require_successful_trial,
 )
-from las_tune.selection.openings import count_opening
 from las_tune.study.checks import prepare_studies
 from las_tune.study.conclusion import decide, evaluate
 from las_tune.study.opening import (
@@ -47,7 +52,7 @@ from las_tune.study.outputs import write_champion, write_figures
 from las_tune.study.publication import StudyFiles, publish
 from las_tune.study.shared_configuration import best_shared_configuration
 from las_tune.study.trained_study import TrainedStudy
-from las_tune.tracking.journal import STUDY_RUN
+from las_tune.tracking import STUDY_RUN
 
 OVERVIEW = "overview.json"
 """Result of a run of several studies, in the folder of the run."""
@@ -62,10 +67,10 @@ def run_studies(
 
     Args:
         specs: one per category. The settings of the run itself are taken from the first one.
-        listeners_of: returns the listeners of a study, besides its ledger and its training log.
+        listeners_of: returns the listeners of a study, in addition to its ledger and its training log.
         progress: reports the steps of the run.
 
-    Raises: UserError for invalid settings, and where the only study fails.
+    Raises: UserError for invalid settings, and if the only study fails.
     """
     started = time.monotonic()
     prepared = prepare_studies(specs, progress)
@@ -195,7 +200,7 @@ def _conclude(study: OpenStudy, trained: TrainedStudy, shared: SharedStudy, cont
 
 
 def _fail(study: OpenStudy, error: Exception) -> FailedStudy:
-    """End a study of several whose conclusion failed."""
+    """End a study whose conclusion failed, in a run of several studies."""
     study.log.write(f"ended by\n{traceback.format_exc()}")
     study.ledger.end_study("FAILED")
     reason = f"{type(error).__name__}: {error} (see {study.log.path})"
@@ -205,7 +210,7 @@ def _fail(study: OpenStudy, error: Exception) -> FailedStudy:
 def _summarize_run(
     spec: StudySpec, results: Sequence[Summary | FailedStudy], trained: dict[str, TrainedStudy]
 ) -> RunSummary:
-    """Summarize a run; write the summary where the run has several studies."""
+    """Summarize a run; write the summary if the run has several studies."""
     objectives = {study.spec.train.objective for study in trained.values()}
     is_comparable = len(trained) > 1 and len(objectives) == 1
     run = RunSummary(tuple(results), best_shared_configuration(trained) if is_comparable else None)

@@ -1,4 +1,4 @@
-"""One configuration for several categories: the best on average, and what each category loses by it."""
+"""One configuration for several categories: the best on average, and what each category loses with it."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from las_tune.reporting.run_summary import SharedConfiguration
-from las_tune.selection.finalists import BASELINE, BEST_OF
+from las_tune.reporting import SharedConfiguration
+from las_tune.selection import BASELINE, BEST_OF
 from las_tune.study.trained_study import TrainedStudy
 
 
 def best_shared_configuration(studies: Mapping[str, TrainedStudy]) -> SharedConfiguration:
     """Choose between the baseline and the best trial of each category by the mean regret over categories.
 
-    All of them were trained in every category, with the same seeds. One that failed in a category is not a candidate.
+    All of them were trained in every category, with the same seeds. A configuration that failed in a category is not a
+    candidate.
 
     Args:
         studies: by category; all with the same objective.

@@ -1,4 +1,4 @@
-"""A single training without Ray: one configuration, trained and tested with the code that a trial runs."""
+"""A single training run without Ray: one configuration, trained and tested with the code that a trial runs."""
 
 from __future__ import annotations
 
@@ -10,32 +10,33 @@ from pathlib import Path
 import psutil
 from torch import Tensor
 
-from las_tune.config import paths
-from las_tune.config.files import make_folder, write_json
-from las_tune.config.progress import Progress
-from las_tune.config.study_spec import StudySpec
-from las_tune.config.trial_record import EPOCH_FIELDS, Listener, TrialRecord
-from las_tune.data.study_images import StudyImages, load_images, resolve_objective
-from las_tune.data.trial_data import share, store_limit_bytes
-from las_tune.las.backbone import Backbone, load_backbone
-from las_tune.las.checkpoint import CHECKPOINT_NAME, save_checkpoint
-from las_tune.las.memory import keep_freed_memory
-from las_tune.las.training import TrainData, TrainingDivergedError, pick_device, train
-from las_tune.reporting.training_log import TrainingLog
-from las_tune.selection.evaluation import MEMORY_BANK, Evaluation, TrainedHead, evaluate
-from las_tune.selection.openings import count_opening
+from las_tune.config import EPOCH_FIELDS, Listener, Progress, StudySpec, TrialRecord, make_folder, paths, write_json
+from las_tune.data import StudyImages, load_images, resolve_objective, share, store_limit_bytes
+from las_tune.las import (
+    CHECKPOINT_NAME,
+    Backbone,
+    TrainData,
+    TrainingDivergedError,
+    keep_freed_memory,
+    load_backbone,
+    pick_device,
+    save_checkpoint,
+    train,
+)
+from las_tune.reporting import TrainingLog
+from las_tune.selection import MEMORY_BANK, Evaluation, TrainedHead, count_opening, evaluate
 from las_tune.study.outputs import DeliveredDetector, require_new_folder, write_detector
 
 
 @dataclass(frozen=True)
 class SingleResult:
-    """A finished training."""
+    """A finished training run."""
 
     trial: TrialRecord
     evaluation: Evaluation
-    """Of the head at the best epoch, on the sealed test."""
+    """Evaluation of the head of the best epoch on the sealed test."""
     memory_bank: Evaluation
-    """Of the memory bank, on the sealed test."""
+    """Evaluation of the memory bank on the sealed test."""
     test_openings: int
     """How often images of the sealed test were scored so far."""
     files: list[Path]
@@ -51,7 +52,7 @@ def run_single(spec: StudySpec, listeners: Sequence[Listener], progress: Progres
 
     Args:
         spec: settings; those of the search are not used.
-        listeners: follow the training as a trial.
+        listeners: follow the training run as a trial.
         progress: reports the steps.
 
     Raises: UserError for invalid settings.

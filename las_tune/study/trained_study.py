@@ -1,17 +1,13 @@
-"""A study after its trainings, before the champion is chosen."""
+"""A study after its training runs, before the champion is chosen."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from las_tune.config.objectives import deciding_tie_break
-from las_tune.config.study_spec import StudySpec
-from las_tune.config.trial_record import TrialRecord
-from las_tune.execution.observer import TuneResult
-from las_tune.execution.tuner import load_trained
-from las_tune.selection.evaluation import TrainedHead
-from las_tune.selection.finalists import BEST_OF, Finalist, collect_finalists, pick_finalists
-from las_tune.space.search_space import Space
+from las_tune.config import StudySpec, TrialRecord, deciding_tie_break
+from las_tune.execution import TuneResult, load_trained
+from las_tune.selection import BEST_OF, Finalist, TrainedHead, collect_finalists, pick_finalists
+from las_tune.space import Space
 
 
 @dataclass(frozen=True)
@@ -48,7 +44,7 @@ class TrainedStudy:
 
     @property
     def best_trial(self) -> TrialRecord:
-        """The best trial of the search; the baseline where no other trial has metrics."""
+        """The best trial of the search; the baseline if no other trial has metrics."""
         return next(iter(pick_finalists(self.trials, 1)), self.trials[0])
 
     @property

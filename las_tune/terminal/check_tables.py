@@ -11,10 +11,9 @@ from las_tune.terminal.progress import make_console
 from las_tune.terminal.tables import print_lines
 
 if TYPE_CHECKING:
-    from las_tune.data.check import CategoryCheck
-    from las_tune.data.layout import CategoryLayout
-    from las_tune.space.sensitivity import Effect
-    from las_tune.study.doctor import Diagnosis
+    from las_tune.data import CategoryCheck, CategoryLayout
+    from las_tune.space import Effect
+    from las_tune.study import Diagnosis
 
 
 def print_check(name: str, check: CategoryCheck) -> None:
@@ -56,7 +55,7 @@ def print_diagnosis(diagnosis: Diagnosis, is_fixed: bool) -> None:
     """Print the state of a study, and the inconsistencies between its records.
 
     Args:
-        diagnosis: of the study.
+        diagnosis: diagnosis of the study.
         is_fixed: whether `--fix` ran before.
     """
     state = "finished" if diagnosis.is_finished else "unfinished, rerun the same command to resume"

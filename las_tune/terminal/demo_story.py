@@ -5,20 +5,19 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from las_tune.config import paths
-from las_tune.config.formatting import format_interval
-from las_tune.reporting.summary import Promotion, Summary
+from las_tune.config import format_interval, paths
+from las_tune.reporting import Promotion, Summary
 from las_tune.terminal.tables import print_lines
 
 TEST_IMAGES = paths.DEMO_DATA_ROOT / paths.DEMO_CATEGORY / "test"
 
 
 def print_story(summary: Summary, folder: Path) -> None:
-    """Print what was found, where to see it, and what to do next.
+    """Print the results, where to find them, and the next steps.
 
     Args:
-        summary: of the demo study.
-        folder: of the study.
+        summary: summary of the demo study.
+        folder: folder of the study.
     """
     study = shlex.join(["--study", summary.study, "--results", str(folder.parent)])
     model = shlex.quote(str(folder / paths.model_file(summary.category)))

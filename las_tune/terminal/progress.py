@@ -21,10 +21,7 @@ from rich.progress import (
 from rich.progress import Progress as ProgressBar
 from rich.table import Table
 
-from las_tune.config.formatting import format_params, format_seconds
-from las_tune.config.progress import Progress, no_progress
-from las_tune.config.study_spec import StudySpec
-from las_tune.config.trial_record import Listener, TrialRecord
+from las_tune.config import Listener, Progress, StudySpec, TrialRecord, format_params, format_seconds, no_progress
 
 MAX_LIVE_ROWS = 12
 """Rows of the table while the study runs; at the end it is printed in full."""
@@ -76,7 +73,7 @@ class StudyConsole:
 
         Args:
             title: first line.
-            specs: of the studies of the run.
+            specs: settings of the studies of the run.
             is_search: whether finalists are retrained after the trials.
         """
         self.console = make_console()

@@ -1,4 +1,4 @@
-"""Searches and trainings with a live display in the terminal."""
+"""Searches and training runs with a live display in the terminal."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from las_tune import __version__
-from las_tune.config.study_spec import StudySpec
+from las_tune.config import StudySpec
 from las_tune.terminal.progress import StudyConsole
 
 if TYPE_CHECKING:
-    from las_tune.execution.plan import Plan
-    from las_tune.reporting.run_summary import RunSummary
-    from las_tune.study.single import SingleResult
+    from las_tune.execution import Plan
+    from las_tune.reporting import RunSummary
+    from las_tune.study import SingleResult
 
 # The functions import las_tune.study when they run: it loads torch and Ray, and the title is printed before that.
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def search(specs: Sequence[StudySpec]) -> RunSummary:
     """Search the categories of one run; see `launch_search`."""
     with StudyConsole(f"las_tune {__version__}: {_describe(specs)}", specs) as console:
-        from las_tune.study.launch import launch_search
+        from las_tune.study import launch_search
 
         return launch_search(specs, lambda spec: [console.study(spec.category)], console.progress)
 
@@ -29,7 +29,7 @@ def search(specs: Sequence[StudySpec]) -> RunSummary:
 def plan(specs: Sequence[StudySpec]) -> Plan:
     """Estimate the cost of a search; see `launch_plan`."""
     with StudyConsole(f"las_tune {__version__}: plan of {_describe(specs)}", specs) as console:
-        from las_tune.study.launch import launch_plan
+        from las_tune.study import launch_plan
 
         return launch_plan(specs, console.progress)
 
@@ -38,7 +38,7 @@ def train_detector(spec: StudySpec) -> SingleResult:
     """Train a single detector; see `launch_training`."""
     title = f"las_tune {__version__}: training {spec.study}, {spec.train.epochs} epochs"
     with StudyConsole(title, [replace(spec, trials=1)], is_search=False) as console:
-        from las_tune.study.launch import launch_training
+        from las_tune.study import launch_training
 
         return launch_training(spec, [console.study(spec.category)], console.progress)
 

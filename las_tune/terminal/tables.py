@@ -1,4 +1,4 @@
-"""Results in the terminal: tables of gains, remarks on them, and where the files are."""
+"""Results in the terminal: tables of gains, remarks on them, and the paths of the files."""
 
 from __future__ import annotations
 
@@ -12,18 +12,24 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Column, Table
 
-from las_tune.config import paths
-from las_tune.config.formatting import format_params
-from las_tune.config.study_spec import StudySpec
-from las_tune.reporting.description import WARNINGS, remarks, warnings
-from las_tune.reporting.gains import GAIN, gain_rows
-from las_tune.reporting.run_summary import FailedStudy, RunSummary, SharedConfiguration
-from las_tune.reporting.summary import CostSummary, Summary
+from las_tune.config import StudySpec, format_params, paths
+from las_tune.reporting import (
+    GAIN,
+    WARNINGS,
+    CostSummary,
+    FailedStudy,
+    RunSummary,
+    SharedConfiguration,
+    Summary,
+    gain_rows,
+    remarks,
+    warnings,
+)
 from las_tune.terminal.progress import make_console
 
 if TYPE_CHECKING:
-    from las_tune.study.single import SingleResult
-    from las_tune.tracking.tables import TextTable
+    from las_tune.study import SingleResult
+    from las_tune.tracking import TextTable
 
 MAX_WIDTH = 500
 """Maximum width of a table of trials, in characters."""
@@ -80,8 +86,8 @@ def print_summary(summary: Summary, folder: Path) -> None:
     """Print the result of a study.
 
     Args:
-        summary: of the study.
-        folder: of the study.
+        summary: summary of the study.
+        folder: folder of the study.
     """
     console = make_console()
     for text in warnings(summary):
@@ -181,7 +187,7 @@ def _store_flags(summary: Summary, folder: Path) -> str:
 
 
 def print_training(result: SingleResult) -> None:
-    """Print the result of a single training."""
+    """Print the result of a single training run."""
     table = Table("", "detector", "memory bank", title=f"best epoch: {int(result.trial.best['epoch'])}")
     table.add_row("validation objective", f"{result.trial.best['objective']:.4f}", "")
     for name, value in result.evaluation.metrics.items():
@@ -192,7 +198,7 @@ def print_training(result: SingleResult) -> None:
 
 
 def _test_openings(number: int, test_name: str) -> list[str]:
-    """Report how often the test was opened: every time makes its results a little more optimistic."""
+    """Report how often the test was opened: every opening makes its results slightly more optimistic."""
     return [f"the {test_name} has been opened {'once' if number == 1 else f'{number} times'} so far"]
 
 

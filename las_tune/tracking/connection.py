@@ -1,4 +1,4 @@
-"""Open an MLflow store, a database or a server; each way in which that fails is one UserError."""
+"""Open an MLflow store, a database or a server. Failures are raised as UserErrors."""
 
 from __future__ import annotations
 

@@ -21,8 +21,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from las_tune.config import paths
-from las_tune.config.files import atomic_path, whole_lines
+from las_tune.config import atomic_path, paths, whole_lines
 from las_tune.errors import UserError, without_password
 
 EXAMPLE_NAME, PANELS_NAME = "input_example.npy", "panels"
@@ -119,13 +118,13 @@ class Journal:
             self._waiting.append(write)
 
     def waiting(self, max_writes: int) -> list[Write]:
-        """Return the oldest writes that were not sent yet."""
+        """Return the oldest writes that have not been sent yet."""
         with self._lock:
             return list(itertools.islice(self._waiting, max_writes))
 
     @property
     def num_waiting(self) -> int:
-        """Number of writes that were not sent yet."""
+        """Number of writes that have not been sent yet."""
         with self._lock:
             return len(self._waiting)
 

@@ -14,12 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from las_tune.config.progress import Progress
-from las_tune.config.study_spec import model_name
-from las_tune.config.trial_record import METRICS, Listener, TrialRecord
+from las_tune.config import METRICS, Listener, Progress, TrialRecord, model_name
 from las_tune.errors import without_password
-from las_tune.reporting.panel import Array
-from las_tune.reporting.summary import UnsentWrites
+from las_tune.reporting import Array, UnsentWrites
 from las_tune.tracking.connection import CONNECTION_ERRORS, open_store, store_error
 from las_tune.tracking.journal import EXAMPLE_NAME, EXTENDED, STUDY_RUN, Journal, JournalIndex, Write
 from las_tune.tracking.registry import RegisteredChampion, get_registered_champion
@@ -226,7 +223,7 @@ class Ledger(Listener):
 
     @property
     def num_waiting(self) -> int:
-        """Number of writes that were not sent yet."""
+        """Number of writes that have not been sent yet."""
         return self.journal.num_waiting
 
     @property

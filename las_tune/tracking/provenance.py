@@ -9,8 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from las_tune import __version__
-from las_tune.config.study_spec import StudySpec
-from las_tune.config.versions import PACKAGES
+from las_tune.config import PACKAGES, StudySpec
 
 
 def provenance_tags(spec: StudySpec) -> dict[str, str]:

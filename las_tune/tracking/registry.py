@@ -12,8 +12,7 @@ import numpy as np
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from las_tune.config.study_spec import model_name
-from las_tune.config.train_spec import known_hyperparameters
+from las_tune.config import known_hyperparameters, model_name
 from las_tune.tracking.packaging import log_model
 
 CHAMPION = "champion"

@@ -12,7 +12,7 @@ MAX_DUPLICATES = 10
 
 
 class RefusedError(Exception):
-    """A write that MLflow will never accept."""
+    """Raised for a write that MLflow will never accept."""
 
 
 class Runs:

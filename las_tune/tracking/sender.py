@@ -17,10 +17,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
-from las_tune.config import paths
-from las_tune.config.progress import Progress
+from las_tune.config import Progress, paths
 from las_tune.errors import type_and_message, without_password
-from las_tune.reporting.panel_drawer import PanelDrawer, PanelDrawingError
+from las_tune.reporting import PanelDrawer, PanelDrawingError
 from las_tune.tracking.connection import CONNECTION_ERRORS
 from las_tune.tracking.journal import Journal, Write, merge
 from las_tune.tracking.registry import register

@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from las_tune.config.objectives import TIE_BREAKS, ranking
+from las_tune.config import TIE_BREAKS, ranking
 from las_tune.errors import UserError, without_password
 from las_tune.tracking.connection import require_store, store_errors, use_store
 
@@ -29,7 +29,7 @@ MAX_LISTED_STUDIES = 10
 
 @dataclass(frozen=True)
 class StudyRuns:
-    """The MLflow runs of a study: the parent run, and one child run for each training."""
+    """The MLflow runs of a study: the parent run, and one child run for each training run."""
 
     parent: Run
     children: tuple[Run, ...]

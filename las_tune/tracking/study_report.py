@@ -18,7 +18,7 @@ from mlflow.entities import Run
 from PIL import Image
 
 from las_tune.config import paths
-from las_tune.reporting.description import WARNINGS
+from las_tune.reporting import WARNINGS
 from las_tune.tracking.store import Artifacts, StudyRuns
 from las_tune.tracking.tables import read_gains, sealed_table, trial_table
 

@@ -11,8 +11,7 @@ from pathlib import Path
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from las_tune.config import paths
-from las_tune.config.progress import Progress
+from las_tune.config import Progress, paths
 from las_tune.errors import require
 from las_tune.tracking.connection import open_store
 from las_tune.tracking.journal import STUDY_RUN, Journal, Write
@@ -97,7 +96,7 @@ class Audit:
         return cls(client, runs)
 
     def epochs(self, key: str) -> list[int]:
-        """Return the sorted epochs of a run, an epoch that was logged twice twice."""
+        """Return the sorted epochs of a run; an epoch that was logged twice occurs twice."""
         history = self.client.get_metric_history(self.runs[key][0].info.run_id, EPOCH_METRIC)
         return sorted(int(metric.step) for metric in history)
 

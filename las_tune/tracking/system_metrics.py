@@ -12,7 +12,7 @@ from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
 from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
 from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
 
-from las_tune.config.trial_record import SYSTEM_PREFIX
+from las_tune.config import SYSTEM_PREFIX
 
 INTERVAL_S = 1.0
 

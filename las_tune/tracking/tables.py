@@ -9,11 +9,8 @@ from typing import get_args
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from las_tune.config import paths
-from las_tune.config.interval import Interval
-from las_tune.config.objectives import Objective, objective_value
-from las_tune.reporting.gains import GAIN, format_test_gain
-from las_tune.reporting.summary import parse_summary
+from las_tune.config import Interval, Objective, objective_value, paths
+from las_tune.reporting import GAIN, format_test_gain, parse_summary
 from las_tune.tracking.store import Artifacts, Kind, StudyRuns, cell, roles_of
 
 ROLES = ("baseline", "champion", "memory_bank")

@@ -38,7 +38,7 @@ SERVER_ENVIRONMENT = {
     "MLFLOW_ENABLE_AI_GATEWAY": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
-"""Turns off parts of the server that studies do not use."""
+"""Settings that turn off parts of the server that studies do not use."""
 END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """SIGINT is included because shells let background processes of a script ignore it."""
 View = Literal["study", "best_first"]

@@ -90,7 +90,7 @@ def test_help_loads_nothing_heavy(program: str) -> None:
     assert not loaded & HEAVY
 
 
-def test_version() -> None:
+def test_version_is_printed() -> None:
     done = in_new_process("-m", "las_tune", "--version")
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, las_tune.__version__, "")
 
@@ -105,7 +105,7 @@ def test_error_is_the_only_line_on_stderr(tmp_path: Path) -> None:
 # --- from flags to specs ---
 
 
-def test_default_flags(captured: Captured, tmp_path: Path) -> None:
+def test_default_flags_give_the_default_spec(captured: Captured, tmp_path: Path) -> None:
     (spec,) = captured("--category", "part")
     assert spec.train == TrainSpec()
     assert (spec.train.image_size, spec.train.batch_size, spec.train.epochs, spec.train.seed) == (288, 8, 50, 0)
@@ -266,7 +266,7 @@ def test_default_study_name_is_valid_for_any_folder(captured: Captured, tmp_path
 # --- the demo ---
 
 
-def test_demo_defaults(captured: Captured, tmp_path: Path) -> None:
+def test_demo_has_its_own_defaults(captured: Captured, tmp_path: Path) -> None:
     (spec,) = captured("--category", "bracket_black", "--demo")
     assert spec.demo
     assert spec.train == TrainSpec(
@@ -359,7 +359,7 @@ def test_recorded_command_has_no_password(captured: Captured) -> None:
         (KeyboardInterrupt(), 130, "Stopped. Run the same command with --study mine to resume.\n"),
     ],
 )
-def test_exit_code_and_last_line(
+def test_errors_set_the_exit_code_and_the_last_line(
     captured: Captured, run: Run, monkeypatch: pytest.MonkeyPatch, error: Any, code: int, line: str
 ) -> None:
     def fail(*_: object) -> None:

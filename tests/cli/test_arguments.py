@@ -82,7 +82,7 @@ def test_resume_finds_a_run_by_its_name(tmp_path: Path) -> None:
             "--extend 4 --study s",
             "--extend cannot add trials to study s, which has not finished. Finish it with --resume --study s.",
         ),
-        ("--resume --study half", "The files of study {here}/half are not complete ("),
+        ("--resume --study half", "The files of study {here}/half are incomplete ("),
     ],
 )
 def test_resume_of_an_invalid_study_is_one_line(tmp_path: Path, given: str, line: str) -> None:

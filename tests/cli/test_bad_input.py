@@ -515,14 +515,14 @@ RECORDS = [
         "results are a file",
         BOTH,
         "",
-        "--results is not a folder that can be written to: ... {here}/r ... Choose another folder.",
+        "--results is not a writable folder: ... {here}/r ... Choose another folder.",
         lambda here: write(here, "r", "a file"),
     ),
     Bad(
         "results in a file",
         BOTH,
         "--results f/r",
-        "--results is not a folder that can be written to: ... {here}/f ... Choose another folder.",
+        "--results is not a writable folder: ... {here}/f ... Choose another folder.",
         lambda here: write(here, "f", "a file"),
     ),
     Bad(
@@ -582,7 +582,7 @@ RECORDS = [
         "storage in a file",
         TUNE,
         "--storage f/x",
-        "--storage is not a folder that can be written to: ... {here}/f ... Choose another folder.",
+        "--storage is not a writable folder: ... {here}/f ... Choose another folder.",
         lambda here: write(here, "f", "a file"),
     ),
     Bad(

@@ -53,7 +53,7 @@ def test_fetch_of_dtd_reports_whether_it_downloaded(run: Run, monkeypatch: pytes
     assert "already" in second.out
 
 
-def test_check_of_a_valid_category(run: Run, tmp_path: Path) -> None:
+def test_check_of_a_valid_category_finds_no_problems(run: Run, tmp_path: Path) -> None:
     make_part(tmp_path / "d")
     ended = run("data", "check", "--category", "part", "--data-root", "d")
     assert (ended.code, ended.err) == (0, "")
@@ -61,7 +61,7 @@ def test_check_of_a_valid_category(run: Run, tmp_path: Path) -> None:
     assert re.search(r"test\W+rust\W+4\W+4\W+12x8\W+PNG RGB", ended.out)
 
 
-def test_check_of_a_broken_category(run: Run, tmp_path: Path) -> None:
+def test_check_of_a_broken_category_reports_the_problem(run: Run, tmp_path: Path) -> None:
     make_part(tmp_path / "d", "good")
     broken = truncate_image(make_part(tmp_path / "d", "part") / "test/good/002.png")
     ended = run("data", "check", "--category", "all", "--data-root", "d")

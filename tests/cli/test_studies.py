@@ -66,7 +66,7 @@ def test_report_writes_one_file_to_the_working_directory(run: Run, tmp_path: Pat
     assert f"Report: {tmp_path / 'first.html'}" in ended.out and "Missing" not in ended.out
 
 
-def test_report_of_a_running_study(run: Run, tmp_path: Path) -> None:
+def test_report_of_a_running_study_lists_missing_parts(run: Run, tmp_path: Path) -> None:
     ended = run("report", "begun", "--out", "there.html")
     assert (ended.code, ended.err) == (0, "")
     assert (tmp_path / "there.html").read_text().startswith("<!doctype html>")

@@ -181,8 +181,8 @@ class Hosts:
             env={"PATH": SYSTEM_PATH, "LANG": "C.UTF-8"}, start_new_session=True,
         )  # fmt: skip
         host = Host(name, address, folder, link, process)
-        ours = Path("/proc/self/ns/net").readlink()
-        wait_until(lambda: Path(f"/proc/{process.pid}/ns/net").readlink() != ours, f"a network of {name}", 10)
+        own_network = Path("/proc/self/ns/net").readlink()
+        wait_until(lambda: Path(f"/proc/{process.pid}/ns/net").readlink() != own_network, f"a network of {name}", 10)
         _ip("link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", str(process.pid))
         _ip("link", "set", link, "master", self._bridge, "up")
         return host

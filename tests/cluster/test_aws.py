@@ -95,7 +95,7 @@ def test_the_head_is_on_demand_and_workers_are_spot(cluster: dict[str, dict[str,
     ]  # fmt: skip
 
 
-def test_disks_tags_and_instance_profiles(ec2: Any, cluster: dict[str, dict[str, Any]]) -> None:
+def test_machines_have_their_disks_tags_and_instance_profiles(ec2: Any, cluster: dict[str, dict[str, Any]]) -> None:
     for name, machine in cluster.items():
         tags = {tag["Key"]: tag["Value"] for tag in machine["Tags"]}
         assert tags["project"] == "las_tune" and tags["ray-cluster-name"] == "las-tune"
@@ -130,7 +130,7 @@ def test_only_ssh_is_open_from_outside(ec2: Any, cluster: dict[str, dict[str, An
 
 
 def test_existing_security_group_keeps_its_rules(ec2: Any) -> None:
-    """As in the file's instructions for allowing one address only."""
+    """The file describes how to allow a single address in an existing group."""
     group_id = ec2.create_security_group(GroupName="las-tune", Description="one address")["GroupId"]
     own = {"FromPort": 22, "ToPort": 22, "IpProtocol": "tcp", "IpRanges": [{"CidrIp": "203.0.113.7/32"}]}
     members = {"IpProtocol": "-1", "UserIdGroupPairs": [{"GroupId": group_id}]}

@@ -123,7 +123,7 @@ def test_the_head_is_on_demand_and_workers_are_spot(requests: dict[str, dict[str
         ]
 
 
-def test_machine_types_gpus_and_disks(config: dict[str, Any], requests: dict[str, dict[str, Any]]) -> None:
+def test_machines_have_their_types_gpus_and_disks(config: dict[str, Any], requests: dict[str, dict[str, Any]]) -> None:
     machines = {name: body["machineType"].rpartition("/")[2] for name, body in requests.items()}
     assert machines == {"head": "n2-standard-8", "gpu_l4": "g2-standard-4", "gpu_t4": "n1-standard-4"}
     (gpu,) = requests["gpu_t4"]["guestAccelerators"]

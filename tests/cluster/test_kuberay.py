@@ -149,7 +149,7 @@ def test_mlflow_runs_in_the_head_pod_on_localhost_only(resources: dict[str, dict
     assert "--tracking-uri http://127.0.0.1:5000" in resources["RayJob/las-tune-metal-plate"]["spec"]["entrypoint"]
 
 
-def test_one_image_without_root(resources: dict[str, dict[str, Any]]) -> None:
+def test_pods_use_one_image_and_do_not_run_as_root(resources: dict[str, dict[str, Any]]) -> None:
     for template in pods(resources).values():
         spec = template["spec"]
         assert spec["securityContext"]["runAsNonRoot"] and spec["securityContext"]["runAsUser"] == 1000

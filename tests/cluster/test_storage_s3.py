@@ -127,7 +127,7 @@ def test_bucket_keeps_best_and_latest_checkpoint_of_each_trial(bucket: Bucket, t
 
 @pytest.mark.slow
 def test_storage_uri_may_name_the_server(bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As for MinIO and other self-hosted servers."""
+    """MinIO and other self-hosted servers need an endpoint in the URI."""
     monkeypatch.delenv("AWS_ENDPOINT_URL")  # unset in the driver only: Ray's workers have inherited it
     server = bucket.address.removeprefix("http://")
     spec = make_spec(tmp_path, f"s3://{BUCKET}/named?endpoint_override={server}&scheme=http", trials=1)

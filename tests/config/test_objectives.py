@@ -23,7 +23,7 @@ def test_objectives_are_complete() -> None:
 
 
 @pytest.mark.parametrize("objective", get_args(Objective))
-def test_objective_values_by_hand(objective: Objective) -> None:
+def test_objective_values_match_hand_calculation(objective: Objective) -> None:
     assert objective_value(objective, METRICS) == pytest.approx(BY_HAND[objective])
 
 
@@ -67,6 +67,6 @@ def test_ranking_omits_missing_metrics() -> None:
         ({}, "the order of trials"),
     ],
 )
-def test_deciding_tie_break(changes: dict[str, float], metric: str) -> None:
+def test_deciding_tie_break_is_the_first_different_metric(changes: dict[str, float], metric: str) -> None:
     other = {"objective": 0.5, "image_auroc": 0.5, "recall": 0.5, "worst_defect": 0.5}
     assert deciding_tie_break(other | changes, other) == metric

@@ -43,7 +43,7 @@ def test_check_applies_to_given_values_only() -> None:
 
 
 def test_every_field_is_an_option() -> None:
-    """Except for those that are derived from others."""
+    """Fields that are derived from other fields are excepted."""
     plain = {each.name for spec in (StudySpec, TrainSpec) for each in fields(spec) if KEY not in each.metadata}
     assert plain == {"train", "run", "command"}
 

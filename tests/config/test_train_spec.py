@@ -159,7 +159,7 @@ def test_train_spec_rejects_invalid_values_in_one_line(changes: dict[str, Any], 
         ({"finalists": 0}, "--finalists must be at least 1, got 0. The default is 3."),
         (
             {"seeds": 1},
-            "--seeds must be at least 2, got 1. A single seed does not show the noise between trainings.",
+            "--seeds must be at least 2, got 1. Use several seeds to measure the noise between training runs.",
         ),
         ({"holdout": 0.0}, "--holdout must be between 0 and 1, both excluded, got 0.0. The default is 0.5."),
         ({"holdout": NAN}, "--holdout must be between 0 and 1, both excluded, got nan. The default is 0.5."),

@@ -169,7 +169,7 @@ def test_duplicates_are_found(make_category: MakeCategory) -> None:
 
 
 @pytest.mark.skipif(not METAL_PLATE.is_dir(), reason=f"no real MPDD images at {METAL_PLATE}")
-def test_real_metal_plate() -> None:
+def test_real_metal_plate_is_indexed() -> None:
     category = index_category(METAL_PLATE.parent, "metal_plate")
     assert len(category.train) == 54 and len(category.test) == 26 + 53 + 18
     assert category.defects == ("rust", "scratches") and category.has_masks

@@ -58,7 +58,7 @@ def test_every_problem_is_one_line(make_category: MakeCategory) -> None:
 
 
 @pytest.mark.skipif(not METAL_PLATE.is_dir(), reason=f"no real MPDD images at {METAL_PLATE}")
-def test_real_metal_plate() -> None:
+def test_real_metal_plate_has_no_problems() -> None:
     check = check_category(index_category(METAL_PLATE.parent, "metal_plate"))
     assert [(row.defect, row.images, row.masks) for row in check.rows] == [
         ("good", 54, 0),

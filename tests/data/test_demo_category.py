@@ -27,7 +27,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_layout_and_counts(demo: Path) -> None:
+def test_demo_has_the_expected_layout_and_counts(demo: Path) -> None:
     counts = Counter(str(Path(name).parent) for name in images(demo / "data" / DEMO_CATEGORY))
     assert counts == IMAGE_COUNTS | {"ground_truth/hole": 10, "ground_truth/scratches": 14}
     textures = Counter(str(Path(name).parent) for name in images(demo / "textures"))

@@ -75,7 +75,7 @@ def test_folder_without_images_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         fetch_mpdd(tmp_path, never)
     assert str(error.value) == (
-        f"These folders exist but have no train/good: {tmp_path / 'tubes'}. Move them to another place."
+        f"These folders exist but have no train/good: {tmp_path / 'tubes'}. Move them to another folder."
     )
 
 

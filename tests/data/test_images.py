@@ -103,9 +103,9 @@ def error_message(path: Path, reason: str) -> str:
 def test_gray_values_without_a_defined_white_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError) as error:
         decode_image(saved(tmp_path / "a.tif", Image.new("F", (4, 4), 0.5)), 4)
-    reason = "float gray values have no defined white, save it with 8 or 16 bits"
+    reason = "float gray values have no defined white level; save the image with 8 or 16 bits"
     assert str(error.value) == error_message(tmp_path / "a.tif", reason)
-    with pytest.raises(DataError, match="gray values beyond 16 bits have no defined white"):
+    with pytest.raises(DataError, match="gray values beyond 16 bits have no defined white level"):
         decode_image(saved(tmp_path / "b.tif", Image.new("I", (4, 4), 70000)), 4)
 
 
@@ -157,7 +157,7 @@ def test_decoding_keeps_the_warning_filters(make_category: MakeCategory) -> None
     assert list(warnings.filters) == before
 
 
-def test_masks_of_all_formats(tmp_path: Path) -> None:
+def test_masks_of_all_formats_are_decoded(tmp_path: Path) -> None:
     image = save_image(tmp_path / "image.png", size=(8, 8))
     left = np.zeros((8, 8), np.uint8)
     left[:, :4] = 1
@@ -262,7 +262,7 @@ def test_empty_list_decodes_to_an_empty_array() -> None:
     assert decode_images((), 8).images.shape == (0, 3, 8, 8)
 
 
-def test_decode_masks(make_category: MakeCategory) -> None:
+def test_good_images_decode_to_empty_masks(make_category: MakeCategory) -> None:
     category = index_category(make_category(good=2, rust=1), "part")
     masks = decode_masks(category.test, 4)
     assert masks.shape == (3, 4, 4) and not masks[:2].any()

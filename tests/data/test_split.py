@@ -28,7 +28,7 @@ def counts(split: Split) -> tuple[int, int, int, int]:
     return len(split.fit), len(split.calibration), len(split.validation), len(split.sealed_test)
 
 
-def test_sizes_of_real_metal_plate() -> None:
+def test_split_of_metal_plate_has_the_expected_sizes() -> None:
     assert counts(split_category(make_index(54, good=26, rust=53, scratches=18), seed=0)) == (49, 5, 49, 48)
 
 
@@ -63,7 +63,7 @@ def test_split_depends_on_names_and_seed_alone() -> None:
     assert split_category(shuffled, seed=2).as_dict() != here
 
 
-def test_split_by_hand() -> None:
+def test_split_orders_images_by_their_hash() -> None:
     """Images are ordered by the SHA-256 of "seed:key"; the first half is validation."""
     keys = [f"test/rust/{index:03}.png" for index in range(6)]
     ordered = sorted(keys, key=lambda key: hashlib.sha256(f"7:{key}".encode()).hexdigest())
@@ -86,7 +86,7 @@ def test_names_that_are_not_utf8_can_be_split() -> None:
 
 
 @pytest.mark.parametrize(("train", "expected"), [(2, 0), (3, 0), (4, 1), (14, 1), (26, 3)])
-def test_size_of_calibration(train: int, expected: int) -> None:
+def test_calibration_has_the_expected_size(train: int, expected: int) -> None:
     split = split_category(make_index(train, good=2, rust=2), seed=0)
     assert counts(split)[:2] == (train - expected, expected)
 
@@ -125,7 +125,7 @@ def keys(images: Iterable[ImageItem]) -> set[str]:
 @pytest.mark.parametrize("seed", range(5))
 def test_synthetic_validation_keeps_the_sealed_test(seed: int) -> None:
     category = make_index(40, good=11, bent=7, rust=5)
-    usual, synthetic = (split_category(category, seed, validation=kind) for kind in ("labelled", "synthetic"))  # type: ignore[arg-type]
+    usual, synthetic = (split_category(category, seed, validation=name) for name in ("labelled", "synthetic"))  # type: ignore[arg-type]
     assert synthetic.sealed_test == usual.sealed_test
     assert synthetic.labelled == usual.validation and not usual.labelled
     assert synthetic.calibration == usual.calibration
@@ -150,7 +150,7 @@ def test_without_enough_labeled_images_validation_and_test_are_synthetic(test: d
 
 
 @pytest.mark.parametrize(("train", "expected"), [(12, (3, 1, 4, 4)), (13, (4, 1, 4, 4)), (30, (15, 3, 6, 6))])
-def test_sizes_of_synthetic_parts(train: int, expected: tuple[int, ...]) -> None:
+def test_synthetic_parts_have_the_expected_sizes(train: int, expected: tuple[int, ...]) -> None:
     assert counts(split_category(make_index(train), seed=0, validation="synthetic")) == expected
 
 

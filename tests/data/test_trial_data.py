@@ -70,7 +70,7 @@ def test_features_are_stored_in_the_given_dtype(
 def test_results_are_the_same_without_stored_features(backbone: Backbone, images: StudyImages) -> None:
     shared, sentence = share(backbone, images.trials, "float32", 1000.0)
     assert len(feature_sets(shared)) == 5 and all(part.maps is None for part in feature_sets(shared))
-    assert "exceed --store-limit-gb 0.00, so trials compute them again" in sentence
+    assert "exceed --store-limit-gb 0.00, so trials recompute them" in sentence
     again, stored = losses(backbone, images, "float32", limit=1000.0), losses(backbone, images, "float32")
     # Convolutions of another batch size round differently in the last digit, which changes ranks of noisy pixels.
     assert again[::2] == pytest.approx(stored[::2], rel=1e-3)

@@ -92,8 +92,8 @@ def test_status_matches_how_the_trial_ended(search: FinishedSearch) -> None:
 def test_optuna_states_match_the_records(search: FinishedSearch) -> None:
     names = {"completed": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL"}
     states = {t.number: t.state.name for t in optuna_trials(search.spec)}
-    ours = {t.number: names[t.status] for t in search.trials if t.params["alpha"] <= 0.45}
-    assert {number: states[number] for number in ours} == ours
+    expected = {t.number: names[t.status] for t in search.trials if t.params["alpha"] <= 0.45}
+    assert {number: states[number] for number in expected} == expected
     assert "RUNNING" not in states.values()
 
 
@@ -215,9 +215,9 @@ def test_two_studies_have_separate_trials(together: ParallelSearches, name: str)
 def test_two_studies_have_separate_optuna_studies(together: ParallelSearches, name: str) -> None:
     states = optuna_trials(together.specs[name])
     assert [trial.params for trial in states] == [trial.params for trial in together.results[name].records]
-    for ours, theirs in zip(together.results[name].records, states, strict=True):
-        if ours.status == "completed" and ours.params["alpha"] <= 0.45:
-            assert (theirs.state.name, theirs.value) == ("COMPLETE", ours.best_objective)
+    for record, optuna_trial in zip(together.results[name].records, states, strict=True):
+        if record.status == "completed" and record.params["alpha"] <= 0.45:
+            assert (optuna_trial.state.name, optuna_trial.value) == ("COMPLETE", record.best_objective)
 
 
 def test_two_studies_alternate_on_the_same_worker(together: ParallelSearches) -> None:

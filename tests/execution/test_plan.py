@@ -31,7 +31,7 @@ def make_spec(folder: Path, epochs: int = 9, **settings: object) -> StudySpec:
         (1, 1),
     ],
 )
-def test_expected_epoch_fraction_of_asha(tmp_path: Path, epochs: int, trained: float) -> None:
+def test_only_asha_reduces_the_expected_epoch_fraction(tmp_path: Path, epochs: int, trained: float) -> None:
     assert expected_epoch_fraction(make_spec(tmp_path, epochs, scheduler="asha")) == pytest.approx(trained / epochs)
     assert expected_epoch_fraction(make_spec(tmp_path, epochs, scheduler="median")) == 1
 

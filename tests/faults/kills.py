@@ -210,7 +210,7 @@ def main(*, points: int = 0, minutes: float = 0.0, seed: int = 0) -> None:
     Parameters
     ----------
     points
-        Number of studies that are killed once; the kinds of victims alternate.
+        Number of studies that are killed once; the killed process alternates.
     minutes
         Duration of the soak test, in which each study is killed three times.
     seed

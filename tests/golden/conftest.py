@@ -1,4 +1,4 @@
-"""Studies that version 0.1.0 left: one finished, one whose driver was killed after its first trial, and their MLflow store.
+"""Studies of version 0.1.0 with their MLflow store: one finished, one whose driver was killed after its first trial.
 
 They were made with that version, in /las_tune_golden, on the rendered images of the demo (64 px, two epochs):
 

@@ -74,7 +74,7 @@ def test_resume_finishes_the_interrupted_study(run: Run, golden: Path) -> None:
     ended = run("--resume", "--study", "interrupted", *RESULTS)
     assert ended.code == 0, ended.err
     after = lines(golden / "interrupted/trials.jsonl")
-    assert after[: len(before)] == before, "what was done is not done again"
+    assert after[: len(before)] == before, "recorded trials are not repeated"
     assert summary(golden, "interrupted")["trials"]["total"] == 4
     assert run("doctor", "interrupted", *RESULTS).code == 0
 

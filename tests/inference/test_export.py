@@ -67,7 +67,7 @@ def test_file_agrees_with_detector_at_any_batch_size(name: str, kind: Format, tm
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_image_size_that_is_no_multiple_of_the_strides(kind: Format, detector: Detector, tmp_path: Path) -> None:
+def test_image_size_may_be_no_multiple_of_the_strides(kind: Format, detector: Detector, tmp_path: Path) -> None:
     export_detector(detector, 72, FACTS, kind, tmp_path / "file")
     images = uint8_noise(3, 3, 72, 72).float() / 255
     for exported, expected in zip(run_file(kind, tmp_path / "file", images), detector(images), strict=True):

@@ -1,4 +1,4 @@
-"""Small networks and small data, made anew for each test from fixed seeds."""
+"""Small networks and data, created from fixed seeds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from las_tune.las.training import EpochResult, TrainData, train
 
 SIZE = 64
 SPEC = TrainSpec(image_size=SIZE, batch_size=4, epochs=3, hidden_width=16, perlin_max_exponent=3, objective="combined")
-"""A training of seconds, on the images below."""
+"""A training run of a few seconds on the images below."""
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -32,7 +32,7 @@ def uint8_noise(*shape: int, seed: int = 0) -> Tensor:
 
 
 def tiny_backbone() -> Backbone:
-    """Two strided convolutions: a real Backbone whose every pass is cheap."""
+    """Return a Backbone of two strided convolutions, which is cheap to evaluate."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         stages: list[nn.Module] = [nn.Conv2d(3, 6, 8, stride=8), nn.Conv2d(6, 5, 2, stride=2)]
@@ -40,7 +40,7 @@ def tiny_backbone() -> Backbone:
 
 
 def tiny_data(backbone: Backbone, num_images: int = 6, masks: bool = True) -> TrainData:
-    """Gray parts on a dark background; validation has 3 good images and 3 with a bright square."""
+    """Return data of gray parts on a dark background; validation has 3 good images and 3 with a bright square."""
     images = part_images(num_images, seed=1)
     validation = part_images(6, seed=2)
     defective = np.zeros((6, SIZE, SIZE), bool)
@@ -48,14 +48,14 @@ def tiny_data(backbone: Backbone, num_images: int = 6, masks: bool = True) -> Tr
     validation = torch.where(torch.from_numpy(defective).unsqueeze(1), uint8_noise(6, 3, SIZE, SIZE), validation)
     foreground = torch.zeros(num_images, 1, SIZE, SIZE, dtype=torch.bool)
     foreground[:, :, 8:56, 8:56] = True
-    scored = LabeledFeatures(
+    labeled = LabeledFeatures(
         stored(backbone, validation),
         torch.tensor([0, 0, 0, 1, 1, 1]),
         pixel_targets(defective) if masks else None,
     )
     calibration = stored(backbone, part_images(2, seed=4))
     textures = uint8_noise(4, 3, SIZE, SIZE, seed=3)
-    return TrainData(stored(backbone, images), foreground, textures, calibration, scored)
+    return TrainData(stored(backbone, images), foreground, textures, calibration, labeled)
 
 
 def stored(backbone: Backbone, images: Tensor, dtype: torch.dtype = torch.float32) -> FeatureStore:
@@ -63,21 +63,21 @@ def stored(backbone: Backbone, images: Tensor, dtype: torch.dtype = torch.float3
 
 
 def with_maps(data: TrainData, change: Callable[[Tensor], Tensor]) -> TrainData:
-    """The same with other stored features of the fit images."""
+    """Return the data with `change` applied to the stored feature maps of the fit images."""
     assert data.features.maps is not None
     features = dataclasses.replace(data.features, maps=[change(m) for m in data.features.maps])
     return dataclasses.replace(data, features=features)
 
 
 def part_images(number: int, seed: int) -> Tensor:
-    """(N, 3, 64, 64) uint8: a gray square of 48 pixels, with a little noise."""
+    """Return (N, 3, 64, 64) uint8 images of a gray square of 48 pixels with a little noise."""
     base = torch.full((number, 3, SIZE, SIZE), 20)
     base[:, :, 8:56, 8:56] = 120
     return (base + torch.randint(0, 20, base.shape, generator=seeded(seed))).to(torch.uint8)
 
 
 def numbers(results: list[EpochResult]) -> list[dict[str, Any]]:
-    """All that an epoch gave but its time, its memory and its state."""
+    """Return the logged rows of the epochs without time and memory."""
     return [
         {name: value for name, value in result.row().items() if name not in ("seconds", "peak_memory_mb")}
         for result in results
@@ -90,7 +90,7 @@ def run(spec: TrainSpec, backbone: Backbone, data: TrainData) -> list[dict[str, 
 
 @pytest.fixture(scope="session")
 def backbone() -> Backbone:
-    """The tiny one; frozen, so tests can share it."""
+    """The tiny backbone. It is frozen, so tests can share it."""
     return tiny_backbone()
 
 
@@ -101,5 +101,5 @@ def data(backbone: Backbone) -> TrainData:
 
 @pytest.fixture(scope="session")
 def resnet() -> Backbone:
-    """resnet18 with random weights; frozen, so tests can share it."""
+    """A resnet18 with random weights. It is frozen, so tests can share it."""
     return load_backbone("resnet18", "random")

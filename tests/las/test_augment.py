@@ -35,37 +35,37 @@ NEUTRAL = {
 
 
 def textures(batch: int = 2, size: int = 20) -> Tensor:
-    """Smooth blobs with some grain, in [0.05, 0.95]: nothing that a rounding error could flip."""
+    """Return smooth blobs with some grain in [0.05, 0.95], so that rounding errors change no comparison."""
     coarse = torch.rand(batch, 3, 5, 5, generator=seeded())
     smooth = torch.nn.functional.interpolate(coarse, size, mode="bilinear")
     return 0.05 + 0.8 * smooth + 0.1 * torch.rand(batch, 3, size, size, generator=seeded(1))
 
 
 def only(*names: str, batch: int = 2) -> Tensor:
-    """(B, 9) bool: these augmentations alone."""
+    """Return a (B, 9) bool tensor that selects only these augmentations."""
     return torch.tensor([name in names for name in AUGMENTATIONS]).expand(batch, -1)
 
 
 @pytest.fixture
 def parameters(monkeypatch: pytest.MonkeyPatch) -> dict[str, Tensor]:
-    """What the inner functions are called with, by name, filled while a test runs."""
-    seen: dict[str, Tensor] = {}
+    """Record the arguments of the inner functions by name while a test runs."""
+    arguments: dict[str, Tensor] = {}
 
     def spy(inner: Callable[..., Tensor]) -> Callable[..., Tensor]:
         def call(images: Tensor, **kwargs: Tensor) -> Tensor:
-            seen.update(kwargs)
+            arguments.update(kwargs)
             return inner(images, **kwargs)
 
         return call
 
     for name in SPIED:
         monkeypatch.setattr(module, name, spy(getattr(module, name)))
-    return seen
+    return arguments
 
 
-def assert_each(found: Tensor, one: Callable[[int], np.ndarray], atol: float = 2e-5) -> None:
-    for index, image in enumerate(found):
-        np.testing.assert_allclose(image.double().numpy(), one(index), atol=atol)
+def assert_each(images: Tensor, expected: Callable[[int], np.ndarray], atol: float = 2e-5) -> None:
+    for index, image in enumerate(images):
+        np.testing.assert_allclose(image.double().numpy(), expected(index), atol=atol)
 
 
 def test_no_augmentation_leaves_textures_unchanged() -> None:
@@ -83,8 +83,8 @@ def test_flips_are_exact() -> None:
     torch.testing.assert_close(both, before.flip(2, 3), atol=3e-6, rtol=0)
 
 
-def test_translation_by_whole_pixels() -> None:
-    """A shift of 3 of 20 pixels down the source and 2 to its right; the rest is mirrored."""
+def test_translation_by_whole_pixels_copies_pixels() -> None:
+    """The source shifts by 3 of 20 pixels down and 2 to the right; the rest is mirrored."""
     before = textures()
     zero = torch.zeros(2)
     shifts = {"shift_y": torch.full((2,), 3 / 20), "shift_x": torch.full((2,), 2 / 20)}
@@ -100,12 +100,12 @@ def test_geometry_equals_per_pixel_loops(drawn: str, parameters: dict[str, Tenso
     before = textures()
     after = apply_augmentations(before, only(*(geometry if drawn == "all" else (drawn,))), seeded(3))
 
-    def one(index: int) -> np.ndarray:
+    def expected(index: int) -> np.ndarray:
         p = {name: value[index].item() for name, value in parameters.items()}
         shift, flip = (p["shift_y"], p["shift_x"]), (bool(p["flip_y"]), bool(p["flip_x"]))
         return slow.affine(before[index].double().numpy(), p["angle"], p["scale"], shift, flip)
 
-    assert_each(after, one, atol=1e-4)
+    assert_each(after, expected, atol=1e-4)
     assert (after - before).abs().max() > 0.05
 
 
@@ -113,16 +113,16 @@ def test_color_jitter_equals_loops(parameters: dict[str, Tensor]) -> None:
     before = textures(4, size=7)
     after = apply_augmentations(before, only("color_jitter", batch=4), seeded())
 
-    def one(index: int) -> np.ndarray:
+    def expected(index: int) -> np.ndarray:
         values = [parameters[name][index].item() for name in ("brightness", "contrast", "saturation", "hue")]
         return slow.color_jitter(before[index].double().numpy(), *values)
 
-    assert_each(after, one)
+    assert_each(after, expected)
 
 
 @pytest.mark.parametrize("name", ["brightness", "contrast", "saturation"])
-def test_color_factors_by_hand(name: str) -> None:
-    """An image of two pixels: 0.5 turns the factor's own part to half."""
+def test_color_factors_match_hand_calculation(name: str) -> None:
+    """On an image of two pixels, a factor of 0.5 goes halfway to black, to the mean, or to gray."""
     image = torch.tensor([[0.2, 0.6], [0.4, 0.6], [0.8, 0.6]]).view(1, 3, 1, 2)
     factors = {n: torch.tensor([0.5 if n == name else 1.0]) for n in ("brightness", "contrast", "saturation")}
     gray = 0.299 * 0.2 + 0.587 * 0.4 + 0.114 * 0.8
@@ -135,17 +135,17 @@ def test_color_factors_by_hand(name: str) -> None:
 
 
 def test_hue_keeps_gray_gray_and_turns_colors() -> None:
-    one = torch.ones(3)
+    ones = torch.ones(3)
     hue = torch.tensor([0.2, -0.5, 1 / 3])
     gray = torch.rand(3, 1, 6, 6, generator=seeded()).expand(3, 3, 6, 6)
-    torch.testing.assert_close(module._color_jitter(gray, one, one, one, hue), gray)
+    torch.testing.assert_close(module._color_jitter(gray, ones, ones, ones, hue), gray)
     color = torch.tensor([0.5, 0.4, 0.45]).view(1, 3, 1, 1).expand(3, 3, 2, 2)
-    turned = module._color_jitter(color, one, one, one, hue)
-    torch.testing.assert_close(turned[0].mean((0,)), color[0].mean(0))  # it keeps the mean
+    turned = module._color_jitter(color, ones, ones, ones, hue)
+    torch.testing.assert_close(turned[0].mean((0,)), color[0].mean(0))  # the mean is unchanged
     assert (turned - color).abs().amax((1, 2, 3)).min() > 0.02
     luma = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
     chroma = color[2] - (color[2] * luma).sum(0)
-    torch.testing.assert_close(turned[2], color[2] - chroma + chroma.roll(1, 0))  # a third: r -> g -> b
+    torch.testing.assert_close(turned[2], color[2] - chroma + chroma.roll(1, 0))  # a third of a turn: r -> g -> b
 
 
 def test_auto_contrast_fills_the_range() -> None:
@@ -154,13 +154,13 @@ def test_auto_contrast_fills_the_range() -> None:
     assert_each(after, lambda index: slow.auto_contrast(before[index].double().numpy()), atol=1e-4)
 
 
-@pytest.mark.parametrize("others", [(), ("rotation", "scaling")])
+@pytest.mark.parametrize("extra", [(), ("rotation", "scaling")])
 @pytest.mark.parametrize("value", [0.4, 1.0])
-def test_auto_contrast_leaves_flat_channels(value: float, others: tuple[str, ...]) -> None:
-    """Resampling leaves differences of one unit in the last place; the channel is flat all the same."""
+def test_auto_contrast_leaves_flat_channels(value: float, extra: tuple[str, ...]) -> None:
+    """Resampling leaves differences of one unit in the last place; the channel still counts as flat."""
     before = textures()
     before[:, 0] = value
-    after = apply_augmentations(before, only("auto_contrast", *others), seeded())
+    after = apply_augmentations(before, only("auto_contrast", *extra), seeded())
     torch.testing.assert_close(after[:, 0], before[:, 0], atol=1e-3, rtol=0)
 
 
@@ -169,13 +169,13 @@ def test_blur_equals_scipy(parameters: dict[str, Tensor]) -> None:
     after = apply_augmentations(before, only("gaussian_blur", batch=5), seeded())
     assert len(set(parameters["sigma"].tolist())) == 5
 
-    def one(index: int) -> np.ndarray:
+    def expected(index: int) -> np.ndarray:
         sigma = parameters["sigma"][index].item()
         image = before[index].double().numpy()
         blurred: np.ndarray = ndimage.gaussian_filter(image, (0, sigma, sigma), mode="nearest", radius=(0, 6, 6))
         return blurred
 
-    assert_each(after, one)
+    assert_each(after, expected)
 
 
 def test_sharpness_equals_loops(parameters: dict[str, Tensor]) -> None:
@@ -205,27 +205,27 @@ def test_drawn_parameters_are_in_range(name: str, parameters: dict[str, Tensor])
 
 
 def test_three_of_nine_augmentations_are_drawn_uniformly(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[Tensor] = []
-    monkeypatch.setattr(module, "apply_augmentations", lambda images, drawn, generator: seen.append(drawn))
+    calls: list[Tensor] = []
+    monkeypatch.setattr(module, "apply_augmentations", lambda images, drawn, generator: calls.append(drawn))
     augment(torch.zeros(6000, 3, 1, 1), seeded())
-    drawn = seen[0]
+    drawn = calls[0]
     assert drawn.shape == (6000, 9) and (drawn.sum(1) == 3).all()
     assert stats.chisquare(drawn.sum(0).numpy()).pvalue > 1e-3
     _, counts = (drawn.long() * 2 ** torch.arange(9)).sum(1).unique(return_counts=True)
-    assert len(counts) == 84  # 9 over 3
+    assert len(counts) == 84  # 9 choose 3
     assert stats.chisquare(counts.numpy()).pvalue > 1e-3
 
 
 def test_augmentation_of_a_sample_is_independent_of_the_batch() -> None:
-    """Other textures and other augmentations beside it: with the same draws sample 2 comes out the same."""
+    """Sample 2 is the same if the other samples have different textures and augmentations."""
     before, drawn = textures(5), only("rotation", "color_jitter", "gaussian_blur", batch=5).clone()
     after = apply_augmentations(before, drawn, seeded())
-    others = torch.arange(5) != 2
-    changed = torch.where(others.view(-1, 1, 1, 1), before.flip(1) * 0.3, before)
-    drawn[others] = ~drawn[others]
+    is_other = torch.arange(5) != 2
+    changed = torch.where(is_other.view(-1, 1, 1, 1), before.flip(1) * 0.3, before)
+    drawn[is_other] = ~drawn[is_other]
     again = apply_augmentations(changed, drawn, seeded())
     torch.testing.assert_close(again[2], after[2], atol=1e-6, rtol=0)
-    assert (again[others] - after[others]).abs().amax((1, 2, 3)).min() > 0.01
+    assert (again[is_other] - after[is_other]).abs().amax((1, 2, 3)).min() > 0.01
 
 
 def test_samples_of_a_batch_differ() -> None:
@@ -241,7 +241,7 @@ def test_extreme_textures_stay_in_range() -> None:
     assert after.min() >= 0 and after.max() <= 1
 
 
-def test_same_seed_same_textures() -> None:
+def test_same_seed_gives_the_same_textures() -> None:
     before = textures(6)
     first, again, other = (augment(before, seeded(s)) for s in (0, 0, 1))
     assert torch.equal(first, again) and not torch.equal(first, other)

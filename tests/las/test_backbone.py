@@ -21,7 +21,7 @@ STD = torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1)
 
 
 def with_used_norms(network: nn.Module) -> nn.Module:
-    """Batch norms as after a training: folding one that changes nothing would prove nothing."""
+    """Give the batch norms nontrivial statistics, so that a mistake in folding them changes the output."""
     for index, layer in enumerate(m for m in network.modules() if isinstance(m, nn.BatchNorm2d)):
         for tensor, low in ((layer.running_mean, -0.2), (layer.running_var, 0.5), (layer.weight.data, 0.8)):
             assert tensor is not None
@@ -37,11 +37,11 @@ def saved_resnet(folder: Path) -> tuple[models.ResNet, str]:
     return network, str(folder / "weights.pt")
 
 
-def assert_same_maps(found: Sequence[Tensor], plain: Sequence[Tensor]) -> None:
-    assert len(found) == len(plain) == 2
-    for one, other in zip(found, plain, strict=True):
-        other = other.permute(0, 2, 3, 1)
-        torch.testing.assert_close(one, other, atol=1e-4 * other.abs().max().item(), rtol=1e-4)
+def assert_same_maps(maps: Sequence[Tensor], plain: Sequence[Tensor]) -> None:
+    assert len(maps) == len(plain) == 2
+    for found, expected in zip(maps, plain, strict=True):
+        expected = expected.permute(0, 2, 3, 1)
+        torch.testing.assert_close(found, expected, atol=1e-4 * expected.abs().max().item(), rtol=1e-4)
 
 
 @pytest.mark.parametrize("size", [64, 70, 33])
@@ -159,7 +159,7 @@ def test_file_that_is_not_a_state_dict_is_an_error(tmp_path: Path) -> None:
 
 
 class Trap:
-    """Unpickled, it makes a folder."""
+    """An object that creates a folder when it is unpickled."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

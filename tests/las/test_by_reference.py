@@ -17,7 +17,7 @@ IMAGES = uint8_noise(2, 3, 64, 64).float() / 255
 
 
 def test_detector_by_reference_is_small_and_scores_the_same(tmp_path: Path) -> None:
-    inside, reference = (make_detector(tmp_path / f"{kind}.pth", backbone_inside=kind) for kind in (True, False))
+    inside, reference = (make_detector(tmp_path / f"{flag}.pth", backbone_inside=flag) for flag in (True, False))
     assert reference.stat().st_size < inside.stat().st_size / 10
     for found, wanted in zip(load_detector(reference)[0](IMAGES), load_detector(inside)[0](IMAGES), strict=True):
         assert torch.equal(found, wanted)
@@ -25,7 +25,7 @@ def test_detector_by_reference_is_small_and_scores_the_same(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("change", ["value", "order", "sign"])
 def test_other_weights_under_the_same_name_are_an_error(change: str, tmp_path: Path) -> None:
-    """One filter of one layer is enough, wherever its weights moved to."""
+    """A change of one filter of one layer is detected, even if only its weights are reordered."""
     network = models.resnet18(weights=None)
     torch.save(network.state_dict(), tmp_path / "weights.pt")
     spec = TrainSpec(image_size=64, hidden_width=16, backbone="resnet18", backbone_weights=str(tmp_path / "weights.pt"))
@@ -43,7 +43,7 @@ def test_other_weights_under_the_same_name_are_an_error(change: str, tmp_path: P
 
 
 def test_other_rounding_of_the_same_weights_is_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another processor folds the batch norms with other last bits."""
+    """Folded batch norms differ in the last bits between processors."""
     file = make_detector(tmp_path / "d.pth", backbone_inside=False)
     rounded = load_backbone("resnet18", "random")
     for parameter in rounded.parameters():

@@ -18,13 +18,13 @@ from tests.las.conftest import SPEC, numbers, seeded, tiny_data, uint8_noise
 def test_training_resumes_from_its_checkpoint(
     use_adaptor: bool, backbone: Backbone, data: TrainData, tmp_path: Path
 ) -> None:
-    whole, started = [], SPEC.replace(use_adaptor=use_adaptor)
-    for result in train(started, backbone, data):
+    whole, initial = [], SPEC.replace(use_adaptor=use_adaptor)
+    for result in train(initial, backbone, data):
         whole.append(result)
         if result.epoch == 1:
-            save_checkpoint(tmp_path / "checkpoint.pth", started, result.state)
+            save_checkpoint(tmp_path / "checkpoint.pth", initial, result.state)
     spec, state = load_checkpoint(tmp_path / "checkpoint.pth")
-    assert spec == started
+    assert spec == initial
     assert numbers(list(train(spec, backbone, data, resume=state))) == numbers(whole)[1:]
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pth"]
 
@@ -39,7 +39,7 @@ def test_checkpoint_replaces_the_previous_one(tmp_path: Path) -> None:
 def test_loaded_detector_scores_the_same(use_adaptor: bool, resnet: Backbone, tmp_path: Path) -> None:
     spec = SPEC.replace(backbone="resnet18", backbone_weights="random", epochs=1, use_adaptor=use_adaptor)
     head_state = next(train(spec, resnet, tiny_data(resnet, 3))).state["head"]
-    changed = copy.deepcopy(resnet)  # other weights than "random" gives: they must come from the file
+    changed = copy.deepcopy(resnet)  # weights other than those of "random", so they must come from the file
     for index, parameter in enumerate(changed.parameters()):
         parameter.add_(0.01 * torch.randn(parameter.shape, generator=seeded(index)))
     save_detector(tmp_path / "detector.pth", changed, head_state, spec, {"category": "part", "threshold": 0.5})
@@ -49,8 +49,8 @@ def test_loaded_detector_scores_the_same(use_adaptor: bool, resnet: Backbone, tm
     images = uint8_noise(2, 3, 64, 64).float() / 255
     detector.head.load_state_dict(head_state)
     before = Detector(changed, detector.head).eval()(images)
-    for one, other in zip(load_detector(tmp_path / "detector.pth")[0](images), before, strict=True):
-        torch.testing.assert_close(one, other)
+    for found, expected in zip(load_detector(tmp_path / "detector.pth")[0](images), before, strict=True):
+        torch.testing.assert_close(found, expected)
     assert (Detector(resnet, detector.head).eval()(images)[1] - before[1]).abs().max() > 1e-4
 
 

@@ -26,7 +26,7 @@ def test_neighborhood_average_equals_loops() -> None:
                     for y in range(max(row - 1, 0), min(row + 2, 4))
                     for x in range(max(column - 1, 0), min(column + 2, 5))
                 ]
-                expected = np.mean(inside, axis=0)  # at the borders: of fewer than nine
+                expected = np.mean(inside, axis=0)  # fewer than nine patches at the borders
                 np.testing.assert_allclose(averaged[b, row, column].numpy(), expected, rtol=1e-5)
 
 
@@ -55,18 +55,18 @@ def test_stored_and_recomputed_features_are_equal(resnet: Backbone) -> None:
     assert calls == [(2, 5), (4, 5), (5, 5)]
     for index in range(5):
         recomputed = extract_features(resnet, images[index : index + 1].float() / 255)
-        for one, other in zip(stored, recomputed, strict=True):
-            assert one.dtype == torch.float32
-            torch.testing.assert_close(one[index], other[0], atol=1e-5, rtol=1e-4)
+        for found, expected in zip(stored, recomputed, strict=True):
+            assert found.dtype == torch.float32
+            torch.testing.assert_close(found[index], expected[0], atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize(("dtype", "relative"), [(torch.float16, 1e-3), (torch.bfloat16, 8e-3)])
 def test_half_precision_features_are_close(resnet: Backbone, dtype: torch.dtype, relative: float) -> None:
     images = uint8_noise(2, 3, 64, 64)
     exact, stored = store_features(resnet, images), store_features(resnet, images, dtype)
-    for one, other in zip(stored, exact, strict=True):
-        assert one.dtype == dtype
-        torch.testing.assert_close(one.float(), other, atol=1e-6, rtol=relative)
+    for found, expected in zip(stored, exact, strict=True):
+        assert found.dtype == dtype
+        torch.testing.assert_close(found.float(), expected, atol=1e-6, rtol=relative)
 
 
 def test_take_returns_float32_in_the_given_order(resnet: Backbone) -> None:
@@ -80,14 +80,14 @@ def test_take_returns_float32_in_the_given_order(resnet: Backbone) -> None:
 
 def test_store_without_maps_computes_them(resnet: Backbone) -> None:
     images = uint8_noise(5, 3, 64, 64)
-    held, computed = stored(resnet, images), FeatureStore(images, None, resnet)
-    assert len(held) == len(computed) == 5
+    with_maps, without = stored(resnet, images), FeatureStore(images, None, resnet)
+    assert len(with_maps) == len(without) == 5
     for index in (torch.tensor([4, 1, 1]), slice(3, 9)):
-        for one, other in zip(held.take(index), computed.take(index), strict=True):
-            torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+        for found, computed in zip(with_maps.take(index), without.take(index), strict=True):
+            torch.testing.assert_close(found, computed, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_bytes_per_image(resnet: Backbone, dtype: torch.dtype) -> None:
+def test_bytes_per_image_is_the_stored_size(resnet: Backbone, dtype: torch.dtype) -> None:
     maps = store_features(resnet, uint8_noise(3, 3, 50, 50), dtype)
     assert 3 * bytes_per_image(resnet, 50, dtype) == sum(m.nbytes for m in maps)

@@ -11,39 +11,39 @@ from tests.reference.masks import foreground as slow_foreground
 
 
 def part(inside: int, outside: int, size: int = 64, noise: int = 12, hole: bool = False) -> tuple[Tensor, Tensor]:
-    """An image (1, 3, S, S) of a square part on a background, and where the part is (1, 1, S, S)."""
-    where = torch.zeros(1, 1, size, size, dtype=torch.bool)
-    where[..., size // 4 : -size // 4, size // 5 : -size // 5] = True
+    """Return an image (1, 3, S, S) of a square part on a background, and the mask of the part (1, 1, S, S)."""
+    mask = torch.zeros(1, 1, size, size, dtype=torch.bool)
+    mask[..., size // 4 : -size // 4, size // 5 : -size // 5] = True
     if hole:
-        where[..., size // 2 - 6 : size // 2 + 6, size // 2 - 6 : size // 2 + 6] = False
+        mask[..., size // 2 - 6 : size // 2 + 6, size // 2 - 6 : size // 2 + 6] = False
     grain = torch.randint(0, noise, (1, 3, size, size), generator=seeded())
-    return (torch.where(where, inside, outside) + grain).to(torch.uint8), where
+    return (torch.where(mask, inside, outside) + grain).to(torch.uint8), mask
 
 
 @pytest.mark.parametrize("hole", [False, True])
 @pytest.mark.parametrize(("inside", "outside"), [(40, 220), (220, 40), (100, 160)])
 def test_part_may_be_brighter_or_darker(inside: int, outside: int, hole: bool) -> None:
-    image, where = part(inside, outside, hole=hole)
-    assert torch.equal(otsu_foreground(image), where)
+    image, mask = part(inside, outside, hole=hole)
+    assert torch.equal(otsu_foreground(image), mask)
 
 
 @pytest.mark.parametrize("size", [33, 64, 100])
 @pytest.mark.parametrize("noise", [12, 120])
-def test_equals_the_exhaustive_threshold(size: int, noise: int) -> None:
+def test_foreground_equals_that_of_an_exhaustive_search(size: int, noise: int) -> None:
     images = torch.cat([part(*levels, size=size, noise=noise)[0] for levels in ((30, 110), (125, 20), (60, 90))])
     fast = otsu_foreground(images)
     for image, found in zip(images, fast, strict=True):
         np.testing.assert_array_equal(found[0].numpy(), slow_foreground(image.numpy()))
 
 
-def test_colors_count_by_their_luma() -> None:
-    """Green on blue, equal in the mean of the channels."""
+def test_colors_are_compared_by_luma() -> None:
+    """Green on blue; the means of the channels are equal."""
     image = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
     image[:, 2] = 200
     image[:, :, 8:24, 8:24] = torch.tensor([0, 200, 0], dtype=torch.uint8).view(3, 1, 1)
-    where = torch.zeros(1, 1, 32, 32, dtype=torch.bool)
-    where[..., 8:24, 8:24] = True
-    assert torch.equal(otsu_foreground(image), where)
+    mask = torch.zeros(1, 1, 32, 32, dtype=torch.bool)
+    mask[..., 8:24, 8:24] = True
+    assert torch.equal(otsu_foreground(image), mask)
 
 
 def test_part_that_touches_one_side_is_still_the_part() -> None:

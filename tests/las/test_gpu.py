@@ -1,4 +1,4 @@
-"""What only a GPU shows; `pytest -m gpu`."""
+"""Behavior that only a GPU shows. Run with `pytest -m gpu`."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def on_gpu() -> tuple[Backbone, TrainData]:
 
     targets = data.validation.targets
     assert targets is not None
-    scored = LabeledFeatures(store(data.validation.features), data.validation.defects.to(GPU), targets.to(GPU))
-    on_gpu = store(data.features), data.foreground.to(GPU), data.textures.to(GPU), store(data.calibration), scored
+    labeled = LabeledFeatures(store(data.validation.features), data.validation.defects.to(GPU), targets.to(GPU))
+    on_gpu = store(data.features), data.foreground.to(GPU), data.textures.to(GPU), store(data.calibration), labeled
     return backbone, TrainData(*on_gpu)
 
 
@@ -45,21 +45,21 @@ def test_epoch_has_no_host_sync(on_gpu: tuple[Backbone, TrainData]) -> None:
     assert len([warning for warning in caught if "synchroniz" in str(warning.message)]) == 1
 
 
-def test_same_seed_same_numbers(on_gpu: tuple[Backbone, TrainData]) -> None:
+def test_same_seed_gives_the_same_numbers(on_gpu: tuple[Backbone, TrainData]) -> None:
     first, again = run(SPEC, *on_gpu), run(SPEC, *on_gpu)
-    for one, two in zip(first, again, strict=True):
-        assert one == pytest.approx(two, rel=1e-4)
+    for row, row_again in zip(first, again, strict=True):
+        assert row == pytest.approx(row_again, rel=1e-4)
 
 
 def test_features_and_scores_equal_those_of_a_cpu(on_gpu: tuple[Backbone, TrainData]) -> None:
     backbone, data = on_gpu
     on_cpu = tiny_data(tiny_backbone())
-    for ours, theirs in zip(data.features.take(slice(None)), on_cpu.features.take(slice(None)), strict=True):
-        torch.testing.assert_close(ours.cpu(), theirs, atol=2e-2, rtol=2e-2)  # bfloat16
+    for found, expected in zip(data.features.take(slice(None)), on_cpu.features.take(slice(None)), strict=True):
+        torch.testing.assert_close(found.cpu(), expected, atol=2e-2, rtol=2e-2)  # bfloat16
     head = Training(SPEC, backbone.channels, GPU).head
-    heat = score_features(head, data.validation.features, SPEC.image_size).cpu()
+    maps = score_features(head, data.validation.features, SPEC.image_size).cpu()
     expected = score_features(head.cpu(), on_cpu.validation.features, SPEC.image_size)
-    torch.testing.assert_close(heat, expected, atol=2e-2, rtol=2e-2)
+    torch.testing.assert_close(maps, expected, atol=2e-2, rtol=2e-2)
 
 
 @pytest.mark.parametrize("precision", ["float32", "tf32"])

@@ -13,7 +13,7 @@ HIDDEN_WIDTH = 11
 
 
 def heads(channels: tuple[int, ...] = CHANNELS, use_adaptor: bool = True) -> tuple[Head, PlainHead]:
-    """The fused head and the plain one with the same weights, float64, no bias or norm of them trivial."""
+    """Return the fused and the plain head with equal float64 weights; no bias or norm is trivial."""
     fused = Head(channels, HIDDEN_WIDTH, seeded(), use_adaptor).double()
     state = {
         name: torch.rand(value.shape, generator=seeded(index), dtype=torch.float64) + 0.2 if value.ndim == 1 else value
@@ -49,13 +49,13 @@ def test_head_equals_two_plain_layers_forward_and_backward(
     assert set(plain_parameters) == {name for name, _ in fused.named_parameters()}
     for name, parameter in fused.named_parameters():
         torch.testing.assert_close(parameter.grad, plain_parameters[name].grad, atol=1e-10, rtol=1e-9, msg=name)
-    for one, two in zip(*inputs, strict=True):
-        torch.testing.assert_close(one.grad, two.grad, atol=1e-10, rtol=1e-9)
+    for fused_input, plain_input in zip(*inputs, strict=True):
+        torch.testing.assert_close(fused_input.grad, plain_input.grad, atol=1e-10, rtol=1e-9)
     for name, buffer in fused.norm.named_buffers():  # running statistics
         torch.testing.assert_close(buffer, plain.norm.get_buffer(name), atol=1e-10, rtol=1e-10)
 
 
-def test_parameters_keep_their_own_names() -> None:
+def test_parameters_have_the_names_of_plain_layers() -> None:
     head = Head(CHANNELS, HIDDEN_WIDTH, seeded())
     shapes = {name: tuple(value.shape) for name, value in head.state_dict().items()}
     assert shapes == {
@@ -67,8 +67,8 @@ def test_parameters_keep_their_own_names() -> None:
 
 def test_head_without_adaptor_has_no_adaptor_parameters() -> None:
     head = Head(CHANNELS, HIDDEN_WIDTH, seeded(), use_adaptor=False)
-    named = set(Head(CHANNELS, HIDDEN_WIDTH, seeded()).state_dict())
-    assert set(head.state_dict()) == named - {"adaptor.weight", "adaptor.bias"}
+    names = set(Head(CHANNELS, HIDDEN_WIDTH, seeded()).state_dict())
+    assert set(head.state_dict()) == names - {"adaptor.weight", "adaptor.bias"}
     assert {id(p) for p in head.parameters()} == {id(p) for p in head.discriminator_parameters()}
 
 
@@ -91,7 +91,7 @@ def test_initial_weights_are_xavier_and_depend_on_the_seed() -> None:
         assert torch.equal(first[name], again[name]) and not torch.equal(first[name], other[name])
     assert first["adaptor.weight"].std().item() == pytest.approx((2 / 200) ** 0.5, rel=0.03)
     assert first["hidden.weight"].std().item() == pytest.approx((2 / 150) ** 0.5, rel=0.03)
-    assert first["adaptor.weight"].max() > 3 * (2 / 200) ** 0.5, "normal: a uniform one ends at √3 deviations"
+    assert first["adaptor.weight"].max() > 3 * (2 / 200) ** 0.5, "a uniform distribution ends at √3 deviations"
     assert not any(first[f"{layer}.bias"].any() for layer in ("adaptor", "hidden", "output"))
 
 
@@ -104,13 +104,13 @@ def test_global_generator_has_no_effect() -> None:
         assert torch.equal(value, again.state_dict()[name])
 
 
-def test_upsample_by_hand() -> None:
-    """Two cells to four: their centers lie at 0.5 and 2.5 of four, outside them the edge is repeated."""
+def test_upsample_matches_hand_calculation() -> None:
+    """Two cells become four: their centers lie at 0.5 and 2.5, and the edge value is repeated outside."""
     values = torch.tensor([0.0, 4.0]).view(1, 1, 2, 1)
     assert upsample(values, (1, 4)).flatten().tolist() == [0.0, 1.0, 3.0, 4.0]
 
 
-def test_batch_1_in_evaluation_is_the_same_as_in_a_batch() -> None:
+def test_evaluation_does_not_depend_on_the_batch_size() -> None:
     head = heads()[0].eval()
     inputs = maps(4)
     together = head(inputs)

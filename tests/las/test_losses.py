@@ -14,14 +14,14 @@ def logit(p: float) -> float:
     return math.log(p / (1 - p))
 
 
-def test_normal_loss_by_hand() -> None:
+def test_normal_loss_matches_hand_calculation() -> None:
     logits = torch.tensor([[0.0, logit(0.75)], [logit(0.25), logit(0.9)]])
     expected = -(math.log(0.5) + math.log(0.25) + math.log(0.75) + math.log(0.1)) / 4
     assert normal_loss(logits).item() == pytest.approx(expected, rel=1e-6)
 
 
-def test_focal_loss_by_hand() -> None:
-    """p of the true label: 0.9, 0.6, 0.7, 0.5; γ = 2."""
+def test_focal_loss_matches_hand_calculation() -> None:
+    """The probabilities of the true labels are 0.9, 0.6, 0.7 and 0.5; γ = 2."""
     logits = torch.tensor([logit(0.9), logit(0.4), logit(0.7), logit(0.5)])
     labels = torch.tensor([1.0, 0.0, 1.0, 0.0])
     terms = [-((1 - p) ** 2) * math.log(p) for p in (0.9, 0.6, 0.7, 0.5)]
@@ -30,7 +30,7 @@ def test_focal_loss_by_hand() -> None:
     assert focal_loss(logits, labels, 2.0, 0.01).item() == pytest.approx(terms[3], rel=1e-5)
 
 
-def test_gamma_0_and_all_patches_is_cross_entropy() -> None:
+def test_focal_loss_with_gamma_0_and_all_patches_is_cross_entropy() -> None:
     logits = 3 * torch.randn(2, 9, 9, generator=seeded(), dtype=torch.float64)
     labels = (torch.rand(2, 9, 9, generator=seeded(1)) > 0.7).double()
     expected = F.binary_cross_entropy_with_logits(logits, labels)
@@ -38,16 +38,16 @@ def test_gamma_0_and_all_patches_is_cross_entropy() -> None:
 
 
 @pytest.mark.parametrize(("hard_share", "count"), [(0.5, 50), (0.25, 25), (0.101, 10), (1.0, 100)])
-def test_hard_share_takes_the_patches_of_lowest_p(hard_share: float, count: int) -> None:
+def test_hard_share_selects_the_patches_of_lowest_p(hard_share: float, count: int) -> None:
     logits = torch.randn(4, 5, 5, generator=seeded(), requires_grad=True)
     labels = (torch.rand(4, 5, 5, generator=seeded(1)) > 0.5).float()
     focal_loss(logits, labels, 1.0, hard_share).backward()
     assert logits.grad is not None
-    looked_at = logits.grad.flatten() != 0
+    has_gradient = logits.grad.flatten() != 0
     p = torch.where(labels > 0.5, torch.sigmoid(logits), 1 - torch.sigmoid(logits)).detach().flatten()
-    assert looked_at.sum() == count
+    assert has_gradient.sum() == count
     if count < 100:
-        assert p[looked_at].max() < p[~looked_at].min()
+        assert p[has_gradient].max() < p[~has_gradient].min()
 
 
 def test_gamma_down_weights_easy_patches() -> None:
@@ -61,7 +61,7 @@ def test_gamma_down_weights_easy_patches() -> None:
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0, 5.0])
 def test_extreme_logits_stay_finite(gamma: float) -> None:
-    """The hardest and the easiest patches there can be: loss and gradients are numbers."""
+    """Loss and gradients are finite for the hardest and the easiest possible patches."""
     logits = torch.tensor([-1e4, 1e4, 120.0, -120.0, 1e4, -1e4], requires_grad=True)
     labels = torch.tensor([1.0, 1.0, 1.0, 1.0, 0.0, 0.0])
     loss = focal_loss(logits, labels, gamma, 1.0) + normal_loss(logits)

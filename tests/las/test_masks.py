@@ -28,21 +28,21 @@ def full(batch: int, size: int = 64) -> Tensor:
         (1.0, [False, False, True, True]),
     ],
 )
-def test_combine_masks_by_hand(p: float, expected: list[bool]) -> None:
+def test_combine_masks_matches_hand_calculation(p: float, expected: list[bool]) -> None:
     m1 = torch.tensor([[False, False, True, True]])
     m2 = torch.tensor([[False, True, False, True]])
     assert combine_masks(m1, m2, torch.tensor([p]), 0.3)[0].tolist() == expected
 
 
-def test_combine_masks_decides_for_each_image() -> None:
+def test_combine_masks_applies_the_rule_per_image() -> None:
     m1, m2 = torch.tensor([[[True, False]]] * 3), torch.tensor([[[False, True]]] * 3)
     combined = combine_masks(m1, m2, torch.tensor([0.1, 0.3, 0.5]), 0.2)
     assert combined[:, 0].tolist() == [[False, False], [True, True], [True, False]]
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.1, 1 / 3, 0.5])
-def test_frequencies_of_the_alpha_rule(alpha: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With m1 the upper half and m2 the left half, every mask shows which rule made it."""
+def test_alpha_sets_the_frequencies_of_the_rules(alpha: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With m1 the upper half and m2 the left half, the area of a mask shows which rule was applied."""
 
     def draw(batch: int, max_exponent: int, generator: torch.Generator) -> PerlinFields:
         return PerlinFields(torch.zeros(batch, 1, 1, 2), torch.zeros(batch, 2), torch.arange(batch) % 2)
@@ -62,13 +62,13 @@ def test_frequencies_of_the_alpha_rule(alpha: float, monkeypatch: pytest.MonkeyP
     assert bool(drawn[areas == 128][:, 0, 0].all()), "a single mask is always m1"
     expected = np.array([alpha, alpha, 1 - 2 * alpha]) * 4000
     present = expected > 1e-9
-    assert all(count == 0 for count, there in zip(counts, present, strict=True) if not there)
+    assert all(count == 0 for count, expected_any in zip(counts, present, strict=True) if not expected_any)
     if present.sum() > 1:
         assert stats.chisquare(np.array(counts)[present], expected[present]).pvalue > 1e-3
 
 
 def spied_masks(monkeypatch: pytest.MonkeyPatch, batch: int, alpha: float) -> tuple[Tensor, Tensor, Tensor]:
-    """m1, m2 and p of the masks that are painted (the last call: at every pixel)."""
+    """Return m1, m2 and p of the masks that are used: those of the last call, at every pixel."""
     calls: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def spy(m1: Tensor, m2: Tensor, p: Tensor, alpha: float) -> Tensor:
@@ -120,20 +120,20 @@ def test_empty_masks_are_rare_on_a_full_foreground(alpha: float) -> None:
 
 
 def test_noise_is_drawn_again_while_a_mask_is_empty() -> None:
-    """One attempt leaves a good share of intersections empty; eight do not."""
+    """One attempt leaves many intersections empty; eight attempts leave few."""
     small = torch.zeros(300, 1, 64, 64, dtype=torch.bool)
     small[:, :, 24:40, 24:40] = True
     empty = ~draw_masks(small, 0.0, 4, seeded()).flatten(1).any(1)
     single = perlin_noise(draw_perlin(300, 4, seeded()), 64) > masks.NOISE_THRESHOLD
-    empty_at_once = ~(single.unsqueeze(1) & small).flatten(1).any(1)
-    assert empty_at_once.double().mean() > 0.3
+    empty_after_one = ~(single.unsqueeze(1) & small).flatten(1).any(1)
+    assert empty_after_one.double().mean() > 0.3
     assert empty.double().mean() < 0.1
 
 
 def test_alpha_changes_the_spread_of_areas_more_than_their_mean() -> None:
-    """|m1 ∧ m2| + |m1 ∨ m2| = |m1| + |m2|: α makes areas more unequal, not larger.
+    """As |m1 ∧ m2| + |m1 ∨ m2| = |m1| + |m2|, α makes areas more unequal, not larger.
 
-    The mean moves a little, because empty masks are drawn again.
+    The mean changes slightly, because empty masks are drawn again.
     """
     areas = [draw_masks(full(500), alpha, 3, seeded(4)).flatten(1).double().mean(1) for alpha in (0.0, 0.25, 0.5)]
     means, spreads = [float(a.mean()) for a in areas], [float(a.std()) for a in areas]
@@ -141,7 +141,7 @@ def test_alpha_changes_the_spread_of_areas_more_than_their_mean() -> None:
     assert spreads[0] * 1.05 < spreads[1] and spreads[1] * 1.05 < spreads[2]
 
 
-def test_same_seed_same_masks() -> None:
+def test_same_seed_gives_the_same_masks() -> None:
     first, again, other = (draw_masks(full(5), 1 / 3, 4, seeded(s)) for s in (7, 7, 8))
     assert torch.equal(first, again) and not torch.equal(first, other)
     assert len({tuple(mask.flatten().tolist()) for mask in first}) == 5
@@ -158,7 +158,7 @@ def test_grid_labels_equal_loops(size: tuple[int, int], grid: tuple[int, int]) -
         np.testing.assert_array_equal(label.numpy(), slow_grid_labels(mask[0].numpy(), *grid))
 
 
-def test_one_pixel_labels_its_patch_alone() -> None:
+def test_one_pixel_labels_only_its_patch() -> None:
     mask = torch.zeros(1, 1, 32, 32, dtype=torch.bool)
     mask[0, 0, 15, 16] = True
     labels = grid_labels(mask, (4, 4))

@@ -14,9 +14,9 @@ from tests.las.conftest import SPEC, run
 
 
 def test_peak_memory_never_decreases(backbone: Backbone, data: TrainData) -> None:
-    held = [result.peak_memory_mb for result in train(SPEC, backbone, data)]
-    assert all(50 < mb < 100_000 for mb in held)
-    assert held == sorted(held)
+    peaks = [result.peak_memory_mb for result in train(SPEC, backbone, data)]
+    assert all(50 < mb < 100_000 for mb in peaks)
+    assert peaks == sorted(peaks)
 
 
 HOLD_AND_FREE = """
@@ -34,7 +34,7 @@ print(peak_memory_mb(cpu) - before)
 
 @pytest.mark.parametrize("keep", [True, False])
 def test_freed_memory_is_kept_on_demand(keep: bool) -> None:
-    """In processes of their own: the setting stays."""
+    """Runs in separate processes, because the setting is permanent."""
     command = [sys.executable, "-c", HOLD_AND_FREE.format(keep=keep)]
     held, kept = map(float, subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
     assert 60 < held < 80
@@ -42,7 +42,7 @@ def test_freed_memory_is_kept_on_demand(keep: bool) -> None:
         assert kept > 60 if keep else kept < 10
 
 
-def test_keeping_freed_memory_keeps_results(backbone: Backbone, data: TrainData) -> None:
+def test_keeping_freed_memory_does_not_change_results(backbone: Backbone, data: TrainData) -> None:
     before = run(SPEC, backbone, data)
     keep_freed_memory()
     assert run(SPEC, backbone, data) == before

@@ -19,21 +19,21 @@ from tests.reference import memory_bank as slow
 
 
 def slow_patches(features: FeatureStore) -> Tensor:
-    """All patches of a store by loops: (P, C) float64."""
+    """Return all patches of a store, computed by loops: (P, C) float64."""
     maps = [m.double().numpy() for m in features.take(slice(None))]
     images = [slow.patch_vectors([m[index] for m in maps]) for index in range(len(features))]
     return torch.from_numpy(np.concatenate([p.reshape(-1, p.shape[-1]) for p in images]))
 
 
 def positions(bank: Tensor, patches: Tensor) -> list[int]:
-    """Which patch each row of the bank is."""
+    """Return the index of the patch in each row of the bank."""
     distances = torch.cdist(bank.double(), patches)
     assert distances.min(1).values.max() < 1e-5
     return distances.argmin(1).tolist()
 
 
 def numbered(num_images: int) -> FeatureStore:
-    """A store of one channel whose value is 100 · image + patch, of 16 patches."""
+    """Return a store of 16 patches per image with one channel, whose value is 100 · image + patch."""
     values = 100.0 * torch.arange(num_images).view(-1, 1) + torch.arange(16)
     return FeatureStore(torch.zeros(num_images, 3, 4, 4), [values.view(-1, 4, 4, 1)], None)  # type: ignore[arg-type]
 
@@ -47,7 +47,7 @@ def test_coreset_equals_reference(number: int, dimensions: int, num_chosen: int,
     assert chosen.tolist() == slow.greedy_coreset(points.double().numpy(), num_chosen, first)
 
 
-def test_coreset_by_hand() -> None:
+def test_coreset_matches_hand_calculation() -> None:
     points = torch.tensor([[0.0], [1.0], [6.0], [10.0]])
     assert greedy_coreset(points, 4, first=1).tolist() == [1, 3, 2, 0]  # farthest: 9; then min(5, 4); then 1
     assert greedy_coreset(points, 9, first=0).tolist() == [0, 3, 2, 1]
@@ -69,14 +69,14 @@ def test_distances_equal_cdist(offset: float) -> None:
 
 
 def test_bank_is_a_coreset_of_all_patches(data: TrainData) -> None:
-    """No projection at 11 channels, and all 384 patches are candidates."""
+    """11 channels are not projected, and all 384 patches are candidates."""
     bank, patches = build_bank(data.features, 16), slow_patches(data.features)
     chosen = positions(bank, patches)
     assert bank.shape == (16, 11) and bank.dtype == torch.float32
     assert chosen == slow.greedy_coreset(patches.numpy(), 16, chosen[0])
 
 
-def test_bank_of_projected_patches_has_all_channels(resnet: Backbone) -> None:
+def test_bank_of_projected_patches_keeps_all_channels(resnet: Backbone) -> None:
     features = stored(resnet, uint8_noise(2, 3, SIZE, SIZE))
     bank = build_bank(features, 20)
     chosen = positions(bank, slow_patches(features))
@@ -91,7 +91,7 @@ def test_projection_approximately_preserves_distances() -> None:
     assert ratio.mean().item() == pytest.approx(1, abs=0.03) and ratio.min() > 0.7 and ratio.max() < 1.3
 
 
-def test_same_seed_same_bank(resnet: Backbone) -> None:
+def test_same_seed_gives_the_same_bank(resnet: Backbone) -> None:
     features = stored(resnet, uint8_noise(2, 3, SIZE, SIZE))
     bank = build_bank(features, 10, seed=3)
     with torch.random.fork_rng():
@@ -138,11 +138,11 @@ def test_patches_of_the_bank_are_at_distance_zero(resnet: Backbone) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_bank_detects_a_bright_square(dtype: torch.dtype, backbone: Backbone) -> None:
     data = tiny_data(backbone)
-    fit, scored = (stored(backbone, store.images, dtype) for store in (data.features, data.validation.features))
+    fit, validation = (stored(backbone, store.images, dtype) for store in (data.features, data.validation.features))
     bank = build_bank(fit, 64)
-    heat = score_bank(bank, scored, SIZE)
-    metrics = metrics_of(heat, data.validation, threshold=0.5)
-    assert bank.dtype == heat.dtype == torch.float32
+    maps = score_bank(bank, validation, SIZE)
+    metrics = metrics_of(maps, data.validation, threshold=0.5)
+    assert bank.dtype == maps.dtype == torch.float32
     assert metrics["image_auroc"] == metrics["image_ap"] == 1.0
     assert metrics["pixel_auroc"] > 0.9
 

@@ -1,4 +1,4 @@
-"""Inside an epoch nothing is read back from the device: on a GPU the host would wait for every step."""
+"""An epoch reads nothing back from the device; otherwise the host would wait for the GPU at every step."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from las_tune.las.training import TrainData, Training, train_epoch
 from tests.las.conftest import SPEC
 
 READS_BACK = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "unique", "_unique2"}
-"""Operations whose result, or its shape, the host must know."""
+"""Operations whose result or shape the host needs."""
 
 
 class Recorder(TorchDispatchMode):
-    """Keeps the names of the operations."""
+    """Records the names of the dispatched operations."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class Recorder(TorchDispatchMode):
 def test_epoch_reads_nothing_back(foreground: str, stored: bool, backbone: Backbone, data: TrainData) -> None:
     spec = SPEC.replace(foreground=foreground)
     training = Training(spec, backbone.channels, torch.device("cpu"))
-    # On a CPU Adam reads its own step count; the fused one of a GPU does not.
+    # On a CPU, Adam reads its step count; the fused Adam on a GPU does not.
     training.optimizers = [torch.optim.SGD(training.head.parameters(), 1e-3)]  # type: ignore[list-item]
     if not stored:
         data = dataclasses.replace(data, features=dataclasses.replace(data.features, maps=None))

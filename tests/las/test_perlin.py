@@ -23,7 +23,7 @@ from tests.reference.perlin import perlin_field
         ((8, 8), math.pi / 4),
     ],
 )
-def test_equals_per_pixel_loops(cells: tuple[int, int], angle: float) -> None:
+def test_noise_equals_per_pixel_loops(cells: tuple[int, int], angle: float) -> None:
     drawn = draw_perlin(1, 3, seeded())
     fields = PerlinFields(drawn.gradients, torch.tensor([cells], dtype=torch.float), torch.tensor([angle]))
     slow = perlin_field(drawn.gradients[0].double().numpy(), np.array(cells), angle, size=23)
@@ -46,7 +46,7 @@ def test_step_takes_a_subset_of_the_full_noise(size: int, step: int) -> None:
     torch.testing.assert_close(perlin_noise(fields, size, step), full[:, start::step, start::step])
 
 
-def test_zero_at_lattice_points() -> None:
+def test_noise_is_zero_at_lattice_points() -> None:
     drawn = draw_perlin(4, 3, seeded())
     fields = PerlinFields(drawn.gradients, torch.full((4, 2), 8.0), torch.zeros(4))
     noise = perlin_noise(fields, 12)  # 8 cells over 12 pixels: lattice points at the centers of 1, 4, 7, 10
@@ -55,7 +55,7 @@ def test_zero_at_lattice_points() -> None:
 
 
 def test_rotation_keeps_the_center() -> None:
-    """The middle pixel of an odd image is a lattice point of evenly many cells, whatever the angle."""
+    """With an even number of cells, the middle pixel of an odd image is a lattice point at any angle."""
     fields = draw_perlin(64, 3, seeded())
     noise = perlin_noise(PerlinFields(fields.gradients, fields.cells.clamp_min(2), fields.angle), 21)
     assert noise[:, 10, 10].abs().max() < 1e-5
@@ -68,7 +68,7 @@ def test_noise_fills_its_range() -> None:
     assert abs(noise.mean()) < 0.01
 
 
-def test_every_draw_differs_and_a_seed_repeats() -> None:
+def test_fields_differ_and_depend_on_the_seed() -> None:
     first, again, other = (perlin_noise(draw_perlin(6, 3, seeded(s)), 16) for s in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.allclose(first, other, atol=1e-2)
@@ -78,8 +78,8 @@ def test_every_draw_differs_and_a_seed_repeats() -> None:
 
 def test_generator_advances() -> None:
     generator = seeded()
-    one, two = draw_perlin(2, 2, generator), draw_perlin(2, 2, generator)
-    assert not torch.equal(one.gradients, two.gradients)
+    first, second = draw_perlin(2, 2, generator), draw_perlin(2, 2, generator)
+    assert not torch.equal(first.gradients, second.gradients)
 
 
 @pytest.mark.parametrize("max_exponent", [0, 2, 5])
@@ -106,8 +106,8 @@ def test_gradients_are_unit_vectors_in_every_direction() -> None:
     assert stats.kstest(direction, stats.uniform(-math.pi, 2 * math.pi).cdf).pvalue > 1e-3
 
 
-def test_no_repeat_within_the_image() -> None:
-    """Turned by 45 degrees, a diagonal crosses 4√2 cells; 70 of its 99 pixels are 4 of them."""
+def test_noise_does_not_repeat_within_the_image() -> None:
+    """Rotated by 45 degrees, a diagonal crosses 4√2 cells, and 70 of its 99 pixels span 4 cells."""
     drawn = draw_perlin(1, 2, seeded())
     fields = PerlinFields(drawn.gradients, torch.full((1, 2), 4.0), torch.full((1,), math.pi / 4))
     diagonal = perlin_noise(fields, 99)[0].flip(1).diagonal()

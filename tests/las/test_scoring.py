@@ -44,7 +44,9 @@ def test_scores_of_stored_features_equal_the_detector(resnet: Backbone, head: He
     torch.testing.assert_close(maps, detected, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(scores, detected.amax((1, 2)))
     assert detected.min() >= 0 and detected.max() <= 1 and detected.std() > 0
-    assert torch.equal(before, head.norm.get_buffer("running_mean")), "scoring trains nothing"
+    assert torch.equal(before, head.norm.get_buffer("running_mean")), (
+        "scoring does not change the batch norm statistics"
+    )
 
 
 def test_half_precision_store_scores_nearly_the_same(resnet: Backbone, head: Head) -> None:

@@ -1,4 +1,4 @@
-"""Whatever the size, batch and foreground: right shapes, right ranges, no NaN."""
+"""Shapes and ranges are correct, and values finite, for any size, batch and foreground."""
 
 from __future__ import annotations
 
@@ -20,36 +20,38 @@ from tests.las.conftest import seeded, uint8_noise
 sizes = st.integers(33, 70)
 batches = st.integers(1, 5)
 seeds = st.integers(0, 2**31 - 1)
-kinds = st.sampled_from(["full", "empty", "pixel", "half"])
+foregrounds = st.sampled_from(["full", "empty", "pixel", "half"])
 relaxed = settings(deadline=None, max_examples=25)
 
 
 @relaxed
-@given(sizes, batches, seeds, st.floats(0, 0.5), st.integers(0, 7), kinds)
-def test_synthesize(size: int, batch: int, seed: int, alpha: float, exponent: int, kind: str) -> None:
-    foreground = torch.full((batch, 1, size, size), kind == "full")
-    if kind == "pixel":
+@given(sizes, batches, seeds, st.floats(0, 0.5), st.integers(0, 7), foregrounds)
+def test_synthesized_images_are_valid(
+    size: int, batch: int, seed: int, alpha: float, exponent: int, coverage: str
+) -> None:
+    foreground = torch.full((batch, 1, size, size), coverage == "full")
+    if coverage == "pixel":
         foreground[:, :, size // 2, size // 3] = True
-    if kind == "half":
+    if coverage == "half":
         foreground[..., : size // 2] = True
     spec = TrainSpec(alpha=alpha, perlin_max_exponent=exponent, beta_std=0.4, beta_min=0, beta_max=1)
     images, textures = (
         uint8_noise(batch, 3, size, size, seed=seed),
         uint8_noise(2, 3, size, size, seed=seed),
     )
-    done = synthesize(images, foreground, textures, spec, seeded(seed))
-    assert done.images.shape == (batch, 3, size, size) and done.images.dtype == torch.float32
-    assert done.masks.shape == (batch, 1, size, size) and done.masks.dtype == torch.bool
-    assert done.beta.shape == (batch,) and ((done.beta >= 0) & (done.beta <= 1)).all()
-    assert done.images.isfinite().all() and done.images.min() >= 0 and done.images.max() <= 1 + 1e-6
-    assert not (done.masks & ~foreground).any()
-    untouched = ~done.masks.expand_as(done.images)
-    assert torch.equal(done.images[untouched], (images.float() / 255)[untouched])
+    result = synthesize(images, foreground, textures, spec, seeded(seed))
+    assert result.images.shape == (batch, 3, size, size) and result.images.dtype == torch.float32
+    assert result.masks.shape == (batch, 1, size, size) and result.masks.dtype == torch.bool
+    assert result.beta.shape == (batch,) and ((result.beta >= 0) & (result.beta <= 1)).all()
+    assert result.images.isfinite().all() and result.images.min() >= 0 and result.images.max() <= 1 + 1e-6
+    assert not (result.masks & ~foreground).any()
+    untouched = ~result.masks.expand_as(result.images)
+    assert torch.equal(result.images[untouched], (images.float() / 255)[untouched])
 
 
 @relaxed
 @given(sizes, sizes, batches, seeds)
-def test_augment_takes_any_rectangle(height: int, width: int, batch: int, seed: int) -> None:
+def test_augment_accepts_any_rectangle(height: int, width: int, batch: int, seed: int) -> None:
     textures = uint8_noise(batch, 3, height, width, seed=seed).float() / 255
     after = augment(textures, seeded(seed))
     assert after.shape == textures.shape and after.isfinite().all()
@@ -58,7 +60,7 @@ def test_augment_takes_any_rectangle(height: int, width: int, batch: int, seed: 
 
 @relaxed
 @given(sizes, batches, seeds)
-def test_foreground_and_labels(size: int, batch: int, seed: int) -> None:
+def test_foreground_and_labels_are_valid(size: int, batch: int, seed: int) -> None:
     foreground = otsu_foreground(uint8_noise(batch, 3, size, size, seed=seed))
     assert foreground.shape == (batch, 1, size, size) and foreground.dtype == torch.bool
     masks = draw_masks(foreground, 0.25, 4, seeded(seed))
@@ -71,7 +73,7 @@ def test_foreground_and_labels(size: int, batch: int, seed: int) -> None:
 
 @relaxed
 @given(size=sizes, batch=batches, seed=seeds)
-def test_from_images_to_scores(size: int, batch: int, seed: int, backbone: Backbone) -> None:
+def test_scores_and_gradients_are_finite(size: int, batch: int, seed: int, backbone: Backbone) -> None:
     head = Head(backbone.channels, 8, seeded(seed))
     maps = extract_features(backbone, uint8_noise(batch, 3, size, size, seed=seed).float() / 255)
     logits = head(maps)
@@ -80,7 +82,7 @@ def test_from_images_to_scores(size: int, batch: int, seed: int, backbone: Backb
     loss = normal_loss(logits) + focal_loss(logits, labels, 2.0, 0.5)
     loss.backward()
     assert loss.isfinite() and all(p.grad is not None and p.grad.isfinite().all() for p in head.parameters())
-    heat = anomaly_maps(torch.sigmoid(logits.detach()), size)
-    assert heat.shape == (batch, size, size) and heat.isfinite().all()
-    assert heat.min() >= 0 and heat.max() <= 1 + 1e-6
-    assert image_scores(heat).shape == (batch,)
+    result = anomaly_maps(torch.sigmoid(logits.detach()), size)
+    assert result.shape == (batch, size, size) and result.isfinite().all()
+    assert result.min() >= 0 and result.max() <= 1 + 1e-6
+    assert image_scores(result).shape == (batch,)

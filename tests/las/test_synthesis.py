@@ -30,8 +30,8 @@ def test_beta_without_deviation_is_its_mean() -> None:
     assert draw_beta(3, TrainSpec(beta_mean=0.25, beta_std=0), seeded()).tolist() == [0.25] * 3
 
 
-def test_overlay_by_hand() -> None:
-    """GLASS eq. 4 on 2×2: outside the mask the image; inside 0.75 of the texture and 0.25 of it."""
+def test_overlay_matches_hand_calculation() -> None:
+    """GLASS eq. 4 on 2×2 pixels: inside the mask 0.75 of the texture and 0.25 of the image."""
     image = torch.tensor([[0.0, 0.2], [0.4, 0.8]]).expand(1, 3, 2, 2)
     texture = torch.tensor([[1.0, 1.0], [0.0, 0.4]]).expand(1, 3, 2, 2)
     mask = torch.tensor([[1.0, 0.0], [1.0, 1.0]]).view(1, 1, 2, 2)
@@ -39,41 +39,43 @@ def test_overlay_by_hand() -> None:
     torch.testing.assert_close(overlay(image, texture, mask, torch.tensor([0.25])), expected)
 
 
-def test_overlay_has_a_beta_for_each_image_and_its_ends() -> None:
+def test_overlay_applies_the_beta_of_each_image() -> None:
     image, texture = torch.rand(2, 3, 4, 4, generator=seeded()), torch.rand(2, 3, 4, 4, generator=seeded(1))
-    laid = overlay(image, texture, torch.ones(2, 1, 4, 4), torch.tensor([0.0, 1.0]))
-    torch.testing.assert_close(laid, torch.stack([texture[0], image[1]]))
+    overlaid = overlay(image, texture, torch.ones(2, 1, 4, 4), torch.tensor([0.0, 1.0]))
+    torch.testing.assert_close(overlaid, torch.stack([texture[0], image[1]]))
 
 
 def test_pixels_outside_the_mask_are_unchanged() -> None:
     images = uint8_noise(8, 3, 40, 40)
     whole, textures = torch.ones(8, 1, 40, 40, dtype=torch.bool), uint8_noise(3, 3, 40, 40, seed=1)
-    done = synthesize(images, whole, textures, TrainSpec(), seeded())
-    mask = done.masks.expand_as(done.images)
+    synthesized = synthesize(images, whole, textures, TrainSpec(), seeded())
+    mask = synthesized.masks.expand_as(synthesized.images)
     assert 0 < mask.double().mean() < 0.9
-    assert torch.equal(done.images[~mask], (images.float() / 255)[~mask])
-    assert (done.images[mask] != (images.float() / 255)[mask]).double().mean() > 0.98
+    assert torch.equal(synthesized.images[~mask], (images.float() / 255)[~mask])
+    assert (synthesized.images[mask] != (images.float() / 255)[mask]).double().mean() > 0.98
 
 
 def test_fraction_beta_is_kept_inside_the_mask() -> None:
-    """The same seed paints the same over a dark and a bright image: the difference left is β."""
+    """With the same seed, a dark and a bright image get the same defect, so the difference that is left is β."""
     spec, whole = TrainSpec(beta_std=0.2), torch.ones(6, 1, 32, 32, dtype=torch.bool)
     dark, bright = (torch.full((6, 3, 32, 32), v, dtype=torch.uint8) for v in (51, 204))
-    one, two = (synthesize(p, whole, uint8_noise(2, 3, 32, 32), spec, seeded(4)) for p in (dark, bright))
-    assert torch.equal(one.masks, two.masks) and torch.equal(one.beta, two.beta)
-    kept = (two.images - one.images) / 0.6
-    expected = torch.where(one.masks, one.beta.view(-1, 1, 1, 1), 1.0).expand_as(kept)
+    on_dark, on_bright = (synthesize(p, whole, uint8_noise(2, 3, 32, 32), spec, seeded(4)) for p in (dark, bright))
+    assert torch.equal(on_dark.masks, on_bright.masks) and torch.equal(on_dark.beta, on_bright.beta)
+    kept = (on_bright.images - on_dark.images) / 0.6
+    expected = torch.where(on_dark.masks, on_dark.beta.view(-1, 1, 1, 1), 1.0).expand_as(kept)
     torch.testing.assert_close(kept, expected, atol=1e-5, rtol=0)
-    assert len(set(one.beta.tolist())) == 6
+    assert len(set(on_dark.beta.tolist())) == 6
 
 
-def test_stays_in_range_and_leaves_its_inputs() -> None:
+def test_synthesize_stays_in_range_and_keeps_its_inputs() -> None:
     images, textures = uint8_noise(6, 3, 48, 48), uint8_noise(3, 3, 48, 48, seed=1)
     extremes = torch.where(images > 127, 255, 0).to(torch.uint8)
     before = extremes.clone()
-    done = synthesize(extremes, torch.ones(6, 1, 48, 48, dtype=torch.bool), textures, TrainSpec(beta_std=1), seeded())
-    assert done.images.min() >= 0 and done.images.max() <= 1 + 1e-6
-    assert done.masks.shape == (6, 1, 48, 48) and done.beta.shape == (6,)
+    synthesized = synthesize(
+        extremes, torch.ones(6, 1, 48, 48, dtype=torch.bool), textures, TrainSpec(beta_std=1), seeded()
+    )
+    assert synthesized.images.min() >= 0 and synthesized.images.max() <= 1 + 1e-6
+    assert synthesized.masks.shape == (6, 1, 48, 48) and synthesized.beta.shape == (6,)
     assert torch.equal(extremes, before)
 
 
@@ -88,7 +90,7 @@ def test_foreground_none_allows_the_whole_image() -> None:
 
 
 def test_every_texture_of_the_pool_is_drawn_equally_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without augmentations and with β = 0 the inside of a mask is the texture itself."""
+    """Without augmentations and with β = 0, the texture itself is inside the mask."""
 
     def unchanged(textures: Tensor, generator: Generator) -> Tensor:
         return textures
@@ -100,13 +102,13 @@ def test_every_texture_of_the_pool_is_drawn_equally_often(monkeypatch: pytest.Mo
         torch.ones(300, 1, 16, 16, dtype=torch.bool),
     )
     spec = TrainSpec(beta_mean=0, beta_std=0, beta_min=0, beta_max=0, perlin_max_exponent=2)
-    painted = synthesize(black, whole, textures, spec, seeded()).images.amax((1, 2, 3))
-    values, counts = painted[painted > 0].unique(return_counts=True)
+    maxima = synthesize(black, whole, textures, spec, seeded()).images.amax((1, 2, 3))
+    values, counts = maxima[maxima > 0].unique(return_counts=True)
     torch.testing.assert_close(values, torch.tensor([0.2, 0.4, 0.6]))
     assert stats.chisquare(counts.numpy()).pvalue > 1e-3
 
 
-def test_same_seed_same_images() -> None:
+def test_same_seed_gives_the_same_images() -> None:
     images, whole = part_images(3, seed=0), torch.ones(3, 1, 64, 64, dtype=torch.bool)
     first, again, other = (
         synthesize(images, whole, uint8_noise(4, 3, 64, 64), TrainSpec(), seeded(s)).images for s in (0, 0, 1)

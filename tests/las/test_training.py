@@ -1,4 +1,4 @@
-"""What a training gives: numbers, repeats, resumes, the best epoch, its errors."""
+"""Results of a training: metrics, reproducibility, resuming, the best epoch, and errors."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from las_tune.las.training import TrainData, TrainingDivergedError, pick_device,
 from tests.las.conftest import SPEC, numbers, run, stored, tiny_data, with_maps
 
 
-def assert_same_state(one: Any, other: Any) -> None:
-    """Bit by bit, whatever is nested in it."""
-    assert type(one) is type(other) or isinstance(one, dict)
-    if isinstance(one, Tensor):
-        assert torch.equal(one, other)
-    elif isinstance(one, dict):
-        assert one.keys() == other.keys()
-        for key in one:
-            assert_same_state(one[key], other[key])
-    elif isinstance(one, list | tuple):
-        for a, b in zip(one, other, strict=True):
+def assert_same_state(first: Any, second: Any) -> None:
+    """Assert that two nested states are equal to the last bit."""
+    assert type(first) is type(second) or isinstance(first, dict)
+    if isinstance(first, Tensor):
+        assert torch.equal(first, second)
+    elif isinstance(first, dict):
+        assert first.keys() == second.keys()
+        for key in first:
+            assert_same_state(first[key], second[key])
+    elif isinstance(first, list | tuple):
+        for a, b in zip(first, second, strict=True):
             assert_same_state(a, b)
     else:
-        assert one == other
+        assert first == second
 
 
 def test_training_learns(resnet: Backbone) -> None:
-    """Both losses fall, and validation images that it never saw are told apart."""
+    """Both losses fall, and good and defective validation images are separated."""
     spec = SPEC.replace(epochs=15, adaptor_lr=3e-3, discriminator_lr=6e-3)
     results = run(spec, resnet, tiny_data(resnet))
     for loss in ("loss", "loss_normal", "loss_las"):
@@ -92,7 +92,7 @@ def test_finished_training_yields_nothing(backbone: Backbone, data: TrainData) -
     assert numbers(longer) == run(SPEC.replace(epochs=4), backbone, data)[-1:]
 
 
-def test_best_objective_never_falls(backbone: Backbone, data: TrainData, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_best_objective_never_decreases(backbone: Backbone, data: TrainData, monkeypatch: pytest.MonkeyPatch) -> None:
     objectives = iter([0.3, 0.7, 0.7, 0.2, 0.9, 0.8])
     monkeypatch.setattr(module, "objective_value", lambda objective, metrics: next(objectives))
     results = list(train(SPEC.replace(epochs=6), backbone, data))
@@ -123,33 +123,33 @@ def test_tie_breaks_survive_a_resume(backbone: Backbone, data: TrainData, monkey
 
 def test_monitored_images_are_scored_without_effect_on_training(backbone: Backbone, data: TrainData) -> None:
     other = dataclasses.replace(data.validation, defects=data.validation.defects.flip(0))
-    watching = dataclasses.replace(data, monitored={"labelled": other, "sealed": data.validation})
+    with_monitored = dataclasses.replace(data, monitored={"labelled": other, "sealed": data.validation})
     spec = SPEC.replace(epochs=4, adaptor_lr=1e-3)
-    watched, alone = (list(train(spec, backbone, which)) for which in (watching, data))
-    for both, one in zip(numbers(watched), numbers(alone), strict=True):
-        assert {name: value for name, value in both.items() if "/" not in name} == one
-        assert both["labelled/image_auroc"] == pytest.approx(1 - one["image_auroc"])
-        told = (both["labelled/image_auroc"] + both["labelled/pixel_aupro"]) / 2
-        assert both["labelled/objective"] == pytest.approx(told)
-        same = {name.removeprefix("sealed/"): value for name, value in both.items() if name.startswith("sealed/")}
-        assert same == {name: one[name] for name in (*watched[0].metrics, "objective") if "/" not in name}
-    assert_same_state(watched[-1].state, alone[-1].state)
+    monitored, alone = (list(train(spec, backbone, variant)) for variant in (with_monitored, data))
+    for row, usual in zip(numbers(monitored), numbers(alone), strict=True):
+        assert {name: value for name, value in row.items() if "/" not in name} == usual
+        assert row["labelled/image_auroc"] == pytest.approx(1 - usual["image_auroc"])
+        expected = (row["labelled/image_auroc"] + row["labelled/pixel_aupro"]) / 2
+        assert row["labelled/objective"] == pytest.approx(expected)
+        sealed = {name.removeprefix("sealed/"): value for name, value in row.items() if name.startswith("sealed/")}
+        assert sealed == {name: usual[name] for name in (*monitored[0].metrics, "objective") if "/" not in name}
+    assert_same_state(monitored[-1].state, alone[-1].state)
 
 
 def test_monitored_images_never_select_the_best_epoch(
     backbone: Backbone, data: TrainData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It gets better while the validation gets worse; each epoch asks for the validation first."""
+    """The monitored score rises while the validation score falls; each epoch scores the validation images first."""
     rows = iter([{"image_auroc": value} for pair in ((0.9, 0.1), (0.8, 0.5), (0.7, 1.0)) for value in pair])
     monkeypatch.setattr(module, "metrics_of", lambda *_: next(rows))
-    watching = dataclasses.replace(data, monitored={"whole": data.validation})
-    results = list(train(SPEC.replace(objective="image_auroc"), backbone, watching))
+    with_monitored = dataclasses.replace(data, monitored={"whole": data.validation})
+    results = list(train(SPEC.replace(objective="image_auroc"), backbone, with_monitored))
     assert [r.best_epoch for r in results] == [1, 1, 1]
     assert [r.metrics["whole/objective"] for r in results] == [0.1, 0.5, 1.0]
 
 
-def test_the_threshold_comes_from_calibration_images_alone(backbone: Backbone, data: TrainData) -> None:
-    """Where they are the validation's own defective images, nothing lies above their greatest score."""
+def test_threshold_comes_from_calibration_images_only(backbone: Backbone, data: TrainData) -> None:
+    """If the calibration images are the defective validation images, no score exceeds the threshold."""
     spec = SPEC.replace(objective="recall_at_fpr")
     changed = dataclasses.replace(data, calibration=stored(backbone, data.validation.features.images[3:]))
     for row, usual in zip(run(spec, backbone, changed), run(spec, backbone, data), strict=True):
@@ -160,8 +160,8 @@ def test_the_threshold_comes_from_calibration_images_alone(backbone: Backbone, d
         }
 
 
-def test_recall_by_hand(backbone: Backbone, data: TrainData) -> None:
-    """The share of defective images that score above all calibration images, by the head of each epoch."""
+def test_recall_matches_hand_calculation(backbone: Backbone, data: TrainData) -> None:
+    """Recall is the fraction of defective images that score above all calibration images, in each epoch."""
     recalls = []
     for result in train(SPEC.replace(epochs=6, adaptor_lr=3e-3, discriminator_lr=6e-3), backbone, data):
         head = Head(backbone.channels, SPEC.hidden_width, torch.Generator())
@@ -173,10 +173,10 @@ def test_recall_by_hand(backbone: Backbone, data: TrainData) -> None:
         assert result.metrics["recall"] == pytest.approx(float((scores[3:] > normal.max()).float().mean()))
         assert result.metrics["false_reject_rate"] == pytest.approx(float((scores[:3] > normal.max()).float().mean()))
         recalls.append(result.metrics["recall"])
-    assert len(set(recalls)) > 1, "else any threshold would do"
+    assert len(set(recalls)) > 1, "otherwise any threshold would pass"
 
 
-def test_row_contains_the_available_numbers(backbone: Backbone, data: TrainData) -> None:
+def test_row_contains_the_available_metrics(backbone: Backbone, data: TrainData) -> None:
     result = next(train(SPEC, backbone, data))
     row = result.row()
     assert "state" not in row and row["epoch"] == 1 and row["pixel_aupro"] == result.metrics["pixel_aupro"]
@@ -190,16 +190,16 @@ def test_pick_device_returns_the_named_device(name: str) -> None:
     assert pick_device(name) == torch.device(name)
 
 
-@pytest.mark.parametrize("there", [True, False])
-def test_pick_device_auto_prefers_the_gpu(there: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
-    assert pick_device("auto").type == ("cuda" if there else "cpu")
+@pytest.mark.parametrize("available", [True, False])
+def test_pick_device_auto_prefers_the_gpu(available: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
+    assert pick_device("auto").type == ("cuda" if available else "cpu")
 
 
 @pytest.mark.parametrize("batch_size", [2, 6])
 @pytest.mark.parametrize("rate", ["adaptor_lr", "discriminator_lr"])
 def test_divergence_raises(rate: str, batch_size: int, backbone: Backbone, data: TrainData) -> None:
-    """Three steps an epoch: the loss shows it. One step: the weights broke after the last loss."""
+    """With three steps per epoch the loss diverges; with one step only the weights do, after the last loss."""
     with pytest.raises(TrainingDivergedError):
         list(train(SPEC.replace(**{rate: 1e30}, batch_size=batch_size), backbone, data))
 

@@ -1,4 +1,4 @@
-"""What a step of a training does, against a slow one and by looking at what its parts are given."""
+"""Steps of a training, compared with the reference and through the arguments of their parts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.reference.training import train_losses
 
 @pytest.mark.parametrize(("hard_share", "use_adaptor"), [(0.5, True), (1.0, True), (0.5, False)])
 def test_training_equals_reference(hard_share: float, use_adaptor: bool, backbone: Backbone, data: TrainData) -> None:
-    """Recomputed features, two plain layers, labels by loops, 4 + 2 images an epoch."""
+    """The reference recomputes features, uses two plain layers and labels by loops; an epoch has 4 + 2 images."""
     spec = SPEC.replace(
         adaptor_lr=1e-3, discriminator_lr=2e-3, weight_decay=1e-2, hard_share=hard_share, use_adaptor=use_adaptor
     )
@@ -54,18 +54,18 @@ def test_every_hyperparameter_has_an_effect(name: str, backbone: Backbone, data:
     assert before[-1]["loss"] != after[-1]["loss"]
 
 
-@pytest.mark.parametrize(("still", "moves"), [("adaptor", "hidden"), ("hidden", "adaptor")])
-def test_learning_rates_apply_to_their_parts(still: str, moves: str, backbone: Backbone, data: TrainData) -> None:
-    rate = "adaptor_lr" if still == "adaptor" else "discriminator_lr"
+@pytest.mark.parametrize(("frozen", "trained"), [("adaptor", "hidden"), ("hidden", "adaptor")])
+def test_learning_rates_apply_to_their_parts(frozen: str, trained: str, backbone: Backbone, data: TrainData) -> None:
+    rate = "adaptor_lr" if frozen == "adaptor" else "discriminator_lr"
     spec = SPEC.replace(**{rate: 1e-30})
     before = copy.deepcopy(Training(spec, backbone.channels, torch.device("cpu")).head.state_dict())
     after = [r.state["head"] for r in train(spec, backbone, data)][-1]
-    assert torch.equal(after[f"{still}.weight"], before[f"{still}.weight"])
-    change = (after[f"{moves}.weight"] - before[f"{moves}.weight"]).abs()
-    assert 0.5 * 1e-4 < change.max() < 6 * 2e-4 * 1.1  # 6 steps of Adam: at most about the rate each
+    assert torch.equal(after[f"{frozen}.weight"], before[f"{frozen}.weight"])
+    change = (after[f"{trained}.weight"] - before[f"{trained}.weight"]).abs()
+    assert 0.5 * 1e-4 < change.max() < 6 * 2e-4 * 1.1  # each of 6 steps of Adam is at most about the rate
 
 
-def test_optimizers_are_adam_and_adamw_with_the_specs_rates() -> None:
+def test_optimizers_are_adam_and_adamw_with_the_rates_of_the_spec() -> None:
     spec = SPEC.replace(adaptor_lr=3e-4, discriminator_lr=5e-4, weight_decay=0.25)
     adam, adamw = Training(spec, (3, 2), torch.device("cpu")).optimizers
     assert type(adam) is torch.optim.Adam and type(adamw) is torch.optim.AdamW
@@ -75,7 +75,7 @@ def test_optimizers_are_adam_and_adamw_with_the_specs_rates() -> None:
     ]
 
 
-def test_without_an_adaptor_its_rate_has_no_effect(backbone: Backbone, data: TrainData) -> None:
+def test_adaptor_rate_has_no_effect_without_an_adaptor(backbone: Backbone, data: TrainData) -> None:
     spec = SPEC.replace(use_adaptor=False)
     (adamw,) = Training(spec, (3, 2), torch.device("cpu")).optimizers
     assert type(adamw) is torch.optim.AdamW and adamw.defaults["lr"] == spec.discriminator_lr
@@ -87,32 +87,32 @@ def test_without_an_adaptor_its_rate_has_no_effect(backbone: Backbone, data: Tra
 def test_every_image_is_used_once_per_epoch(
     batch_size: int, backbone: Backbone, data: TrainData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[Tensor] = []
+    batches: list[Tensor] = []
 
     def spy(images: Tensor, *args: Any) -> Synthesized:
-        seen.append(images)
+        batches.append(images)
         return synthesize(images, *args)
 
     monkeypatch.setattr(module, "synthesize", spy)
     run(SPEC.replace(batch_size=batch_size, epochs=2), backbone, data)
-    per_epoch = len(seen) // 2
-    assert max(len(p) for p in seen) == min(batch_size, 6)
-    for part in (seen[:per_epoch], seen[per_epoch:]):
+    per_epoch = len(batches) // 2
+    assert max(len(p) for p in batches) == min(batch_size, 6)
+    for part in (batches[:per_epoch], batches[per_epoch:]):
         found = sorted(p.flatten().tolist() for p in torch.cat(part))
         assert found == sorted(p.flatten().tolist() for p in data.images)
-    orders = [torch.cat(part) for part in (seen[:per_epoch], seen[per_epoch:])]
-    assert not torch.equal(*orders), "shuffled anew each epoch"
+    orders = [torch.cat(part) for part in (batches[:per_epoch], batches[per_epoch:])]
+    assert not torch.equal(*orders), "shuffled in each epoch"
 
 
 def test_only_patches_under_the_mask_are_labeled_defective(
     backbone: Backbone, data: TrainData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    painted: list[Synthesized] = []
+    synthesized: list[Synthesized] = []
     labels: list[Tensor] = []
 
     def spy_synthesize(*args: Any) -> Synthesized:
-        painted.append(synthesize(*args))
-        return painted[-1]
+        synthesized.append(synthesize(*args))
+        return synthesized[-1]
 
     def spy_focal(logits: Tensor, on_patches: Tensor, *args: Any) -> Tensor:
         labels.append(on_patches)
@@ -121,8 +121,8 @@ def test_only_patches_under_the_mask_are_labeled_defective(
     monkeypatch.setattr(module, "synthesize", spy_synthesize)
     monkeypatch.setattr(module, "focal_loss", spy_focal)
     run(SPEC, backbone, data)
-    assert len(labels) == len(painted) == 6
-    for step, found in zip(painted, labels, strict=True):
+    assert len(labels) == len(synthesized) == 6
+    for step, found in zip(synthesized, labels, strict=True):
         for mask, label in zip(step.masks, found, strict=True):
             assert label.tolist() == grid_labels(mask[0].numpy(), 8, 8).tolist()
     assert 0.02 < torch.cat(labels).mean() < 0.6
@@ -131,7 +131,7 @@ def test_only_patches_under_the_mask_are_labeled_defective(
 def test_normal_loss_uses_images_and_focal_loss_synthesized_images(
     backbone: Backbone, data: TrainData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stored maps that are shifted far away move the normal half of the first step's logits only."""
+    """Shifting the stored maps changes only the normal half of the logits of the first step."""
     logits: dict[str, list[Tensor]] = {"normal": [], "las": []}
 
     def spy_normal(on_normal: Tensor) -> Tensor:
@@ -144,15 +144,15 @@ def test_normal_loss_uses_images_and_focal_loss_synthesized_images(
 
     monkeypatch.setattr(module, "normal_loss", spy_normal)
     monkeypatch.setattr(module, "focal_loss", spy_focal)
-    monkeypatch.setattr(torch.nn.BatchNorm1d, "forward", lambda self, x: x)  # else the halves mix
+    monkeypatch.setattr(torch.nn.BatchNorm1d, "forward", lambda self, x: x)  # batch norm would mix the halves
     moved = with_maps(data, lambda m: m + 5)
-    for which in (data, moved):
-        run(SPEC.replace(epochs=1, batch_size=6), backbone, which)
+    for variant in (data, moved):
+        run(SPEC.replace(epochs=1, batch_size=6), backbone, variant)
     assert torch.equal(*logits["las"])
     assert (logits["normal"][0] - logits["normal"][1]).abs().min() > 0.1
 
 
 def test_half_precision_store_trains_nearly_the_same(backbone: Backbone, data: TrainData) -> None:
     half = with_maps(data, torch.Tensor.half)
-    for one, other in zip(run(SPEC, backbone, half), run(SPEC, backbone, data), strict=True):
-        assert one["loss"] == pytest.approx(other["loss"], rel=1e-2)
+    for found, expected in zip(run(SPEC, backbone, half), run(SPEC, backbone, data), strict=True):
+        assert found["loss"] == pytest.approx(expected["loss"], rel=1e-2)

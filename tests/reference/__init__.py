@@ -1,1 +1,1 @@
-"""Slow, obvious versions that the tests compare with."""
+"""Slow, simple reference implementations for the tests."""

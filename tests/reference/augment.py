@@ -11,14 +11,14 @@ Floats = NDArray[np.float64]
 
 
 def mirrored(position: float, length: int) -> float:
-    """A pixel position, mirrored at the outer edges of the first and the last pixel."""
+    """Mirror a pixel position at the outer edges of the first and the last pixel."""
     while not -0.5 <= position <= length - 0.5:
         position = -1 - position if position < -0.5 else 2 * length - 1 - position
     return position
 
 
 def bilinear(image: Floats, y: float, x: float) -> Floats:
-    """The color between pixels; outside the outermost centers it is that of the edge."""
+    """Return the interpolated color; beyond the outermost pixel centers, the color of the edge."""
     height, width = image.shape[1:]
     y, x = min(max(y, 0), height - 1), min(max(x, 0), width - 1)
     top, left = min(int(y), height - 2), min(int(x), width - 2)
@@ -30,7 +30,7 @@ def bilinear(image: Floats, y: float, x: float) -> Floats:
 
 
 def affine(image: Floats, angle: float, scale: float, shift: tuple[float, float], flip: tuple[bool, bool]) -> Floats:
-    """Square images: each pixel comes from elsewhere: rotated, scaled, flipped, shifted (y first)."""
+    """Rotate, scale, flip and shift (y first) a square image by sampling the source of each pixel."""
     size = image.shape[1]
     result = np.zeros_like(image)
     for row in range(size):
@@ -47,7 +47,7 @@ def affine(image: Floats, angle: float, scale: float, shift: tuple[float, float]
 
 
 def hue_matrix(turns: float) -> Floats:
-    """Rotation about the gray axis (1, 1, 1) / √3, by Rodrigues' formula."""
+    """Return the rotation about the gray axis (1, 1, 1) / √3 by Rodrigues' formula."""
     theta = 2 * math.pi * turns
     cross = np.array([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / math.sqrt(3)
     return math.cos(theta) * np.eye(3) + math.sin(theta) * cross + (1 - math.cos(theta)) / 3 * np.ones((3, 3))
@@ -58,7 +58,7 @@ def gray(color: Floats) -> float:
 
 
 def color_jitter(image: Floats, brightness: float, contrast: float, saturation: float, hue: float) -> Floats:
-    """Brightness, then contrast about the mean gray, then saturation and hue about the pixel's own gray."""
+    """Scale brightness, then contrast about the mean gray, then saturation and hue about the gray of each pixel."""
     _, height, width = image.shape
     image = np.clip(image * brightness, 0, 1)
     mean = np.mean([gray(image[:, y, x]) for y in range(height) for x in range(width)])
@@ -73,7 +73,7 @@ def color_jitter(image: Floats, brightness: float, contrast: float, saturation: 
 
 
 def auto_contrast(image: Floats) -> Floats:
-    """Every channel over the whole of [0, 1]; flat ones as they are."""
+    """Stretch every channel to [0, 1]; flat channels are unchanged."""
     result = image.copy()
     for channel in result:
         low, high = channel.min(), channel.max()
@@ -83,7 +83,7 @@ def auto_contrast(image: Floats) -> Floats:
 
 
 def sharpen(image: Floats, factor: float) -> Floats:
-    """Away from the 3×3 smoothing with a center of 5 (edges repeated), factor times the way."""
+    """Extrapolate from the 3×3 smoothing with a center weight of 5 (edges repeated) to the image and beyond."""
     _, height, width = image.shape
     result = np.zeros_like(image)
     for row in range(height):

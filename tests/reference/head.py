@@ -1,4 +1,4 @@
-"""The head as it is drawn in the paper: features joined on the finest grid, then two linear layers."""
+"""The head as published: features are concatenated on the finest grid, followed by two linear layers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class PlainHead(nn.Module):
-    """Linear(C, C) or nothing, Linear(C, hidden), BatchNorm, LeakyReLU(0.2), Linear(hidden, 1), one after the other."""
+    """A sequence of Linear(C, C) or nothing, Linear(C, hidden), BatchNorm, LeakyReLU(0.2), Linear(hidden, 1)."""
 
     def __init__(self, channels: Sequence[int], hidden_width: int, use_adaptor: bool = True) -> None:
         super().__init__()
@@ -21,7 +21,7 @@ class PlainHead(nn.Module):
         self.output = nn.Linear(hidden_width, 1)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """(B, rows, columns, C) maps, finest first, to logits (B, rows, columns)."""
+        """Map feature maps (B, rows, columns, C), finest first, to logits (B, rows, columns)."""
         batch, rows, columns, _ = maps[0].shape
         joined = torch.cat([_at_grid(m, (rows, columns)) for m in maps], dim=-1)
         adapted = self.adaptor(joined.reshape(batch * rows * columns, -1))

@@ -11,14 +11,14 @@ Bools = NDArray[np.bool_]
 
 
 def luma(image: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """(3, H, W) uint8 -> (H, W), rounded."""
+    """Return the rounded luma (H, W) of an image (3, H, W) uint8."""
     weights = np.array([0.299, 0.587, 0.114], np.float32)[:, None, None]
     rounded: NDArray[np.int64] = np.rint((image * weights).sum(0)).astype(np.int64)
     return rounded
 
 
 def otsu(gray: NDArray[np.int64]) -> tuple[int, float]:
-    """Every threshold tried: that of greatest variance between the classes, and its share of the whole."""
+    """Return the threshold of greatest between-class variance by exhaustive search, and its share of the variance."""
     values = gray.ravel().astype(np.float64)
     best, best_between = 0, 0.0
     for threshold in range(256):
@@ -32,7 +32,7 @@ def otsu(gray: NDArray[np.int64]) -> tuple[int, float]:
 
 
 def foreground(image: NDArray[np.uint8]) -> Bools:
-    """The class that does not hold most of the border; everything if there are no two classes: (H, W)."""
+    """Return the class (H, W) that covers less of the border, or everything if there are no two classes."""
     gray = luma(image)
     threshold, separability = otsu(gray)
     if separability < 0.7:
@@ -50,7 +50,7 @@ def foreground(image: NDArray[np.uint8]) -> Bools:
 
 
 def grid_labels(mask: Bools, rows: int, columns: int) -> NDArray[np.float64]:
-    """1 where any pixel that touches the patch's cell is defective: (rows, columns)."""
+    """Return (rows, columns) labels: 1 where any pixel that touches the cell of the patch is defective."""
     height, width = mask.shape
     labels = np.zeros((rows, columns))
     for row in range(rows):

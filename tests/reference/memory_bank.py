@@ -1,4 +1,4 @@
-"""The memory bank, patch by patch: every distance by its definition, nothing projected."""
+"""The memory bank, patch by patch, with distances by definition and without projection."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ def distance(a: Floats, b: Floats) -> float:
 
 
 def greedy_coreset(points: Floats, num_chosen: int, first: int) -> list[int]:
-    """Again and again the point whose nearest chosen point is farthest."""
+    """Repeatedly choose the point whose nearest chosen point is farthest."""
     chosen = [first]
     while len(chosen) < min(num_chosen, len(points)):
-        left = [index for index in range(len(points)) if index not in chosen]
-        chosen.append(max(left, key=lambda index: min(distance(points[index], points[c]) for c in chosen)))
+        remaining = [index for index in range(len(points)) if index not in chosen]
+        chosen.append(max(remaining, key=lambda index: min(distance(points[index], points[c]) for c in chosen)))
     return chosen
 
 
 def patch_vectors(maps: Sequence[Floats]) -> Floats:
-    """Maps (rows, columns, C) of one image, finest first, read at the centers of the finest grid."""
+    """Sample the maps (rows, columns, C) of an image, finest first, at the centers of the finest grid."""
     rows, columns = maps[0].shape[:2]
     joined = np.zeros((rows, columns, sum(m.shape[2] for m in maps)))
     for row in range(rows):
@@ -42,7 +42,7 @@ def patch_vectors(maps: Sequence[Floats]) -> Floats:
 
 
 def patch_scores(bank: Floats, maps: Sequence[Floats]) -> Floats:
-    """Distance to the nearest row of the bank, for each patch of one image: (rows, columns)."""
+    """Return the distance of each patch of an image to the nearest row of the bank: (rows, columns)."""
     patches = patch_vectors(maps)
     scores = np.zeros(patches.shape[:2])
     for row, column in np.ndindex(scores.shape):

@@ -15,7 +15,7 @@ def fade(t: float) -> float:
 
 
 def sample_point(row: int, column: int, size: int, cells: Floats, angle: float) -> tuple[float, float]:
-    """The center of a pixel, turned about the image's center, in cells: y and x."""
+    """Return the center of a pixel, rotated about the center of the image, in units of cells: y and x."""
     y, x = (row + 0.5) / size - 0.5, (column + 0.5) / size - 0.5
     turned_y = math.cos(angle) * y - math.sin(angle) * x
     turned_x = math.sin(angle) * y + math.cos(angle) * x
@@ -23,7 +23,7 @@ def sample_point(row: int, column: int, size: int, cells: Floats, angle: float) 
 
 
 def noise_at(y: float, x: float, gradients: Floats) -> float:
-    """Noise at a point of a lattice of unit gradients (L, L, 2) that repeats, scaled to [-1, 1]."""
+    """Return the noise at a point of a periodic lattice of unit gradients (L, L, 2), scaled to [-1, 1]."""
     side = len(gradients)
     top, left = math.floor(y), math.floor(x)
     total = 0.0
@@ -36,7 +36,7 @@ def noise_at(y: float, x: float, gradients: Floats) -> float:
 
 
 def perlin_field(gradients: Floats, cells: Floats, angle: float, size: int) -> Floats:
-    """One field at every pixel: (size, size)."""
+    """Return the noise of a field at every pixel: (size, size)."""
     noise = np.zeros((size, size))
     for row in range(size):
         for column in range(size):

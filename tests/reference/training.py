@@ -1,4 +1,4 @@
-"""One training, step by step: no stored features, no fused head, losses from library functions."""
+"""Training step by step, without stored features or a fused head, and with losses from library functions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.reference.masks import grid_labels
 
 
 def train_losses(spec: TrainSpec, backbone: Backbone, data: TrainData) -> list[tuple[float, float]]:
-    """Mean loss of normal images and of synthesized ones, for each epoch."""
+    """Return the mean losses of normal and of synthesized images for each epoch."""
     head = PlainHead(backbone.channels, spec.hidden_width, spec.use_adaptor)
     drawn = Head(backbone.channels, spec.hidden_width, torch.Generator().manual_seed(spec.seed), spec.use_adaptor)
     head.load_state_dict(drawn.state_dict())
@@ -37,14 +37,14 @@ def train_losses(spec: TrainSpec, backbone: Backbone, data: TrainData) -> list[t
         while order:
             batch, order = order[: spec.batch_size], order[spec.batch_size :]
             good = data.images[batch]
-            painted = synthesize(good, data.foreground[batch], data.textures, spec, generator)
-            images = torch.cat([good.float() / 255, painted.images])
+            synthesized = synthesize(good, data.foreground[batch], data.textures, spec, generator)
+            images = torch.cat([good.float() / 255, synthesized.images])
             logits = head(extract_features(backbone, images))
-            on_good, on_painted = logits[: len(batch)], logits[len(batch) :]
+            on_good, on_synthesized = logits[: len(batch)], logits[len(batch) :]
             rows, columns = logits.shape[1:]
-            labels = np.stack([grid_labels(mask[0].numpy(), rows, columns) for mask in painted.masks])
+            labels = np.stack([grid_labels(mask[0].numpy(), rows, columns) for mask in synthesized.masks])
             normal = F.binary_cross_entropy_with_logits(on_good, torch.zeros_like(on_good))
-            las = focal(on_painted.flatten(), torch.from_numpy(labels).flatten(), spec)
+            las = focal(on_synthesized.flatten(), torch.from_numpy(labels).flatten(), spec)
             head.zero_grad()
             (normal + las).backward()
             for optimizer in optimizers:
@@ -56,7 +56,7 @@ def train_losses(spec: TrainSpec, backbone: Backbone, data: TrainData) -> list[t
 
 
 def focal(logits: Tensor, labels: Tensor, spec: TrainSpec) -> Tensor:
-    """-(1 - p)^γ log p for each patch, p the probability of its label; mean of the patches of lowest p."""
+    """Return the mean of -(1 - p)^γ log p over the patches of lowest p, the probability of the true label."""
     probability = torch.sigmoid(logits)
     p = torch.stack([q if label else 1 - q for q, label in zip(probability, labels.tolist(), strict=True)])
     hardest = p.sort().values[: max(1, round(spec.hard_share * len(p)))]

@@ -21,7 +21,7 @@ OPPOSITE = PERFECT[::-1]
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """Figures that were saved."""
+    """Record the saved figures."""
     figures: list[Figure] = []
     save = Figure.savefig
 
@@ -47,7 +47,7 @@ def check_png(path: Path, width: int, height: int) -> None:
     assert 0.001 < (pixels < 128).mean() < 0.3
 
 
-def test_training_curves(tmp_path: Path, drawn: list[Figure]) -> None:
+def test_training_curves_show_losses_and_metrics(tmp_path: Path, drawn: list[Figure]) -> None:
     trials = {"baseline": make_trial(0, [0.5, 0.75]), "champion": make_trial(7, [0.5, 0.75, 1.0])}
     plot_training_curves(tmp_path / "c.png", "my_part", trials)
     check_png(tmp_path / "c.png", 1690, 520)
@@ -72,7 +72,7 @@ def test_training_curves(tmp_path: Path, drawn: list[Figure]) -> None:
         assert len({to_rgb(line.get_color()) for line in axes.lines}) == 2
 
 
-def test_training_curves_without_masks(tmp_path: Path, drawn: list[Figure]) -> None:
+def test_training_curves_without_masks_have_no_pixel_metrics(tmp_path: Path, drawn: list[Figure]) -> None:
     plot_training_curves(tmp_path / "c.png", "part", {"champion": make_trial(0, [0.5, 0.75], masks=False)})
     check_png(tmp_path / "c.png", 1690, 520)
     _, image, pixel = drawn[0].axes
@@ -92,7 +92,7 @@ def test_trial_without_epochs_is_omitted(tmp_path: Path, drawn: list[Figure]) ->
     assert set(curves(drawn[0].axes[2])) == {"champion (trial 1) pixel_auroc", "champion (trial 1) pixel_aupro"}
 
 
-def test_roc_curves(tmp_path: Path, drawn: list[Figure]) -> None:
+def test_roc_curves_show_the_auroc_of_each_detector(tmp_path: Path, drawn: list[Figure]) -> None:
     plot_roc_curve(tmp_path / "r.png", "my_part", LABELS, {"baseline": OPPOSITE, "champion": PERFECT})
     check_png(tmp_path / "r.png", 715, 715)
     (axes,) = drawn[0].axes
@@ -104,7 +104,7 @@ def test_roc_curves(tmp_path: Path, drawn: list[Figure]) -> None:
     assert legend is not None and len(legend.get_texts()) == 2, "the diagonal is not in the legend"
 
 
-def test_single_roc_curve(tmp_path: Path, drawn: list[Figure]) -> None:
+def test_single_roc_curve_is_drawn(tmp_path: Path, drawn: list[Figure]) -> None:
     scores = np.array([0.1, 0.8, 0.2, 0.9], np.float32)
     plot_roc_curve(tmp_path / "r.png", "part", LABELS, {"champion": scores})
     assert "champion: AUROC 0.7500" in curves(drawn[0].axes[0])

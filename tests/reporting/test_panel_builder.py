@@ -74,7 +74,7 @@ def test_panel_holds_scores_and_anomaly_maps_of_the_epoch(data: TrainData, resul
     assert (panel.reasons == FIXED).sum() == 6 and (panel.reasons != FIXED).any()
 
 
-def test_panel_without_masks(result: EpochResult) -> None:
+def test_panel_without_masks_has_no_masks(result: EpochResult) -> None:
     data = tiny_data(tiny_backbone(), masks=False)
     panel = make_panel(result, data, synthesize_examples(SPEC, data), ("good", "square"))
     assert panel.masks.shape == (0, SIZE, SIZE)

@@ -94,7 +94,7 @@ def test_synthetic_defects_are_shown_without_and_with_outline(drawn: dict[str, P
     assert 3 * TILE_PX**2 < count(drawn["synthetic_defects"], (90, 90, 90)) < 4 * TILE_PX**2
 
 
-def test_all_scores_on_one_side_of_the_threshold(tmp_path: Path) -> None:
+def test_scores_on_one_side_of_the_threshold_are_drawn(tmp_path: Path) -> None:
     for scores in ([0.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0]):
         assert len(draw_panel(make_panel(scores, SHOWN[:2]), "trial 0", tmp_path)) == 4
 

@@ -122,7 +122,7 @@ def test_importance_needs_enough_and_different_trials() -> None:
     assert importances(equal) == {}
 
 
-def test_best_so_far_by_hand() -> None:
+def test_best_so_far_matches_hand_calculation() -> None:
     trials = [TrialRecord(0, {}, "completed", started=100.0), TrialRecord(1, {}, "completed", started=130.0)]
     for trial, objectives in zip(trials, ([0.2, 0.6, 0.4], [0.5, 0.7]), strict=True):
         for epoch, objective in enumerate(objectives, start=1):

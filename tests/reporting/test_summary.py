@@ -27,7 +27,7 @@ from tests.parts import make_trial
 from tests.summaries import make_summary
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "summary_0_1_0.json"
-"""Written by version 0.1.0."""
+"""A summary that version 0.1.0 wrote."""
 
 
 # --- the JSON file ---
@@ -120,7 +120,7 @@ def test_trial_is_summarized_by_its_best_epoch() -> None:
     assert TrialSummary.of(trial, None).test is None
 
 
-def test_cost_by_hand() -> None:
+def test_cost_matches_hand_calculation() -> None:
     """Epochs of 1.5 s: two, one of a trial that failed, two of a trial that had to repeat 2 s after a fault."""
     trials = [
         make_trial(0, [0.5, 0.5], status="completed"),

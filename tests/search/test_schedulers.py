@@ -84,7 +84,7 @@ def test_weak_trials_are_stopped_but_not_the_baseline(name: str) -> None:
 
 @pytest.mark.parametrize("epochs", [1, 2, 3, 8, 9, 50])
 @pytest.mark.parametrize("name", get_args(Scheduler))
-def test_any_number_of_epochs(name: str, epochs: int) -> None:
+def test_any_number_of_epochs_is_accepted(name: str, epochs: int) -> None:
     reached = epochs_reached(scheduler_of(name, epochs), [0.5, 0.9, 0.8, 0.7, 0.6, 0.5], epochs)
     assert reached[:2] == [epochs, epochs]
     if name == "none":

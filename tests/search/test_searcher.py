@@ -176,7 +176,7 @@ def test_samplers_accept_all_final_statuses(tmp_path: Path, monkeypatch: pytest.
 
 @pytest.mark.parametrize("parameter", [Range(0.0, 0.5), Choice((1 / 3,))], ids=["range", "value"])
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_space_with_a_single_parameter(tmp_path: Path, sampler: str, parameter: Parameter) -> None:
+def test_space_with_a_single_parameter_is_searched(tmp_path: Path, sampler: str, parameter: Parameter) -> None:
     search = make_searcher(
         tmp_path, sampler=sampler, space=Space("single", {"alpha": parameter}, sources=()), trials=14
     )
@@ -198,7 +198,7 @@ def test_trial_stopped_at_its_first_report_has_a_value(tmp_path: Path) -> None:
 
 
 def test_search_ends_with_the_grid(tmp_path: Path) -> None:
-    """Also while the last trials are running, which Optuna's GridSampler would propose again."""
+    """Trials that are still running are not proposed again, as they would be by Optuna's GridSampler."""
     space = Space("small", {"foreground": Choice(("otsu", "none"))}, sources=())
     search = make_searcher(tmp_path, sampler="grid", space=space)
     assert [search.suggest(trial_id) for trial_id in "abc"] == [
@@ -238,7 +238,9 @@ def num_proposed(folder: Path, values: list[float | None], patience: int | None)
         ([0.5] * 3, 10, 3),
     ],
 )
-def test_patience(tmp_path: Path, values: list[float | None], patience: int | None, proposed: int) -> None:
+def test_patience_ends_the_search(
+    tmp_path: Path, values: list[float | None], patience: int | None, proposed: int
+) -> None:
     assert num_proposed(tmp_path, values, patience) == proposed
 
 

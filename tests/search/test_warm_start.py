@@ -51,7 +51,7 @@ def points_of(
     category: str = "bolts",
     digest: str = "ours",
 ) -> tuple[tuple[dict[str, Any], ...], list[str]]:
-    """champions: hyperparameters by name of a registered model, selected with the split "ours"."""
+    """Return the points and the messages. `champions`: hyperparameters by model name, selected with the split "ours"."""
     tags = {
         name: {"hyperparameters": json.dumps(params), "digest": "ours"} for name, params in (champions or {}).items()
     }
@@ -195,7 +195,7 @@ def test_configuration_selected_on_the_sealed_test_is_rejected(
     finish_study(tmp_path, "first", {"alpha": 0.25}, **changes)
     with pytest.raises(UserError, match=r"--warm-start: .* first were selected on images of this study's sealed test"):
         points_of(tmp_path, "first", category=category, digest=digest)
-    assert len(points_of(tmp_path, "first", category="tubes", digest=digest)[0]) == 1, "its category is another"
+    assert len(points_of(tmp_path, "first", category="tubes", digest=digest)[0]) == 1, "another category is accepted"
 
 
 def test_champion_of_the_same_category_must_have_the_same_split(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""When the alias champion moves, and when it stays."""
+"""Conditions under which the alias champion moves."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def decision(promoted: bool) -> Decision:
     return Decision("trial 1" if promoted else "baseline", "trial 1", promoted, Interval(0.1, 0.0, 0.2), None, (), "")
 
 
-def holder(demo: bool = False, **changes: Any) -> dict[str, str]:
+def registered_tags(demo: bool = False, **changes: Any) -> dict[str, str]:
     settings = json.loads(settings_tag(spec())) | changes
     return {"demo": str(demo).lower(), "settings": json.dumps(settings)}
 
@@ -37,14 +37,14 @@ def test_first_champion_always_gets_the_alias(promoted: bool) -> None:
 
 
 def test_only_a_promoted_champion_moves_the_alias() -> None:
-    assert why_alias_stays(spec(), decision(True), holder()) == ""
-    assert why_alias_stays(spec(), decision(False), holder()) == "the registered champion stays"
+    assert why_alias_stays(spec(), decision(True), registered_tags()) == ""
+    assert why_alias_stays(spec(), decision(False), registered_tags()) == "the registered champion stays"
 
 
 def test_demo_never_replaces_a_champion_of_real_images() -> None:
-    assert "a demo" in why_alias_stays(spec(demo=True), decision(True), holder())
-    assert why_alias_stays(spec(demo=True), decision(True), holder(demo=True)) == ""
-    assert why_alias_stays(spec(), decision(False), holder(demo=True)) == ""
+    assert "a demo" in why_alias_stays(spec(demo=True), decision(True), registered_tags())
+    assert why_alias_stays(spec(demo=True), decision(True), registered_tags(demo=True)) == ""
+    assert why_alias_stays(spec(), decision(False), registered_tags(demo=True)) == ""
 
 
 def test_test_selected_study_never_moves_the_alias() -> None:
@@ -52,7 +52,7 @@ def test_test_selected_study_never_moves_the_alias() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ours", "stays"),
+    ("new_study", "stays"),
     [
         (spec(), False),
         (spec(epochs=20), False),
@@ -61,8 +61,8 @@ def test_test_selected_study_never_moves_the_alias() -> None:
     ],
     ids=["same", "longer", "shorter", "another network"],
 )
-def test_study_with_fewer_epochs_does_not_move_the_alias(ours: StudySpec, stays: bool) -> None:
-    """The champion was trained again with this study's settings to compare: a win over that copy is none over it."""
-    told = why_alias_stays(ours, decision(True), holder())
-    assert bool(told) is stays
-    assert not stays or "other settings (backbone resnet18, backbone_weights imagenet, image_size 288" in told
+def test_study_with_fewer_epochs_or_another_network_does_not_move_the_alias(new_study: StudySpec, stays: bool) -> None:
+    """A gain over a champion retrained with the settings of this study is no gain over the registered model."""
+    reason = why_alias_stays(new_study, decision(True), registered_tags())
+    assert bool(reason) is stays
+    assert not stays or "other settings (backbone resnet18, backbone_weights imagenet, image_size 288" in reason

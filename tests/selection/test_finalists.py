@@ -1,4 +1,4 @@
-"""Who is trained again, and what follows: finalists, jobs, scores."""
+"""Finalists: their choice, their retrainings, and their scores."""
 
 from __future__ import annotations
 
@@ -64,18 +64,18 @@ def test_finalists_with_equal_objectives_are_ordered_by_tie_breaks() -> None:
 
 
 def test_every_configuration_is_retrained_with_every_seed() -> None:
-    everyone = {BASELINE: {"alpha": 0.25}, REGISTERED_CHAMPION: {"alpha": 0.5}, "trial 4": {"alpha": 0.125}}
-    jobs = make_retrainings(everyone, first_seed=7, num_seeds=2)
+    configurations = {BASELINE: {"alpha": 0.25}, REGISTERED_CHAMPION: {"alpha": 0.5}, "trial 4": {"alpha": 0.125}}
+    jobs = make_retrainings(configurations, first_seed=7, num_seeds=2)
     assert [(job.number - MAX_TRIALS, job.name, job.seed) for job in jobs] == [
         (0, BASELINE, 7), (1, REGISTERED_CHAMPION, 7), (2, "trial 4", 7),
         (3, BASELINE, 8), (4, REGISTERED_CHAMPION, 8), (5, "trial 4", 8),
     ]  # fmt: skip
-    assert all(job.params == everyone[job.name] for job in jobs)
+    assert all(job.params == configurations[job.name] for job in jobs)
     record = jobs[5].record()
     assert (record.finalist, record.seed, record.title) == ("trial 4", 8, "trial 4, seed 8")
     assert record.params == {"alpha": 0.125} and not record.is_baseline
     record.params["alpha"] = 0.0
-    assert everyone["trial 4"] == {"alpha": 0.125}, "records share nothing"
+    assert configurations["trial 4"] == {"alpha": 0.125}, "records share no dictionaries"
 
 
 def test_extended_study_keeps_completed_retrainings() -> None:
@@ -84,8 +84,8 @@ def test_extended_study_keeps_completed_retrainings() -> None:
     for record in known:
         record.status = "completed"
     known[2].status = "failed"
-    everyone = {BASELINE: {"alpha": 0.25}, REGISTERED_CHAMPION: {"alpha": 0.125}, "trial 9": {"alpha": 0.5}}
-    again = make_retrainings(everyone, first_seed=7, num_seeds=2, known=known)
+    configurations = {BASELINE: {"alpha": 0.25}, REGISTERED_CHAMPION: {"alpha": 0.125}, "trial 9": {"alpha": 0.5}}
+    again = make_retrainings(configurations, first_seed=7, num_seeds=2, known=known)
     assert [(job.number - MAX_TRIALS, job.name, job.seed) for job in again] == [
         (0, BASELINE, 7), (4, REGISTERED_CHAMPION, 7), (5, "trial 9", 7),
         (6, BASELINE, 8), (7, REGISTERED_CHAMPION, 8), (8, "trial 9", 8),
@@ -143,8 +143,8 @@ def test_champion_stays_without_a_comparison(
 
 def test_best_seed_is_delivered_and_the_mean_is_reported() -> None:
     records = [make_trial(n, [v], status="completed") for n, v in ((7, 0.5), (8, 0.75), (9, 0.25))]
-    one = Finalist("trial 1", records, [])
-    assert one.delivered_index == 1 and one.mean_objective == pytest.approx(0.5)
+    finalist = Finalist("trial 1", records, [])
+    assert finalist.delivered_index == 1 and finalist.mean_objective == pytest.approx(0.5)
 
 
 def test_equal_seeds_are_ordered_by_tie_breaks() -> None:
@@ -159,19 +159,19 @@ def trained(number: int) -> TrainedHead:
 
 
 def test_failed_finalists_are_left_out() -> None:
-    """A finalist keeps the seeds that came through, records and heads in the same order."""
+    """A finalist keeps its completed seeds, with records and heads in the same order."""
     statuses = {
         (7, BASELINE): "completed", (8, "trial 4"): "failed", (9, "trial 5"): "failed", (10, BASELINE): "failed",
         (11, "trial 4"): "completed", (12, "trial 5"): "completed", (13, "trial 4"): "completed",
     }  # fmt: skip
     records = [make_trial(n, [0.5], finalist=name, status=status) for (n, name), status in statuses.items()]
     found = collect_finalists(records, lambda number: None if number == 12 else trained(number))
-    assert {name: [record.number for record in one.records] for name, one in found.items()} == {
+    assert {name: [record.number for record in finalist.records] for name, finalist in found.items()} == {
         BASELINE: [7], "trial 4": [11, 13]
     }  # fmt: skip
-    for name, one in found.items():
-        assert one.name == name
-        assert [head.head["number"] for head in one.heads] == [record.number for record in one.records]
+    for name, finalist in found.items():
+        assert finalist.name == name
+        assert [head.head["number"] for head in finalist.heads] == [record.number for record in finalist.records]
 
 
 def test_failed_baseline_is_an_error() -> None:
@@ -196,24 +196,24 @@ def data(backbone: Backbone) -> TrainData:
 
 @pytest.mark.parametrize("fpr", [0.01, 0.6])
 def test_scores_of_heads_have_the_objectives_of_training(fpr: float, backbone: Backbone, data: TrainData) -> None:
-    kinds = torch.tensor([0, 0, 0, 1, 2, 2])
-    data = dataclasses.replace(data, validation=dataclasses.replace(data.validation, defects=kinds))
+    defects = torch.tensor([0, 0, 0, 1, 2, 2])
+    data = dataclasses.replace(data, validation=dataclasses.replace(data.validation, defects=defects))
     heads = []
     for seed in (1, 2):
         training = Training(SPEC.replace(seed=seed), backbone.channels, torch.device("cpu"))
         train_epoch(training, SPEC, backbone, data)
         heads.append(TrainedHead(training.head.state_dict(), SPEC.hidden_width, SPEC.use_adaptor))
     found = score_heads(backbone, data, heads, fpr)
-    assert found.defects.tolist() == kinds.tolist()
+    assert found.defects.tolist() == defects.tolist()
     whole, means = np.ones((1, 6), np.int64), found.means("combined")
     by_head = []
     for index, head in enumerate(heads):
         loaded = head.load(backbone, torch.device("cpu"))
-        heat, normal = (
+        maps, normal = (
             score_features(loaded, features, SPEC.image_size)
             for features in (data.validation.features, data.calibration)
         )
-        metrics = metrics_of(heat, data.validation, threshold_of(normal.amax((1, 2)).numpy(), fpr))
+        metrics = metrics_of(maps, data.validation, threshold_of(normal.amax((1, 2)).numpy(), fpr))
         for objective in get_args(Objective):
             expected = objective_value(objective, metrics)
             assert found.objective(whole, index, objective)[0] == pytest.approx(expected, abs=1e-9), objective
@@ -227,7 +227,7 @@ def test_without_masks_heads_have_no_pixel_scores(backbone: Backbone, data: Trai
     training = Training(SPEC, backbone.channels, torch.device("cpu"))
     heads = [TrainedHead(training.head.state_dict(), SPEC.hidden_width, SPEC.use_adaptor)]
     without = dataclasses.replace(data, validation=dataclasses.replace(data.validation, targets=None))
-    found, usual = (score_heads(backbone, which, heads, 0.01) for which in (without, data))
+    found, usual = (score_heads(backbone, variant, heads, 0.01) for variant in (without, data))
     assert found.per_image is None and np.array_equal(found.image, usual.image)
     assert usual.means("image_auroc").keys() - found.means("image_auroc").keys() == {"pixel_aupro"}
 
@@ -235,7 +235,7 @@ def test_without_masks_heads_have_no_pixel_scores(backbone: Backbone, data: Trai
 def test_aupro_by_image_has_aupro_as_its_mean(data: TrainData) -> None:
     targets = data.validation.targets
     assert targets is not None
-    heat = torch.rand(6, SPEC.image_size, SPEC.image_size, generator=torch.Generator().manual_seed(0))
-    by_image = aupro_by_image(heat, targets)
+    maps = torch.rand(6, SPEC.image_size, SPEC.image_size, generator=torch.Generator().manual_seed(0))
+    by_image = aupro_by_image(maps, targets)
     assert by_image.shape == (6,) and not by_image[:3].any()
-    assert float(by_image[3:].mean()) == pytest.approx(pixel_metrics(heat, targets)[1], abs=1e-12)
+    assert float(by_image[3:].mean()) == pytest.approx(pixel_metrics(maps, targets)[1], abs=1e-12)

@@ -1,4 +1,4 @@
-"""Promotion: the AUROC of resamples, intervals, and how often mere luck is promoted."""
+"""Promotion: the AUROC of resamples, confidence intervals, and the rate of false promotions."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def simulate(
     seed_noise: float,
     num_seeds: int = NUM_SEEDS,
 ) -> list[Scores]:
-    """Detectors, one a shift: the mean score of its defective images; good ones score 0 in the mean.
+    """Return one detector per shift, the mean score of its defective images; good images have mean 0.
 
-    A score is the sum of what makes the image hard for all, for this detector, for this head, and of a shift that
-    the head's seed gives to all defective images (standard deviation seed_noise). Defects are of two kinds in turn.
-    Heads reject above a threshold that calibration images of their own set, 1.3 with a deviation of 0.1.
+    A score is a sum of noise: per image, per image and detector, per image and head, and, for defective images, per
+    head (standard deviation seed_noise). Two defect types alternate. The threshold of each head, which calibration
+    images would set, is 1.3 with a standard deviation of 0.1.
     """
     labels = np.repeat([False, True], [num_good, num_defective])
     defects = np.where(labels, 1 + np.arange(len(labels)) % 2, 0)
@@ -54,19 +54,19 @@ def promoted_share(
     runs: int, num_good: int, num_defective: int, seed_noise: float, gain: float = 0.0, shift: float = 1.3,
     draws: int = 400, objective: Objective = "image_auroc",
 ) -> float:  # fmt: skip
-    """Share of studies that promote, with three finalists of which the last is shifted by gain."""
+    """Return the fraction of studies that promote, with three finalists of which the last is shifted by gain."""
     generator = np.random.default_rng(7)
     promoted = 0
     for run in range(runs):
-        baseline, *others = simulate(generator, num_good, num_defective, [shift] * 3 + [shift + gain], seed_noise)
-        finalists = {f"trial {number}": scores for number, scores in enumerate(others, 1)}
+        baseline, *candidates = simulate(generator, num_good, num_defective, [shift] * 3 + [shift + gain], seed_noise)
+        finalists = {f"trial {number}": scores for number, scores in enumerate(candidates, 1)}
         promoted += decide(finalists, baseline, None, objective, draws=draws, seed=run).promoted
     return promoted / runs
 
 
 @given(st.data())
 @settings(max_examples=60, deadline=None)
-def test_auroc_of_counts_is_the_pairwise_loop_over_repeated_images(data: st.DataObject) -> None:
+def test_auroc_of_counts_equals_the_pairwise_loop_over_repeated_images(data: st.DataObject) -> None:
     num_good, num_defective = data.draw(st.integers(1, 6)), data.draw(st.integers(1, 6))
     labels = np.array(data.draw(st.permutations([False] * num_good + [True] * num_defective)))
     scores = np.array(
@@ -84,7 +84,7 @@ def test_auroc_of_counts_is_the_pairwise_loop_over_repeated_images(data: st.Data
     assert got[1] == pytest.approx(slow_auroc(scores[labels].tolist(), scores[~labels].tolist()), abs=1e-12)
 
 
-def test_weighted_mean_by_hand() -> None:
+def test_weighted_mean_matches_hand_calculation() -> None:
     assert weighted_mean(np.array([0.2, 0.8]), np.array([[3, 1], [0, 2]])) == pytest.approx([0.35, 0.8])
 
 
@@ -97,8 +97,8 @@ def test_combined_is_the_mean_and_good_images_have_no_overlap() -> None:
     assert scores.objective(counts, 0, "combined") == pytest.approx([0.5, 0.325])
 
 
-def test_recall_of_resamples_by_hand() -> None:
-    """Each seed's head has its own threshold; what scores exactly that is not rejected. Good images do not count."""
+def test_recall_of_resamples_matches_hand_calculation() -> None:
+    """Each head has its own threshold; a score at the threshold is not rejected. Good images do not count."""
     image = np.array([[0.9, 0.8, 0.5, 0.2], [0.0, 0.8, 0.5, 0.9]])
     scores = Scores(np.array([0, 1, 2, 1]), image, thresholds=np.array([0.5, 0.4]))
     counts = np.array([[1, 1, 1, 1], [2, 0, 3, 1], [1, 2, 0, 0]])
@@ -107,17 +107,17 @@ def test_recall_of_resamples_by_hand() -> None:
     assert scores.by_seed(counts, "recall_at_fpr").shape == (2, 3)
 
 
-def test_worst_defect_of_resamples_by_hand() -> None:
-    """The first kind beats 0.1 and ties with 0.5 (3/4), or loses to 0.5 alone; the second beats all there is."""
+def test_worst_defect_of_resamples_matches_hand_calculation() -> None:
+    """The first type beats 0.1 and ties with 0.5 (3/4), or loses to 0.5 alone; the second type beats all."""
     image = np.array([[0.1, 0.5, 0.5, 0.3, 0.9]])
     scores = Scores(np.array([0, 0, 1, 1, 2]), image)
     counts = np.array(
         [
-            [1, 1, 1, 0, 1],  # (1 + 1/2) / 2 of the first kind
+            [1, 1, 1, 0, 1],  # (1 + 1/2) / 2 for the first type
             [1, 1, 1, 1, 1],  # (1 + 1/2 + 1 + 0) / 4
             [1, 3, 0, 2, 2],  # 2 of 8 pairs
-            [0, 2, 0, 1, 0],  # the second kind is absent, and the first loses
-            [2, 1, 0, 0, 1],  # the first kind is absent: it tells nothing
+            [0, 2, 0, 1, 0],  # the second type is absent, and the first loses
+            [2, 1, 0, 0, 1],  # the first type is absent and does not count
             [1, 0, 1, 2, 0],
         ]
     )
@@ -132,13 +132,13 @@ def test_worst_defect_equals_the_loop_over_present_defect_types(data: st.DataObj
     image = np.array([data.draw(st.sampled_from([0.0, 0.5, 1.0])) for _ in defects])
     counts = np.array([1, 1, *(data.draw(st.integers(0, 2)) for _ in defects[2:])])
     found = Scores(defects, image[None]).objective(counts[None], 0, "worst_defect")
-    many, of = np.repeat(image, counts), np.repeat(defects, counts)
-    kinds = set(of.tolist()) - {0}
-    expected = min(slow_auroc(many[of == kind].tolist(), many[of == 0].tolist()) for kind in kinds)
+    scores, types = np.repeat(image, counts), np.repeat(defects, counts)
+    present = set(types.tolist()) - {0}
+    expected = min(slow_auroc(scores[types == t].tolist(), scores[types == 0].tolist()) for t in present)
     assert found == pytest.approx([expected], abs=1e-12)
 
 
-def test_means_hold_the_objective_and_its_tie_breaks() -> None:
+def test_means_contain_the_objective_and_its_tie_breaks() -> None:
     image = np.array([[0.1, 0.5, 0.9, 0.3], [0.1, 0.5, 0.6, 0.7]])
     scores = Scores(np.array([0, 0, 1, 2]), image, np.array([[0, 0, 0.5, 0.25], [0, 0, 1, 0.75]]), np.array([0.5, 0.8]))
     expected = {"image_auroc": 0.875, "worst_defect": 0.75, "pixel_aupro": 0.625, "recall": 0.25}
@@ -150,7 +150,7 @@ def test_means_hold_the_objective_and_its_tie_breaks() -> None:
 
 
 def test_interval_covers_the_true_gain() -> None:
-    """Two detectors of one kind: the true gain is 0. 2000 intervals cover it in 94.7%."""
+    """The true gain of two equal detectors is 0. Of 2000 intervals, 94.7% cover it."""
     generator = np.random.default_rng(3)
     intervals = [
         paired_bootstrap(*simulate(generator, 24, 36, [1.3, 1.3], 0.25), "combined", draws=400) for _ in range(300)
@@ -160,18 +160,20 @@ def test_interval_covers_the_true_gain() -> None:
     assert all(interval.low <= interval.mean <= interval.high for interval in intervals)
 
 
-def test_gain_has_the_opposite_sign_the_other_way_round() -> None:
+def test_gain_changes_sign_when_the_detectors_are_swapped() -> None:
     a, b = simulate(np.random.default_rng(5), 24, 36, [2.0, 1.0], 0.1)
-    there, back = (paired_bootstrap(x, y, "image_auroc") for x, y in ((a, b), (b, a)))
-    assert there.mean == -back.mean
-    assert there.low == pytest.approx(-back.high, abs=0.02)
+    forward, backward = (paired_bootstrap(x, y, "image_auroc") for x, y in ((a, b), (b, a)))
+    assert forward.mean == -backward.mean
+    assert forward.low == pytest.approx(-backward.high, abs=0.02)
 
 
 def test_more_seed_noise_makes_the_interval_wider() -> None:
     a, b = simulate(np.random.default_rng(5), 24, 36, [1.5, 1.5], 0.0)
     shift = np.where(a.labels, np.array([[-1.0], [0.0], [1.0]]), 0.0)
-    quiet, loud = (paired_bootstrap(x, b, "image_auroc") for x in (a, dataclasses.replace(a, image=a.image + shift)))
-    assert loud.high - loud.low > 1.5 * (quiet.high - quiet.low)
+    without_noise, with_noise = (
+        paired_bootstrap(x, b, "image_auroc") for x in (a, dataclasses.replace(a, image=a.image + shift))
+    )
+    assert with_noise.high - with_noise.low > 1.5 * (without_noise.high - without_noise.low)
 
 
 def test_interval_is_infinite_without_a_second_seed_or_image() -> None:
@@ -200,7 +202,7 @@ def test_perfect_finalist_does_not_replace_a_perfect_baseline() -> None:
 
 
 def with_recalls(recalls: list[float]) -> Scores:
-    """All images are told apart; of 8 defective ones a share scores above each seed's threshold."""
+    """Return scores that separate all images; a share of the 8 defective ones exceeds the threshold of each seed."""
     image = np.tile(np.concatenate([np.zeros(8), np.arange(1.0, 9.0)]), (NUM_SEEDS, 1))
     return Scores(np.repeat([0, 1], 8), image, thresholds=np.array([8 - 8 * recall for recall in recalls]))
 
@@ -209,7 +211,7 @@ def test_equal_means_are_ordered_by_tie_breaks() -> None:
     low, high = with_recalls([0.25, 0.5, 0.25]), with_recalls([0.5, 0.5, 0.75])
     decision = decide({"trial 1": low, "trial 2": high}, low, None, "image_auroc")
     assert (decision.best, decision.tie_break, decision.tied) == ("trial 2", "recall", ("trial 1",))
-    assert not decision.promoted, "a tie break makes no gain"
+    assert not decision.promoted, "a tie break is no gain"
     by_recall = decide({"trial 1": low, "trial 2": high}, low, None, "recall_at_fpr")
     assert (by_recall.best, by_recall.tie_break) == ("trial 2", "")
 
@@ -218,7 +220,7 @@ def test_first_of_identical_finalists_is_best() -> None:
     same = with_recalls([0.5, 0.5, 0.5])
     decision = decide({"trial 9": same, "trial 2": same}, same, None, "image_auroc")
     assert (decision.best, decision.tie_break) == ("trial 9", "the order of trials")
-    assert decide({"trial 9": same}, same, None, "image_auroc").tie_break == "", "there was nobody else"
+    assert decide({"trial 9": same}, same, None, "image_auroc").tie_break == "", "there was no other finalist"
 
 
 @pytest.mark.parametrize("objective", get_args(Objective))
@@ -251,7 +253,7 @@ def test_registered_champion_stays_unless_outperformed() -> None:
 @pytest.mark.parametrize("seed_noise", [0.0, 0.25, 0.6])
 @pytest.mark.parametrize("num_good", [24, 13])
 def test_false_promotions_are_at_most_5_percent(num_good: int, seed_noise: float) -> None:
-    """All four detectors are of one kind, the luckiest of three is picked; 2000 studies give 2.3% to 3.0%."""
+    """All four detectors are equal, and the best of three is picked; 2000 studies give 2.3% to 3.0%."""
     runs = 200
     share = promoted_share(runs, num_good, 36, seed_noise, draws=300)
     assert share <= 0.05 + 2.33 * math.sqrt(0.05 * 0.95 / runs)
@@ -273,24 +275,25 @@ def test_real_gain_is_promoted() -> None:
 def promoted_by_luck(
     runs: int, num_trials: int, seed_noise: float = 0.0, draws: int = 1000, candidates: int | None = None
 ) -> float:
-    """Share of studies that promote where trials are of one kind: three are picked by one training, one by new seeds.
+    """Return the fraction of studies that promote although all trials are equal.
 
-    Seeds differ by seed_noise; 1000 studies of 31 trials give 1.6% at 0.25.
+    One training picks three finalists, and new seeds pick one of them. Seeds differ by seed_noise; 1000 studies of
+    31 trials give 1.6% at 0.25.
     """
     generator, whole, promoted = np.random.default_rng(11), np.ones((1, 60), np.int64), 0
     for run in range(runs):
         detectors = simulate(generator, 24, 36, [1.3] * (1 + num_trials), seed_noise, num_seeds=NUM_SEEDS + 1)
         first = [scores.objective(whole, 0, "image_auroc")[0] for scores in detectors[1:]]
-        baseline, *again = (Scores(scores.defects, scores.image[1:]) for scores in detectors)
-        finalists = {f"trial {n}": again[n] for n in np.argsort(first)[-3:]}
+        baseline, *retrained = (Scores(scores.defects, scores.image[1:]) for scores in detectors)
+        finalists = {f"trial {n}": retrained[n] for n in np.argsort(first)[-3:]}
         promoted += decide(finalists, baseline, None, "image_auroc", candidates or num_trials, draws, run).promoted
     return promoted / runs
 
 
 def test_false_promotions_after_many_trials_are_at_most_5_percent() -> None:
-    """The images that picked three judge them. 1000 studies of 99 trials give 0.6%, of 31 give 1.2%.
+    """The images that select the finalists also score them. 1000 studies give 0.6% with 99 trials and 1.2% with 31.
 
-    Judged as if three had been all there were (candidates=3), 600 studies give 7.3% and 4.7%.
+    Without the correction for the number of trials (candidates=3), 600 studies give 7.3% and 4.7%.
     """
     runs = 150
     assert promoted_by_luck(runs, 99) <= 0.05 + 1.64 * math.sqrt(0.05 * 0.95 / runs)

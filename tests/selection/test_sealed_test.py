@@ -1,4 +1,4 @@
-"""A trial cannot reach the sealed test: neither its images nor its paths are in what workers are given."""
+"""A trial cannot reach the sealed test: neither its images nor its paths are sent to workers."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ SPEC = TrainSpec(image_size=32, backbone="resnet18", backbone_weights="random", 
 
 
 class Store:
-    """Stands in for Ray: keeps whatever is put or given to a task."""
+    """A replacement for Ray that records whatever is put or passed to a task."""
 
     def __init__(self) -> None:
-        self.held: list[bytes] = []
+        self.records: list[bytes] = []
 
     def put(self, value: Any) -> Any:
-        self.held.append(cloudpickle.dumps(value))
+        self.records.append(cloudpickle.dumps(value))
         return value
 
     def get(self, value: Any) -> Any:
@@ -53,7 +53,7 @@ class Store:
 
 
 class Task:
-    """A function that keeps what it is given, and what it gives."""
+    """A remote function that records its arguments and results."""
 
     def __init__(self, store: Store, function: Any) -> None:
         self._store, self._function = store, function
@@ -62,14 +62,14 @@ class Task:
         return self
 
     def remote(self, *arguments: Any) -> Any:
-        self._store.held.append(cloudpickle.dumps(arguments))
+        self._store.records.append(cloudpickle.dumps(arguments))
         results = self._function(*arguments)
-        self._store.held.append(cloudpickle.dumps(results))
+        self._store.records.append(cloudpickle.dumps(results))
         return results
 
 
 class Actor:
-    """Takes every call, and forgets it."""
+    """An actor that accepts and ignores every call."""
 
     def options(self, **_: Any) -> Any:
         return self
@@ -81,61 +81,61 @@ class Actor:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
+def folder(tmp_path: Path) -> Path:
     """A folder with a part of noise images, and textures."""
     make_part(tmp_path, train=20)
     make_textures(tmp_path / "textures")
     return tmp_path
 
 
-def left_the_driver(place: Path, monkeypatch: pytest.MonkeyPatch, **fields: Any) -> tuple[StudyImages, list[bytes]]:
-    """The images of a study, and everything that was put into the store, given to workers, or came back."""
-    spec = part_spec(place, SPEC, **fields)
+def data_sent(folder: Path, monkeypatch: pytest.MonkeyPatch, **fields: Any) -> tuple[StudyImages, list[bytes]]:
+    """Return the images of a study, and everything that was put into the store, passed to workers, or returned."""
+    spec = part_spec(folder, SPEC, **fields)
     images = load_images(spec)
     store = Store()
     monkeypatch.setattr(remote, "ray", store)
     monkeypatch.setattr(remote, "alive_nodes", store.nodes)
     network = load_backbone("resnet18", "random")
     shared, _ = remote.prepare_remotely(spec, network, images.trials, Resources(1, 0, 1), no_progress)
-    return images, [*store.held, cloudpickle.dumps(shared)]
+    return images, [*store.records, cloudpickle.dumps(shared)]
 
 
-def sealed_seen(images: StudyImages, held: list[bytes]) -> list[bool]:
-    """Of each sealed image, whether a row of its pixels left the driver. All are noise: it is nowhere else."""
-    return [any(image[0, 16].tobytes() in one for one in held) for image in images.sealed_test.images]
+def sealed_sent(images: StudyImages, sent: list[bytes]) -> list[bool]:
+    """Return for each sealed image whether a row of its pixels left the driver; the rows are noise, hence unique."""
+    return [any(image[0, 16].tobytes() in record for record in sent) for image in images.sealed_test.images]
 
 
 @pytest.mark.parametrize("validation", ["labelled", "synthetic"])
 def test_no_sealed_image_or_path_leaves_the_driver(
-    validation: str, place: Path, monkeypatch: pytest.MonkeyPatch
+    validation: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    images, held = left_the_driver(place, monkeypatch, validation=validation)
-    seen = images.trials
-    assert any(seen.fit[0].tobytes() in one for one in held), "the search would find what is there"
-    for labelled in (seen.validation, *seen.monitored.values()):
-        assert any(labelled.images.tobytes() in one for one in held)
-    assert set(seen.monitored) == ({"labelled"} if validation == "synthetic" else set())
-    assert len(images.sealed_test.images) == 4 and not any(sealed_seen(images, held))
-    for path in images.split.sealed_test:
-        assert not any(str(path.path).encode() in one or path.key.encode() in one for one in held)
+    images, sent = data_sent(folder, monkeypatch, validation=validation)
+    trials = images.trials
+    assert any(trials.fit[0].tobytes() in record for record in sent), "the check finds images that were sent"
+    for labeled in (trials.validation, *trials.monitored.values()):
+        assert any(labeled.images.tobytes() in record for record in sent)
+    assert set(trials.monitored) == ({"labelled"} if validation == "synthetic" else set())
+    assert len(images.sealed_test.images) == 4 and not any(sealed_sent(images, sent))
+    for image in images.split.sealed_test:
+        assert not any(str(image.path).encode() in record or image.key.encode() in record for record in sent)
 
 
-def test_synthetic_sealed_test_does_not_leave_the_driver(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither its good images nor the defective copies, which share most of their pixels."""
-    shutil.rmtree(place / "part/test")
-    images, held = left_the_driver(place, monkeypatch, validation="synthetic")
+def test_synthetic_sealed_test_does_not_leave_the_driver(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the good images nor their defective copies, which share most of the pixels, are sent."""
+    shutil.rmtree(folder / "part/test")
+    images, sent = data_sent(folder, monkeypatch, validation="synthetic")
     assert images.split.synthetic_parts == ("validation", "sealed_test") and len(images.sealed_test.images) == 8
-    assert any(images.trials.validation.images.tobytes() in one for one in held)
-    assert not any(sealed_seen(images, held))
+    assert any(images.trials.validation.images.tobytes() in record for record in sent)
+    assert not any(sealed_sent(images, sent))
 
 
-def test_only_the_leakage_gap_monitors_the_sealed_test(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    images, held = left_the_driver(place, monkeypatch, leakage_gap=True)
+def test_only_the_leakage_gap_monitors_the_sealed_test(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, sent = data_sent(folder, monkeypatch, leakage_gap=True)
     assert images.trials.monitored["sealed"] is images.sealed_test
-    assert all(sealed_seen(images, held)), "watched, and by this option only"
+    assert all(sealed_sent(images, sent)), "monitored by this option only"
     sealed = {image.tobytes() for image in images.sealed_test.images}
-    chosen_by = (images.trials.validation.images, images.trials.fit, images.trials.calibration)
-    assert not any(image.tobytes() in sealed for part in chosen_by for image in part)
+    used_by_trials = (images.trials.validation.images, images.trials.fit, images.trials.calibration)
+    assert not any(image.tobytes() in sealed for part in used_by_trials for image in part)
 
 
 def evaluation(scores: list[float], auroc: float, threshold: float = 0.5) -> Evaluation:
@@ -173,13 +173,13 @@ def test_report_has_means_gains_and_the_memory_bank() -> None:
     [("recall_at_fpr", (1.0 + 0.0) / 2 - (0.5 + 0.5) / 2), ("worst_defect", (1 + 0.75) / 2 - (0.25 + 0.25) / 2)],
 )
 def test_objective_of_the_study_has_a_gain(objective: Objective, gain: float) -> None:
-    """Each head rejects above its own threshold; the champion's second one rejects nothing."""
+    """Each head has its own threshold; the second head of the champion rejects nothing."""
     report = SealedReport.of({"baseline": BASELINE, "champion": CHAMPION}, EVALUATIONS, DEFECTS, objective)
     assert set(report.gains) == {"image_auroc", objective}
     assert report.gains[objective].mean == pytest.approx(gain)
 
 
-# --- how often it was opened ---
+# --- number of openings ---
 
 
 def test_openings_of_a_sealed_test_are_counted(tmp_path: Path) -> None:
@@ -187,12 +187,12 @@ def test_openings_of_a_sealed_test_are_counted(tmp_path: Path) -> None:
     first = {"folder": str(plate), "study": "one", "time": "", "pictures": ["a", "b"]}  # by a version without trials
     (tmp_path / "test_openings.jsonl").write_text(json.dumps(first) + "\n")
     assert count_opening(tmp_path, plate, ["c"], "two", 8) == 1
-    assert count_opening(tmp_path, tubes, ["a", "b"], "three", 8) == 1, "of another category nothing was seen"
+    assert count_opening(tmp_path, tubes, ["a", "b"], "three", 8) == 1, "another category has its own count"
     assert count_opening(tmp_path, plate, ["a", "b"], "four", 8) == 2
     assert count_opening(tmp_path, plate, ["b", "c", "d"], "five", 8) == 4, "another split that shares images"
     assert count_opening(tmp_path, plate, ["d"], "six", 8) == 2
-    assert count_opening(tmp_path, plate, ["d"], "six", 8) == 2, "a driver that goes on"
-    assert count_opening(tmp_path, plate, ["d"], "six", 12) == 3, "with more trials it was opened again"
+    assert count_opening(tmp_path, plate, ["d"], "six", 8) == 2, "a resumed driver"
+    assert count_opening(tmp_path, plate, ["d"], "six", 12) == 3, "an extended study opens it again"
     lines = [json.loads(line) for line in (tmp_path / "test_openings.jsonl").read_text().splitlines()]
     assert [line["study"] for line in lines] == ["one", "two", "three", "four", "five", "six", "six"]
     assert count_opening(tmp_path, plate, ["a", "b"], "one", 8) == 4, "a line without the number of trials is read"

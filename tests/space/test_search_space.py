@@ -88,7 +88,7 @@ def test_extended_contains_every_tunable_hyperparameter() -> None:
         assert extended.parameters[name] == core.parameters[name]
 
 
-def test_core_space() -> None:
+def test_core_space_has_the_published_parameters() -> None:
     space = load_space("core")
     assert list(space.parameters) == ["adaptor_lr", "discriminator_lr", "alpha", "beta_mean", "beta_std"]
     assert space.baseline["alpha"] == 1 / 3
@@ -134,7 +134,7 @@ def test_spaces_import_no_ray_optuna_torch_or_mlflow() -> None:
         (Choice((0.0, 1.0)), 1, True),
     ],
 )
-def test_contains(parameter: Range | Choice, value: Any, inside: bool) -> None:
+def test_contains_checks_range_and_type(parameter: Range | Choice, value: Any, inside: bool) -> None:
     assert parameter.contains(value) is inside
 
 
@@ -315,11 +315,11 @@ ERRORS: dict[str, tuple[str | bytes, list[str]]] = {
     "no baseline of a choice": (table("foreground", values="['otsu']"), ["[foreground] has no key baseline"]),
     "empty reason": (
         table("alpha", low="0", high="0.5", baseline="0.3", reason="' '"),
-        ["reason must be a text", "' '"],
+        ["reason must be text", "' '"],
     ),
     "reason no text": (
         table("alpha", low="0", high="0.5", baseline="0.3", reason="3"),
-        ["reason must be a text", "got 3"],
+        ["reason must be text", "got 3"],
     ),
     "low = high": (
         table("alpha", low="0.5", high="0.5", baseline="0.3"),

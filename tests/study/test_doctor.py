@@ -172,15 +172,15 @@ def suggest_and_forget(study: Study) -> None:
 @pytest.mark.parametrize(
     ("damage", "kind", "text"),
     [
-        (set_running, "zombie", "MLflow has trial 1 as running, but no process runs it"),
-        (set_study_running, "zombie", "MLflow has the study as running, but no process runs it"),
+        (set_running, "zombie", "MLflow lists trial 1 as running, but no process runs it"),
+        (set_study_running, "zombie", "MLflow lists the study as running, but no process runs it"),
         (add_second_run, "duplicate", "MLflow has 2 runs of trial 3: "),
         (add_unknown_run, "orphan", "MLflow has a run of trial 77, which is not in the study"),
         (delete_run, "missing", "MLflow has no run of trial 0"),
         (delete_finalist, "missing", f"MLflow has no run of trial {MAX_TRIALS + 1}"),
         (change_status, "different", "trial 1 is pruned, but completed in MLflow"),
-        (forget_sent_writes, "waiting", "2 writes were not sent to MLflow yet"),
-        (suggest_and_forget, "zombie", "Optuna has trial 4 as running, but the study is finished"),
+        (forget_sent_writes, "waiting", "2 writes have not been sent to MLflow yet"),
+        (suggest_and_forget, "zombie", "Optuna lists trial 4 as running, but the study is finished"),
     ],
 )
 def test_problem_is_found_and_repaired(study: Study, damage: Callable[[Study], None], kind: str, text: str) -> None:
@@ -227,8 +227,8 @@ def test_trials_are_missing_without_the_journal_of_optuna(study: Study) -> None:
 def test_killed_study_has_zombies_in_mlflow_and_resumes_after_the_repair(tmp_path: Path) -> None:
     study = make_study(tmp_path / "r", is_finished=False)
     assert sorted(problems(study)) == [
-        ("zombie", "MLflow has the study as running, but no process runs it"),
-        ("zombie", "MLflow has trial 3 as running, but no process runs it"),
+        ("zombie", "MLflow lists the study as running, but no process runs it"),
+        ("zombie", "MLflow lists trial 3 as running, but no process runs it"),
     ]
     assert repair(study.folder, "", no_progress).problems == []
     assert run_of(study, 3).info.status == "KILLED"

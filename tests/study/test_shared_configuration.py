@@ -68,7 +68,7 @@ def test_baseline_wins_a_tie() -> None:
 
 
 def test_configuration_that_failed_in_a_category_is_not_a_candidate() -> None:
-    """Even though it would be best in both."""
+    """The configuration is excluded although it would be best in both categories."""
     shared = best_shared_configuration(
         {
             "bolt": make_trained_study(3, {BASELINE: 0.70, "trial 3": 0.80}, {}),
@@ -77,7 +77,9 @@ def test_configuration_that_failed_in_a_category_is_not_a_candidate() -> None:
     )
     assert shared.source == "best of bolt"
     assert set(shared.mean_regret_of_all) == {"baseline", "best of bolt"}
-    assert shared.regret == pytest.approx({"bolt": 0.0, "nut": 0.24}), "against the best that was trained there"
+    assert shared.regret == pytest.approx({"bolt": 0.0, "nut": 0.24}), (
+        "compared with the best configuration of the category"
+    )
 
 
 def test_category_with_only_a_baseline_adds_no_candidate() -> None:
@@ -109,7 +111,7 @@ def test_other_finalists_are_not_candidates_but_count_for_the_regret() -> None:
 
 
 def test_category_can_have_any_name() -> None:
-    """Even that of a finalist."""
+    """A category may have the name of a finalist."""
     shared = best_shared_configuration(
         {
             "baseline": make_trained_study(3, {BASELINE: 0.80, "trial 3": 0.90}, {"trial 3": 0.95}),
