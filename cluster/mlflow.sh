@@ -19,7 +19,7 @@ server_answers() {
   [ "$status" = 200 ]
 }
 
-# Stop all processes of the server, even if its main process or its keeper was killed.
+# Stop all processes of the server, even if its main process or the restart loop was killed.
 end_server() {
   local group
   group=$(cat "$folder/server.pid" 2>/dev/null) || return 0

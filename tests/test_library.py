@@ -156,7 +156,7 @@ def test_options_are_resolved_as_on_the_command_line(tmp_path: Path, monkeypatch
     make_part(tmp_path)
     specs = []
     monkeypatch.setattr(
-        "las_tune.study.launch.launch_search", lambda given: specs.extend(given) or RunSummary((make_summary(),))
+        "las_tune.study.launch_search", lambda given: specs.extend(given) or RunSummary((make_summary(),))
     )
     tune("part", data_root=tmp_path, sampler="gp", warm_start="other", storage=tmp_path / "s", space=Path("x.toml"))
     (spec,) = specs

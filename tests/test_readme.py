@@ -50,7 +50,7 @@ TESTED_ELSEWHERE = {
     "python -m las_tune data fetch dtd": "tests/data/test_download.py, from a local server",
     "python -m las_tune --category metal_plate": "takes hours; TUNE is smaller",
     "python -m las_tune --category metal_plate --dry-run --price-per-gpu-hour 2.5": "tests/execution/test_plan.py",
-    "python -m las_tune --category metal_plate --backbone efficientnet_lite0 --trials 32 --epochs 20": "TUNE is smaller",
+    "python -m las_tune --category metal_plate --backbone efficientnet_lite0 --trials 32 --epochs 20": "see TUNE",
     "ray up cluster/aws.yaml": "tests/cluster/test_aws.py, with moto; onprem.yaml: test_onprem.py, on hosts",
     "ray exec cluster/aws.yaml 'python -m las_tune submit --category metal_plate --data-root DIR --textures DIR "
     "--storage s3://BUCKET/las'": "tests/cluster/test_onprem.py, test_jobs.py",
@@ -178,7 +178,8 @@ def test_ui_and_served_model_respond(used_workspace: Path) -> None:
     for command, address in ((UI, None), (SERVE, "http://127.0.0.1:5001/ping")):
         server = subprocess.Popen(
             ["bash", "-c", f"exec {command}" if command is UI else f"env {command}"],
-            cwd=used_workspace, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, process_group=0,
+            cwd=used_workspace, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            process_group=0,
         )  # fmt: skip
         try:
             assert server.stdout is not None

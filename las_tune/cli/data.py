@@ -67,7 +67,8 @@ def init(
         tuple[str, ...], Parameter(help="Images of good parts: files, folders or glob patterns.", consume_multiple=True)
     ],
     defective: Annotated[
-        tuple[str, ...], Parameter(help="Images of defective parts, likewise.", consume_multiple=True)
+        tuple[str, ...],
+        Parameter(help="Images of defective parts: files, folders or glob patterns.", consume_multiple=True),
     ] = (),
     seed: int = 0,
 ) -> None:

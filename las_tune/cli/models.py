@@ -55,9 +55,9 @@ def predict(
     else:
         print_lines([f"Predictions: {out / TABLE}"])
     num_read = len(predicted.rows) - len(predicted.errors)
-    print(f"{num_read} images classified, {predicted.num_defective} of them as defective", file=sys.stderr)
+    print(f"Images classified: {num_read}, of which defective: {predicted.num_defective}", file=sys.stderr)
     if predicted.errors:
-        print(f"{len(predicted.errors)} images could not be read:", *predicted.errors, sep="\n  ", file=sys.stderr)
+        print(f"Unreadable images ({len(predicted.errors)}):", *predicted.errors, sep="\n  ", file=sys.stderr)
     if not num_read:
         sys.exit(2)
 

@@ -1,4 +1,4 @@
-"""Versions of the installed packages. The numbers of a study are comparable only if all machines have the same ones."""
+"""Versions of the installed packages. Results are comparable only if all machines have the same versions."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ def _layout_problems(category: Category) -> Iterator[str]:
     if missing and len(missing) < sum(image.defect != GOOD for image in category.test):
         shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
         yield (
-            f"{len(missing)} defective images have no mask, so pixel metrics are left out: {shown}. "
+            f"No mask for {len(missing)} of the defective images, so pixel metrics are left out: {shown}. "
             "Add the masks to ground_truth/<defect>."
         )
     for mask in _masks_without_image(category):

@@ -41,7 +41,7 @@ class Resources:
 
     @property
     def cost_unit(self) -> tuple[str, float]:
-        """Name of the unit in which a trial's cost is counted, gpu_seconds or cpu_seconds, and units per second."""
+        """Unit of a trial's cost, gpu_seconds or cpu_seconds, and number of units per second."""
         return ("gpu_seconds", self.gpus) if self.gpus else ("cpu_seconds", self.cpus)
 
     @property

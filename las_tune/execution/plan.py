@@ -50,7 +50,7 @@ def _first_images(data: TrainData, num_images: int, backbone: Backbone) -> Train
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run is about to do, all its studies together."""
+    """The remaining work of a run, over all its studies."""
 
     num_trials: int
     """Trials that are left."""

@@ -20,7 +20,7 @@ from las_tune.selection import Evaluation, Scores, TrainedHead, evaluate, score_
 POLL_INTERVAL_S = 0.5
 MAX_MEASURED = 8
 """Maximum number of epochs that are timed in parallel. Trials share caches and memory bandwidth, so an epoch takes
-longer next to others."""
+longer alongside others."""
 
 
 class LatestProgress:
@@ -56,8 +56,7 @@ def prepare_remotely(
         progress: called while the features are computed.
         num_studies: number of studies that share the object store.
 
-    Returns:
-        What workers need of the study, and a sentence about the stored features.
+    Returns: The data that workers need, and a sentence about the stored features.
     """
     progress(f"computing frozen features of {spec.category}", 0, 1)
     memory = min(node["Resources"].get("object_store_memory", 0.0) for node in alive_nodes())

@@ -159,7 +159,7 @@ def _from_base64(text: str, name: str, reads_paths: bool) -> bytes:
 
 
 def _as_array(image: Any, name: str) -> NDArray[np.uint8]:
-    """Return (H, W, 3) uint8; nested lists of integers, as JSON has them, are converted if they fit."""
+    """Return (H, W, 3) uint8; nested lists of integers, as in JSON, are converted if they fit."""
     try:
         array = np.asarray(image)
     except ValueError as error:  # rows of several lengths

@@ -1,4 +1,4 @@
-"""Frozen features, the input of the head. They are computed once for every image that is not synthesized."""
+"""Frozen features, the input of the head. They are computed once per image, except for synthesized images."""
 
 from __future__ import annotations
 

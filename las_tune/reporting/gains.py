@@ -16,7 +16,7 @@ GAIN = "gain (95% interval)"
 KEPT = "baseline kept"
 """Shown instead of a gain if the champion is the baseline."""
 OBJECTIVE_OF = {metric: objective for objective, metric in METRIC_OF.items()}
-"""The objective that stands for a metric of another name; gains are stored by objective."""
+"""Objective that corresponds to a metric of another name; gains are stored by objective."""
 
 
 @dataclass(frozen=True)

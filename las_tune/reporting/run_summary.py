@@ -18,7 +18,7 @@ class FailedStudy:
     reason: str
 
     def to_json(self) -> dict[str, str]:
-        """Return the JSON object, in which the reason is named `failed`."""
+        """Return the JSON object, with the reason under the key `failed`."""
         return {"study": self.study, "category": self.category, "failed": self.reason}
 
     @classmethod
@@ -45,7 +45,7 @@ class SharedConfiguration:
     """Mean regret of every configuration that was compared, by source."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the JSON object, in which the source is named `from`."""
+        """Return the JSON object, with the source under the key `from`."""
         return {
             "from": self.source,
             "params": self.params,

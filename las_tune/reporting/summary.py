@@ -68,7 +68,7 @@ class TrialSummary:
         return cls(trial.number, trial.finalist, trial.seed, trial.status, trial.params, trial.best, test)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the JSON object, in which the number is named `trial`."""
+        """Return the JSON object, with the number under the key `trial`."""
         content = asdict(self)
         return {"trial": content.pop("number"), **content}
 
@@ -220,7 +220,7 @@ class CostSummary:
         )
 
     def to_json(self) -> dict[str, float | None]:
-        """Return the JSON object, whose keys name the device: `gpu_seconds` or `cpu_seconds`."""
+        """Return the JSON object. Its keys contain the device: `gpu_seconds` or `cpu_seconds`."""
         unit = f"{self.device}_seconds"
         return {
             "trial_seconds": self.trial_seconds,

@@ -1,4 +1,4 @@
-"""Sensitivity check: what each parameter of a space changes. A parameter that changes nothing is an error.
+"""Sensitivity check: the effect of each parameter of a space. A parameter that changes nothing is an error.
 
 The check compares masks, images, labels and the loss after two epochs at different values of a parameter. It trains on
 rendered parts with a small network of random weights, so it needs no data and takes seconds. Except where batch_size is
@@ -91,7 +91,7 @@ def measure_sensitivity(space: Space, progress: Progress | None = None) -> list[
     parameter without effect there is tried again at random points of the space. At every point the condition of the
     parameter holds, and parameters whose own condition does not hold are left out.
 
-    Torch uses one thread meanwhile: the work is small, and waiting threads on a busy machine make it ten times slower.
+    Meanwhile torch uses one thread: the work is small, and more threads are ten times slower on a busy machine.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""The end of a study, as pure functions of what workers computed: `decide` the champion, then `evaluate` it.
+"""The end of a study as pure functions of the workers' results: `decide` the champion, then `evaluate` it.
 
 Neither writes a file or touches the ledger; see outputs.py and publication.py.
 """

@@ -90,7 +90,7 @@ def _open_journal(folder: Path) -> Journal:
 
 
 class _Doctor:
-    """Holds history, Optuna's statuses and MLflow's runs of one study."""
+    """The history, Optuna's statuses and MLflow's runs of one study."""
 
     def __init__(self, folder: Path, journal: Journal, tracking_uri: str) -> None:
         self._folder = folder
@@ -110,7 +110,7 @@ class _Doctor:
 
     def _unsent_writes(self) -> Iterator[Problem]:
         if self._journal.num_waiting:
-            yield Problem("waiting", f"{self._journal.num_waiting} writes have not been sent to MLflow yet")
+            yield Problem("waiting", f"MLflow has not received {self._journal.num_waiting} of the writes")
 
     def _optuna_problems(self) -> Iterator[Problem]:
         """Compare the trials of the search. An unfinished study resumes the trials that run in Optuna."""

@@ -27,7 +27,7 @@ CLOSE_TIMEOUT_S = 10.0
 
 @dataclass(frozen=True)
 class RunContext:
-    """What all studies of a run share."""
+    """Objects that all studies of a run share."""
 
     backbone: Backbone
     resources: Resources

@@ -33,7 +33,7 @@ def print_layout(layout: CategoryLayout) -> None:
     parts = ", ".join(f"{name.replace('_', ' ')} {len(getattr(layout.split, name))}" for name in names)
     lines = [f"{layout.folder}: {counts} (links)", f"A study splits the images into {parts}."]
     if layout.duplicates:
-        lines.append(f"{layout.duplicates} duplicate files were skipped.")
+        lines.append(f"Duplicate files skipped: {layout.duplicates}.")
     lines += [f"note: {warning}" for warning in layout.warnings]
     command = f"python -m las_tune --category {layout.folder.name} --data-root {layout.folder.parent}"
     print_lines([*lines, "next:", f"  {command} {layout.flags}".rstrip()])

@@ -170,12 +170,12 @@ def _print_tracking(summary: Summary, folder: Path) -> None:
     print_lines([*lines, f"  {address}/#/experiments/{summary.experiment_id}/runs/{summary.parent_run_id}"])
     if unsent.waiting:
         make_console().print(
-            f"[bold red]MLflow has not received {unsent.waiting} writes of this study[/bold red], possibly including "
-            "the champion. They are kept in the folder of the study. When MLflow is available again, run"
+            f"[bold red]MLflow has not received {unsent.waiting} of the writes of this study[/bold red], possibly "
+            "including the champion. They are kept in the folder of the study. When MLflow is available again, run"
         )
         print_lines([f"  python -m las_tune sync {study}"])
     if unsent.refused:
-        print_lines([f"MLflow rejected {unsent.refused} writes. See {folder / f'{paths.LEDGER}.refused'}."])
+        print_lines([f"MLflow rejected {unsent.refused} of the writes. See {folder / f'{paths.LEDGER}.refused'}."])
 
 
 def _store_flags(summary: Summary, folder: Path) -> str:
@@ -204,9 +204,9 @@ def _test_openings(number: int, test_name: str) -> list[str]:
 
 def _omitted(skipped: Sequence[str], masks_missing: int) -> list[str]:
     """Report the images and metrics that the results do not include."""
-    lines = [f"{len(skipped)} unreadable images were skipped:", *(f"  {line}" for line in skipped)] if skipped else []
+    lines = [f"unreadable images, skipped ({len(skipped)}):", *(f"  {line}" for line in skipped)] if skipped else []
     if masks_missing:
-        lines.append(f"pixel metrics are not available: {masks_missing} defective images have no mask")
+        lines.append(f"pixel metrics are not available: no mask for {masks_missing} of the defective images")
     return lines
 
 

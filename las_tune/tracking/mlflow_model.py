@@ -29,7 +29,7 @@ class Scoring:
         """Score images. MLflow derives the model's signature from the type hints; inputs other than lists work, too.
 
         Args:
-            model_input: a list of paths, encoded images (bytes, or base64 as JSON has it) or arrays (H, W, 3) uint8
+            model_input: a list of paths, encoded images (bytes, or base64 as in JSON) or arrays (H, W, 3) uint8
                 RGB of any size; or an array (N, H, W, 3); or a table of one column. A served model reads no paths.
             params: anomaly_map, True for that column. heat_map, its name in version 0.1.0, is deprecated.
 

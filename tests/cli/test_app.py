@@ -53,8 +53,8 @@ def captured(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Captu
 
     monkeypatch.setattr("las_tune.study.launch.run_studies", search)
     monkeypatch.setattr("las_tune.study.launch.run_single", train)
-    monkeypatch.setattr("las_tune.terminal.tables.print_run", lambda *_: None)
-    monkeypatch.setattr("las_tune.terminal.tables.print_training", lambda *_: None)
+    monkeypatch.setattr("las_tune.terminal.print_run", lambda *_: None)
+    monkeypatch.setattr("las_tune.terminal.print_training", lambda *_: None)
     monkeypatch.setattr("las_tune.study.launch.render_demo", lambda *_, **__: None)
     for name in ("part", "other"):
         make_part(tmp_path / "data/anomaly_dataset", name, 2, 2, 2)
@@ -399,7 +399,7 @@ def test_run_is_displayed_and_a_failed_study_sets_the_exit_code(
         return RunSummary(tuple(studies))
 
     monkeypatch.setattr("las_tune.study.launch.run_studies", search)
-    monkeypatch.setattr("las_tune.terminal.tables.print_run", lambda *arguments: printed.append(arguments))
+    monkeypatch.setattr("las_tune.terminal.print_run", lambda *arguments: printed.append(arguments))
     ended = run("--category", "part", "--category", "other", "--study", "s")
     assert (ended.code, ended.err) == (2, "")
     ((run_summary, specs),) = printed

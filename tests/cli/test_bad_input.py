@@ -767,7 +767,7 @@ def test_skip_broken_continues_and_reports(workdir: Path, run: Run) -> None:
     broken = truncate_image(workdir / "d/part/train/good/001.png")
     ended = run("train", "--skip-broken --image-size 64")
     assert (ended.code, ended.err) == (0, "")
-    assert "1 unreadable images were skipped:" in ended.out and str(broken) in ended.out
+    assert "unreadable images, skipped (1):" in ended.out and str(broken) in ended.out
     assert outputs() <= names_of(workdir / "r/s")
     model = workdir / "r/s/best_model_part.pth"
     assert torch.load(model, weights_only=True)["kind"] == "detector"
@@ -846,7 +846,7 @@ def test_missing_mask_disables_pixel_metrics_and_is_reported(workdir: Path, run:
     (workdir / "d/part/ground_truth/rust/002_mask.png").unlink()
     ended = run("train")
     assert (ended.code, ended.err) == (0, "")
-    assert "pixel metrics are not available: 1 defective images have no mask" in ended.out
+    assert "pixel metrics are not available: no mask for 1 of the defective images" in ended.out
     assert "image_auroc" in ended.out and "pixel_au" not in ended.out
     about = torch.load(workdir / "r/s/best_model_part.pth", weights_only=True)["about"]
     assert about["validation"]["objective"] == about["validation"]["image_auroc"]

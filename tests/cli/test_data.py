@@ -30,7 +30,7 @@ def test_fetch_downloads_once(
         targets.append(to)
         return FetchResult(to, ("connector", "tubes"), "12ab") if len(targets) == 1 else FetchResult(to, ())
 
-    monkeypatch.setattr(f"las_tune.data.download.fetch_{what}", fetch)
+    monkeypatch.setattr(f"las_tune.data.fetch_{what}", fetch)
     first, second = (run("data", "fetch", what, *flags) for _ in range(2))
     assert targets == [tmp_path / folder] * 2
     assert (first.code, first.err) == (0, "")
@@ -46,7 +46,7 @@ def test_fetch_of_dtd_reports_whether_it_downloaded(run: Run, monkeypatch: pytes
 
     from las_tune.data.download import fetch_dtd
 
-    monkeypatch.setattr("las_tune.data.download.fetch_dtd", lambda folder: fetch_dtd(folder, download))
+    monkeypatch.setattr("las_tune.data.fetch_dtd", lambda folder: fetch_dtd(folder, download))
     first, second = (run("data", "fetch", "dtd") for _ in range(2))
     assert (tmp_path / "data/dtd/dtd/images").is_dir()
     assert "already" not in first.out

@@ -106,7 +106,7 @@ def test_no_store_is_created(
 def test_ui_prints_the_address_of_a_server(run: Run, results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     client = MlflowClient(f"sqlite:///{results / 'mlflow.db'}")
     monkeypatch.setattr("las_tune.tracking.store.use_store", lambda _: client)
-    monkeypatch.setattr("las_tune.tracking.ui.running_ui", lambda *_: pytest.fail("a server was started"))
+    monkeypatch.setattr("las_tune.tracking.running_ui", lambda *_: pytest.fail("a server was started"))
     ended = run("ui", "--study", "first", "--tracking-uri", "http://me:secret@mlflow.example:5000")
     assert (ended.code, ended.err) == (0, "")
     assert "  http://mlflow.example:5000/#/experiments/1/runs?" in ended.out and "secret" not in ended.out

@@ -50,7 +50,7 @@ def test_every_problem_is_one_line(make_category: MakeCategory) -> None:
     assert size.startswith(f"Mask {part}/ground_truth/rust/000_mask.png has 6x6 pixels, but image ")
     assert empty == f"Mask {part}/ground_truth/rust/001_mask.png is empty. Mark the defect, or remove the mask."
     assert missing == (
-        "1 defective images have no mask, so pixel metrics are left out: test/rust/002.png. "
+        "No mask for 1 of the defective images, so pixel metrics are left out: test/rust/002.png. "
         "Add the masks to ground_truth/<defect>."
     )
     assert unmatched == "Mask ground_truth/rust/2_mask.png has no image in test/<defect>. Rename or remove it."

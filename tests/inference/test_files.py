@@ -54,7 +54,7 @@ def test_table_is_the_only_output_on_stdout(command: Any, detector: Path) -> Non
     assert [float(row["score"]) for row in rows] == [prediction.score for prediction in predictions]  # type: ignore[union-attr]
     assert [row["is_defective"] for row in rows] == [str(prediction.is_defective) for prediction in predictions]  # type: ignore[union-attr]
     assert {(row["threshold"], row["error"]) for row in rows} == {(str(THRESHOLD), "")}
-    assert ended.err.startswith("3 images classified, ") and not list(Path().glob("*.csv"))
+    assert ended.err.startswith("Images classified: 3, ") and not list(Path().glob("*.csv"))
 
 
 def test_out_folder_has_table_and_one_overlay_per_image(command: Any) -> None:
@@ -81,7 +81,7 @@ def test_broken_images_are_reported_and_skipped(command: Any) -> None:
     assert [Path(row["image"]).name for row in rows] == ["000.png", "001.png", "002.png", "gone.png"]
     assert [bool(row["error"]) for row in rows] == [False, True, False, True]
     assert [row["score"] == row["is_defective"] == row["overlay"] == "" for row in rows] == [False, True, False, True]
-    assert "2 images could not be read:" in ended.err and "parts/001.png" in ended.err and "gone.png" in ended.err
+    assert "Unreadable images (2):" in ended.err and "parts/001.png" in ended.err and "gone.png" in ended.err
 
 
 def test_exit_code_is_2_if_no_image_can_be_read(command: Any) -> None:

@@ -51,7 +51,7 @@ def points_of(
     category: str = "bolts",
     digest: str = "ours",
 ) -> tuple[tuple[dict[str, Any], ...], list[str]]:
-    """Return the points and the messages. `champions`: hyperparameters by model name, selected with the split "ours"."""
+    """Return points and messages. `champions` are hyperparameters by model name, selected with the split "ours"."""
     tags = {
         name: {"hyperparameters": json.dumps(params), "digest": "ours"} for name, params in (champions or {}).items()
     }

@@ -48,7 +48,7 @@ def test_demo_never_replaces_a_champion_of_real_images() -> None:
 
 
 def test_test_selected_study_never_moves_the_alias() -> None:
-    assert "chosen by the test images" in why_alias_stays(spec(protocol="paper"), decision(True), {})
+    assert "selected on the test images" in why_alias_stays(spec(protocol="paper"), decision(True), {})
 
 
 @pytest.mark.parametrize(

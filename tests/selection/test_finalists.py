@@ -52,7 +52,7 @@ def test_study_without_a_successful_trial_is_an_error() -> None:
     require_successful_trial([make_trial(0, [0.5], status="pruned")])
     with pytest.raises(UserError, match=r"All trials failed: out of memory\. Lower --batch-size"):
         require_successful_trial([make_trial(0, [0.5], status="failed", reason="out of memory")])
-    with pytest.raises(UserError, match="got none ran"):
+    with pytest.raises(UserError, match="no trial was started"):
         require_successful_trial([make_trial(0, [], status="pruned")])
 
 

@@ -363,11 +363,11 @@ ERRORS: dict[str, tuple[str | bytes, list[str]]] = {
     ),
     "beyond TrainSpec": (
         table("alpha", low="0", high="0.7", baseline="0.3333333333333333"),
-        ["[alpha] alpha must lie in [0, 1/2]", "got 0.7"],
+        ["[alpha] alpha must be in [0, 1/2]", "got 0.7"],
     ),
     "choice beyond TrainSpec": (
         table("foreground", values="['otsu', 'sam']", baseline="'otsu'"),
-        ["[foreground] foreground must be otsu or none", "got 'sam'"],
+        ["[foreground] foreground must be one of otsu, none", "got 'sam'"],
     ),
     "range of a text": (
         table("foreground", low="0", high="1", baseline="'otsu'"),
@@ -417,7 +417,7 @@ ERRORS: dict[str, tuple[str | bytes, list[str]]] = {
     "corner": (
         table("beta_min", low="0.0", high="0.7", baseline="0.2")
         + table("beta_max", low="0.6", high="1.0", baseline="0.8"),
-        ["[beta_min] and [beta_max]", "0 <= beta_min <= beta_max <= 1", "(0.7, 0.6)"],
+        ["[beta_min] and [beta_max]", "0 <= beta_min <= beta_max <= 1", "got 0.7 and"],
     ),
     "bool of a number": (
         table("batch_size", values="[true]", baseline="8"),

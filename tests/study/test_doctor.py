@@ -179,7 +179,7 @@ def suggest_and_forget(study: Study) -> None:
         (delete_run, "missing", "MLflow has no run of trial 0"),
         (delete_finalist, "missing", f"MLflow has no run of trial {MAX_TRIALS + 1}"),
         (change_status, "different", "trial 1 is pruned, but completed in MLflow"),
-        (forget_sent_writes, "waiting", "2 writes have not been sent to MLflow yet"),
+        (forget_sent_writes, "waiting", "MLflow has not received 2 of the writes"),
         (suggest_and_forget, "zombie", "Optuna lists trial 4 as running, but the study is finished"),
     ],
 )

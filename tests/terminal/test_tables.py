@@ -49,11 +49,11 @@ def test_summary_shows_ties_monitored_scores_omissions_and_unsent_writes(capsys:
         "tie in combined (search): decided by image_auroc",
         "validation over 4 trials: +0.50 (95% interval -0.25 to +0.75)",
         "optimistic bias of selecting on the test set (combined): +0.0250 (0.9000 if",
-        "1 unreadable images were skipped:\n  a.png is broken",
-        "pixel metrics are not available: 2 defective images have no mask",
-        "MLflow has not received 3 writes of this study",
+        "unreadable images, skipped (1):\n  a.png is broken",
+        "pixel metrics are not available: no mask for 2 of the defective images",
+        "MLflow has not received 3 of the writes of this study",
         "python -m las_tune sync s --results /r",
-        "MLflow rejected 1 writes. See /r/s/ledger.jsonl.refused.",
+        "MLflow rejected 1 of the writes. See /r/s/ledger.jsonl.refused.",
     ):
         assert line in text
 
