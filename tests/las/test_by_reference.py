@@ -39,7 +39,7 @@ def test_other_weights_under_the_same_name_are_an_error(change: str, tmp_path: P
     torch.save(changed, tmp_path / "weights.pt")
     with pytest.raises(UserError) as error:
         load_detector(tmp_path / "d.pth")
-    assert "was trained with other weights" in str(error.value) and "\n" not in str(error.value)
+    assert "that the detector was trained with" in str(error.value) and "\n" not in str(error.value)
 
 
 def test_other_rounding_of_the_same_weights_is_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

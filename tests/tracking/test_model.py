@@ -118,7 +118,7 @@ def test_the_model_has_a_signature_and_an_input_example(logged: Logged, model: A
 
 
 def test_requirements_are_pinned_and_complete(logged: Logged) -> None:
-    needed = ["mlflow", "numpy", "pandas", "pillow", "torch", "torchvision"]
+    needed = ["lazy-loader", "mlflow", "numpy", "pandas", "pillow", "torch", "torchvision"]
     wanted = [f"{name}=={version(name).partition('+')[0]}" for name in needed]
     assert (logged.folder / "requirements.txt").read_text().split() == wanted
 
