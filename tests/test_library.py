@@ -169,4 +169,4 @@ def test_command_line_does_not_resume_a_study_of_the_library(workspace: Path) ->
     done = subprocess.run(
         [sys.executable, "-m", "las_tune", "--resume", "--study", "s"], cwd=workspace, capture_output=True, text=True
     )
-    assert done.returncode == 2 and "A study of the library is resumed by the same call" in done.stderr
+    assert done.returncode == 2 and "To resume a study of the library, repeat the call" in done.stderr
