@@ -47,7 +47,7 @@ def test_sync_sends_waiting_writes(tmp_path: Path) -> None:
         assert wrong.returncode == 2 and server.uri in wrong.stderr and not (tmp_path / "other.db").exists()
         server.start()
         sent = run("recorded", *options)
-        assert sent.returncode == 0 and "study recorded: 4 writes sent, 0 waiting, 0 refused" in sent.stdout
+        assert sent.returncode == 0 and "Study recorded: 4 writes sent, 0 waiting, 0 refused" in sent.stdout
         assert "0 writes sent, 0 waiting" in run("recorded", *options).stdout
         runs = ledger.client.search_runs([ledger.experiment_id])
         assert {(r.data.tags["kind"], r.info.status) for r in runs} == {("study", "FINISHED"), ("trial", "FINISHED")}
