@@ -19,6 +19,7 @@ import pytest
 import torch
 
 from las_tune.config.host_process import preserve_host_process
+from las_tune.tracking.connection import preserve_mlflow_state
 from tests.parts import make_part, make_textures
 
 STATE = """
@@ -164,6 +165,16 @@ def test_everything_is_restored(
     except KeyboardInterrupt:
         assert error is not None
     assert snapshot() == before and sys.argv is arguments
+
+
+@pytest.mark.parametrize("uri", ["", "sqlite:///other.db"])
+def test_tracking_uri_is_restored(uri: str) -> None:
+    import mlflow
+
+    mlflow.set_tracking_uri(uri)
+    with preserve_mlflow_state():
+        mlflow.set_tracking_uri("sqlite:///inside.db")
+    assert mlflow.get_tracking_uri() == uri
 
 
 def test_search_restores_the_process_after_an_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

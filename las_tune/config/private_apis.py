@@ -41,6 +41,16 @@ PRIVATE_APIS = (
         "las_tune.execution.nodes",
     ),
     PrivateAPI(
+        "ray._raylet.Config.initialize",
+        "Ray has no public way to read RAY_AUTH_MODE again after it has been restored.",
+        "las_tune.execution.cluster",
+    ),
+    PrivateAPI(
+        "ray._raylet.AuthenticationTokenLoader.reset_cache",
+        "See Config: the token is cached separately.",
+        "las_tune.execution.cluster",
+    ),
+    PrivateAPI(
         "ray.tune.schedulers.ASHAScheduler._brackets",
         "ASHAScheduler draws brackets from NumPy's global generator. Here they depend on the seed of the study.",
         "las_tune.search.schedulers",

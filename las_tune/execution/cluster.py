@@ -16,6 +16,7 @@ from pathlib import Path
 
 import ray
 import yaml
+from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]  # not in its stub
 
 from las_tune.config import StudySpec, make_folder
 from las_tune.errors import UserError, short_message, type_and_message
@@ -137,10 +138,20 @@ def _restored_process() -> Iterator[None]:
     finally:
         os.environ.clear()
         os.environ.update(environment)
+        _reset_authentication()
         logger.setLevel(level)
         for number, handler in handlers.items():
             if is_main_thread and handler is not None:  # only the main thread may set handlers
                 signal.signal(number, handler)
+
+
+def _reset_authentication() -> None:
+    """Drop the authentication mode and token that Ray has cached, so that it reads the environment again.
+
+    With the cached token, this process would reject every call of a cluster that runs without tokens.
+    """
+    Config.initialize("")
+    AuthenticationTokenLoader.instance().reset_cache()
 
 
 def _start_error(address: str | None, error: BaseException) -> UserError:

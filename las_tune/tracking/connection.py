@@ -44,7 +44,8 @@ def preserve_mlflow_state() -> Iterator[None]:
     """Restore MLflow's global state on exit: tracking and registry URI, environment variables, log levels."""
     environment = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")}
     uri, registry = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
-    is_set = mlflow.is_tracking_uri_set() and uri != environment.get("MLFLOW_TRACKING_URI")
+    # MLflow takes an empty URI, which resets it, for one that is not set, and still returns it.
+    is_set = uri == "" or (mlflow.is_tracking_uri_set() and uri != environment.get("MLFLOW_TRACKING_URI"))
     levels = {name: logging.getLogger(name).level for name in LOG_LEVELS}
     try:
         yield

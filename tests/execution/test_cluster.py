@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from ray._raylet import AuthenticationMode, get_authentication_mode
 
 from las_tune.config.study_spec import StudySpec
 from las_tune.config.train_spec import TrainSpec
@@ -216,3 +218,11 @@ def start_ray(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     monkeypatch.setenv("RAY_AUTH_TOKEN", "t")
     with ray_cluster(None):
         pass
+
+
+def test_ray_reads_its_authentication_mode_again_after_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the process would reject the calls of a cluster that it joins later and that runs without tokens."""
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    with ray_cluster(None):
+        assert os.environ["RAY_AUTH_MODE"] == "token" and get_authentication_mode() == AuthenticationMode.TOKEN
+    assert "RAY_AUTH_MODE" not in os.environ and get_authentication_mode() == AuthenticationMode.DISABLED
