@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,13 +13,14 @@ if TYPE_CHECKING:
     from tests.parts import Run
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def same_store_afterwards() -> Iterator[None]:
-    """Reset the tracking URI, which is a global variable of MLflow, after the test."""
+    """Reset the URIs of the store and of the registry, which are global variables of MLflow, after each test."""
     yield
-    import mlflow
-
-    mlflow.set_tracking_uri("")
+    mlflow = sys.modules.get("mlflow")
+    if mlflow is not None:
+        mlflow.set_tracking_uri("")
+        mlflow.set_registry_uri("")
 
 
 @pytest.fixture
