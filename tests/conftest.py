@@ -13,10 +13,22 @@ if TYPE_CHECKING:
     from tests.parts import Run
 
 
-@pytest.fixture(autouse=True)
-def same_store_afterwards() -> Iterator[None]:
-    """Reset the URIs of the store and of the registry, which are global variables of MLflow, after each test."""
+@pytest.fixture(autouse=True, scope="module")
+def same_store_after_module() -> Iterator[None]:
+    """Reset MLflow after each file of tests, within which tests may share a store."""
     yield
+    reset_mlflow()
+
+
+@pytest.fixture
+def same_store_afterwards() -> Iterator[None]:
+    """Reset MLflow after the test."""
+    yield
+    reset_mlflow()
+
+
+def reset_mlflow() -> None:
+    """Reset the URIs of the store and of the registry, which are global variables of MLflow."""
     mlflow = sys.modules.get("mlflow")
     if mlflow is not None:
         mlflow.set_tracking_uri("")

@@ -54,6 +54,7 @@ def test_plain_loop_has_the_same_features() -> None:
     assert 0 < loss < 10 and 0 <= auroc <= 1
 
 
+@pytest.mark.usefixtures("same_store_afterwards")
 def test_ledger_measures_two_sizes(capsys: pytest.CaptureFixture[str]) -> None:
     ledger.main(children=12, few=6, window=4, epochs=2)
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
@@ -65,6 +66,7 @@ def test_ledger_measures_two_sizes(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("same_store_afterwards")
 def test_scale_measures_one_driver(capsys: pytest.CaptureFixture[str]) -> None:
     scale.main(concurrent=[2], rounds=2, trial_s=2.0, trials=[4, 8], slots=2)
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
@@ -77,6 +79,7 @@ def test_scale_measures_one_driver(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("same_store_afterwards")
 def test_trials_measures_a_study_of_short_trials(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

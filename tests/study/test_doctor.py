@@ -28,6 +28,8 @@ from tests.parts import empty_store, make_trial, run_command
 
 EPOCHS = 3
 
+pytestmark = pytest.mark.usefixtures("same_store_afterwards")
+
 
 class Study:
     """A study without Ray, whose events are recorded in history, Optuna and MLflow."""

@@ -26,7 +26,7 @@ from tests.servers import mlflow_server, postgresql
 from tests.tracking.recording_ledger import check, record, start
 from tests.waiting import wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("same_store_afterwards")]
 
 TRIALS, EPOCHS = 6, 5
 

@@ -15,7 +15,7 @@ from tests.parts import empty_store, make_trial
 from tests.servers import mlflow_server
 from tests.tracking.recording_ledger import start
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("same_store_afterwards")]
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
