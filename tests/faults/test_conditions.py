@@ -135,7 +135,7 @@ def test_read_only_results_are_a_one_line_error(tmp_path: Path) -> None:
         remount(study.results, "ro")
         done = subprocess.run(study.command(uri), capture_output=True, text=True, timeout=120)
         assert done.returncode == 2
-        assert done.stderr.startswith("error: --results must be a folder that can be written to"), done.stderr
+        assert done.stderr.startswith("error: --results is not a writable folder: "), done.stderr
         assert done.stderr.count("\n") == 1
 
 
