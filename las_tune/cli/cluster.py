@@ -91,11 +91,11 @@ def submit(
     from las_tune.terminal import print_lines
 
     category: list[str] = options["category"]
-    data_root, textures = options["data_root"] or paths.DATA_ROOT, options["textures"] or paths.TEXTURES
+    data_root, textures = options.get("data_root", paths.DATA_ROOT), options.get("textures", paths.TEXTURES)
     names = [part for name in category for part in ("--category", name)]
     _check_flags([*names, *flags_of_tune])
     prefix = plain_name(category[0] if len(category) == 1 else "run")
-    study = options["study"] or f"{prefix}-{datetime.now():%Y%m%d-%H%M%S}"
+    study = options.get("study") or f"{prefix}-{datetime.now():%Y%m%d-%H%M%S}"
     require_study_name(study)
     with tempfile.TemporaryDirectory() as folder:
         package = Path(folder) / "images.zip" if push_data else None

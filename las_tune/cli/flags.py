@@ -36,7 +36,7 @@ def option_flag(name: str) -> Parameter:
 def with_options(command: Command, names: Collection[str] | None = None) -> Callable[[F], F]:
     """Replace the `**options` of a function by keyword parameters, one for each declared option.
 
-    Options that are not given are None, so that their defaults are resolved in one place (see api.make_specs).
+    Options that are not given are missing from `options`, so that defaults are resolved in one place (api.make_specs).
 
     Args:
         command: the command whose options these are.

@@ -10,6 +10,7 @@ import pytest
 
 from las_tune.cli.arguments import as_submitted, complete
 from las_tune.errors import UserError
+from tests.parts import Run
 
 
 def start_study(
@@ -114,3 +115,12 @@ def test_extend_needs_a_positive_number(tmp_path: Path, number: str) -> None:
 )
 def test_study_on_a_remote_cluster_is_submitted_and_followed(typed: str, expected: str) -> None:
     assert as_submitted(typed.split()) == expected.split()
+
+
+@pytest.mark.parametrize("flags", ["", "--data-root parts", "--study night"])
+def test_submit_fills_in_the_folders_that_are_not_given(flags: str, run: Run) -> None:
+    """Their defaults are relative, which a job cannot use."""
+    folder = "parts" if "parts" in flags else "data/anomaly_dataset"
+    ended = run("submit", "--category", "bolt", *flags.split())
+    assert ended.code == 2
+    assert ended.err.startswith(f"error: --data-root of a submitted study must be an absolute path, got {folder}. ")

@@ -107,7 +107,7 @@ def test_pushed_study_is_stopped_and_resumed(head: Head, parts: list[str]) -> No
     assert "resuming study pushed" in printed and "champion" in printed
     assert history.read_text().startswith(before), "finished trials are not repeated"
     assert history.read_text().count('"event": "ended", "trial": {"number": 0,') == 1
-    assert "study pushed: succeeded" in head.run("status", "--address", head.client)
+    assert "Study pushed: succeeded" in head.run("status", "--address", head.client)
     assert "champion" in head.run("logs", "pushed", "--address", head.client)
     again = head.run(*submit, "--follow", expect=1)
     assert "is already finished" in again

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -347,10 +348,10 @@ def test_study_survives_lost_hosts_and_a_killed_mlflow(cluster: Cluster) -> None
     ledger = Ledger.read(cluster.mlflow_database, "struck")
     ledger.check(TRIALS, EPOCHS)
     failures = study.failures(cluster.hosts)
-    assert failures[killed] == 1 and set(failures) <= {killed, cut} and max(failures.values()) == 1
+    hits = Counter([killed, cut])  # the trial of the lost host may have moved to the host that is disconnected later
+    assert failures[killed] >= 1 and Counter(failures) <= hits, (failures, hits)
     repeated = ledger.repeated(cluster.cpus)
-    assert {number for number, times in repeated.items() if times} <= {killed, cut}
-    assert max(repeated.values()) <= 1, repeated
+    assert Counter({number: times for number, times in repeated.items() if times}) <= hits, (repeated, hits)
     cluster.wait_for_nodes()  # both hosts have rejoined automatically
 
 
